@@ -1,0 +1,96 @@
+//! Identity numbers: the reserved ones, and how the others are given out.
+
+use std::{collections::HashMap, fmt};
+
+use crate::facts::{Facts, Kind};
+
+/// The number of an identity on this node. Numbers below 256 are reserved and are Hubble's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Identity(pub u32);
+
+impl Identity {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self(0);
+    /// What this node itself generated.
+    pub const HOST: Self = Self(1);
+    /// Outside the cluster.
+    pub const WORLD: Self = Self(2);
+    /// Inside the cluster's ranges, but nobody that Signet knows.
+    pub const UNMANAGED: Self = Self(3);
+    /// Health checks.
+    pub const HEALTH: Self = Self(4);
+    /// A pod whose labels are not known yet.
+    pub const INIT: Self = Self(5);
+    /// Another node of the cluster.
+    pub const REMOTE_NODE: Self = Self(6);
+    /// The Kubernetes API server.
+    pub const KUBE_APISERVER: Self = Self(7);
+    /// An ingress proxy.
+    pub const INGRESS: Self = Self(8);
+    /// The first number that is given out.
+    pub const FIRST_DYNAMIC: Self = Self(256);
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Gives each distinct set of facts its number, for as long as the host is up.
+///
+/// INVARIANT: numbers only grow; a number that was given out once never stands for other facts.
+#[derive(Debug, Clone)]
+pub struct Interner {
+    numbers: HashMap<Facts, Identity>,
+    next: u32,
+}
+
+impl Interner {
+    /// An interner that starts at `next`, or at [`Identity::FIRST_DYNAMIC`] if that is higher.
+    pub fn starting_at(next: u32) -> Self {
+        Self { numbers: HashMap::new(), next: next.max(Identity::FIRST_DYNAMIC.0) }
+    }
+
+    /// The number of these facts. Reserved kinds inside no mentioned prefix have their reserved number.
+    pub fn number(&mut self, facts: &Facts) -> Identity {
+        if let Some(reserved) = reserved(facts) {
+            return reserved;
+        }
+        if let Some(known) = self.numbers.get(facts) {
+            return *known;
+        }
+        let number = Identity(self.next);
+        self.next += 1;
+        self.numbers.insert(facts.clone(), number);
+        number
+    }
+
+    /// The number that will be given out next: what must be remembered across restarts.
+    pub fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// Forgets facts that `used` does not name; their numbers are not given out again.
+    pub fn retain(&mut self, mut used: impl FnMut(Identity) -> bool) {
+        self.numbers.retain(|_, number| used(*number));
+    }
+}
+
+fn reserved(facts: &Facts) -> Option<Identity> {
+    if !facts.prefixes.is_empty() {
+        return None;
+    }
+    match facts.kind {
+        Kind::Host => Some(Identity::HOST),
+        Kind::World => Some(Identity::WORLD),
+        Kind::Unmanaged => Some(Identity::UNMANAGED),
+        Kind::Health => Some(Identity::HEALTH),
+        Kind::Init => Some(Identity::INIT),
+        Kind::RemoteNode => Some(Identity::REMOTE_NODE),
+        Kind::KubeApiserver => Some(Identity::KUBE_APISERVER),
+        Kind::Ingress => Some(Identity::INGRESS),
+        Kind::Pod => None,
+    }
+}
