@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * All that the kernel and userspace agree on: keys and values of the maps, event records, reasons, limits.
+ *
+ * `cargo xtask codegen` makes crates/abi/src/gen from this file; a test fails when they differ. Fixed-width types,
+ * explicit padding, an assertion after every struct. A change of any shape here raises ABI_VERSION.
+ */
+#ifndef SIGNET_ABI_H
+#define SIGNET_ABI_H
+
+#ifndef __VMLINUX_H__
+#include <linux/types.h>
+#endif
+
+#define ABI_VERSION 1
+
+/* Address buckets: how many epochs the remote addresses share (a power of two). */
+#define ADDRESS_BUCKETS 4096
+/* Policy tables that one node can hold. */
+#define MAX_POLICY_TABLES 4096
+/* Reasons are bytes. */
+#define MAX_REASONS 256
+
+/* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. Network byte order. */
+struct address {
+	__u32 word[4];
+};
+_Static_assert(sizeof(struct address) == 16, "struct address");
+
+/*
+ * What happened to a packet. The numbers are those of Hubble's `Verdict`.
+ */
+enum verdict {
+	VERDICT_FORWARDED = 1,
+	VERDICT_DROPPED = 2,
+	VERDICT_AUDIT = 4,
+};
+
+/*
+ * Why. Each line is `REASON_<NAME> = <number>, / * <one sentence> * /`: the name (in lower case, with hyphens) is the one
+ * used in metrics, logs, audit and documentation. From 130 the numbers are those of Hubble's `DropReason` where it has
+ * one; from 220 they are Signet's own.
+ */
+enum reason {
+	REASON_UNKNOWN = 0, /* Nothing decided yet. */
+	REASON_POLICY_ALLOW = 1, /* A rule of a policy allows it. */
+	REASON_NO_POLICY = 2, /* No policy isolates the pod in this direction. */
+	REASON_OWN_NODE = 3, /* This node itself sent it to its own pod, as kubelet probes do. */
+	REASON_RELATED = 4, /* An ICMP error that quotes a flow which is allowed. */
+	REASON_LINK_LOCAL = 5, /* ARP, neighbour discovery or multicast listener reports of the pod's own link. */
+	REASON_SPOOFED_MAC = 130, /* The Ethernet source is not the pod's own. */
+	REASON_SPOOFED_SOURCE = 132, /* The source address, or the address claimed by ARP or NDP, is not the pod's own. */
+	REASON_POLICY_DEFAULT_DENY = 133, /* A policy isolates the pod and no rule allows it. */
+	REASON_INVALID_PACKET = 134, /* The packet ends inside a header, or its headers contradict each other. */
+	REASON_UNSUPPORTED_PROTOCOL = 137, /* It is neither IPv4, IPv6, ARP nor neighbour discovery. */
+	REASON_CONNTRACK_FULL = 155, /* The flow cannot be recorded: its table is full. */
+	REASON_UNKNOWN_IDENTITY = 171, /* The pod's identity or its policy is not known on this node yet. */
+	REASON_FRAGMENT_UNKNOWN = 175, /* A later fragment whose first fragment was not seen. */
+	REASON_FORBIDDEN_ICMPV6 = 176, /* A pod sent a router advertisement or a redirect. */
+	REASON_POLICY_DENY = 181, /* A rule of a policy denies it. */
+	REASON_AUTHENTICATION_REQUIRED = 189, /* A rule asks for a proof of identity that there is none of. */
+	REASON_UNENCRYPTED = 195, /* It would have crossed between nodes in the clear. */
+	REASON_UNENFORCEABLE_HTTP = 220, /* Only an HTTP rule would allow it, and this version enforces none. */
+	REASON_UNENFORCEABLE_FQDN = 221, /* Only a rule for DNS names would allow it, and this version enforces none. */
+	REASON_UNENFORCEABLE_SNI = 222, /* Only a rule for TLS server names would allow it, and this version enforces none. */
+};
+
+/* Directions as seen from the pod: also the bit of `policy_key.flags`. */
+enum direction {
+	DIRECTION_INGRESS = 0,
+	DIRECTION_EGRESS = 1,
+};
+
+/* What is known about one local pod. Key: ifindex of its interface on the node. */
+struct endpoint {
+	__u32 id; /* the endpoint's number, never reused while the host is up; not 0 */
+	__u32 table; /* index into policy_tables */
+	__u32 revision; /* of its policy; not 0; a flow judged under another one is judged again */
+	__u32 identity[2]; /* as a peer, by its IPv4 and its IPv6 address */
+	struct address address[2]; /* its own IPv4 and IPv6 address; all zero where it has none */
+	__u8 mac[6];
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct endpoint) == 60, "struct endpoint");
+
+/* What an address stands for. */
+struct peer {
+	__u32 identity;
+	__u32 namespace; /* number of the pod's namespace; 0 for what is not a pod */
+	__u32 kind; /* enum peer_kind */
+};
+_Static_assert(sizeof(struct peer) == 12, "struct peer");
+
+/* The kinds of identity, in the order of `signet_identity::Kind`. */
+enum peer_kind {
+	PEER_POD = 0,
+	PEER_HOST = 1,
+	PEER_REMOTE_NODE = 2,
+	PEER_KUBE_APISERVER = 3,
+	PEER_WORLD = 4,
+	PEER_HEALTH = 5,
+	PEER_INIT = 6,
+	PEER_UNMANAGED = 7,
+	PEER_INGRESS = 8,
+};
+
+/* Key of the prefixes: IPv4 prefixes are 96 bits longer. */
+struct prefix_key {
+	__u32 bits;
+	struct address address;
+};
+_Static_assert(sizeof(struct prefix_key) == 20, "struct prefix_key");
+
+/* How broad the peer of a policy entry is. */
+enum peer_level {
+	LEVEL_ANY = 0, /* peer is 0 */
+	LEVEL_KIND = 1, /* peer is an enum peer_kind */
+	LEVEL_NAMESPACE = 2, /* peer is the number of a namespace */
+	LEVEL_IDENTITY = 3, /* peer is an identity */
+};
+#define LEVELS 4
+
+/* Bits of policy_key.flags. */
+#define POLICY_EGRESS 1 /* enum direction */
+#define POLICY_WITH_AUDIT 2 /* the view in which audited policies count */
+
+/*
+ * Key of a policy table. `port_bits` says how many leading bits of the port (or ICMP type) count: 16 is one port, 0 every
+ * port of the protocol; protocol 0 with 0 bits is everything.
+ */
+struct policy_key {
+	__u32 peer;
+	__u8 level;
+	__u8 flags;
+	__u8 protocol;
+	__u8 port_bits;
+	__u16 port; /* host byte order, the bits that do not count are 0 */
+	__u16 pad;
+};
+_Static_assert(sizeof(struct policy_key) == 12, "struct policy_key");
+
+/* What a rule does. */
+enum policy_action {
+	ACTION_ALLOW = 0,
+	ACTION_DENY = 1,
+	ACTION_PASS = 2,
+};
+
+/* The best rule of one tier for one key. Over all keys that match a packet, the highest precedence wins. */
+struct policy_slot {
+	__u32 precedence; /* 0: this tier says nothing here */
+	__u32 rule;
+	__u8 action; /* enum policy_action */
+	__u8 reason; /* enum reason */
+	__u8 authentication; /* 0: none asked for, 1: required */
+	__u8 pad;
+};
+_Static_assert(sizeof(struct policy_slot) == 12, "struct policy_slot");
+
+#define TIERS 3 /* Admin, Normal, Baseline */
+
+/* Value of a policy table. */
+struct policy_entry {
+	struct policy_slot tier[TIERS];
+};
+_Static_assert(sizeof(struct policy_entry) == 36, "struct policy_entry");
+
+/* Which keys a table can have at all. A superset costs lookups, never a verdict. Index: that of the table. */
+struct policy_shape {
+	__u32 port_bits[2]; /* per direction: bit n is set if a key has n port bits */
+	__u8 levels[2]; /* per direction: bit n is set if a key has level n */
+	__u8 audited; /* whether an audited policy is in it */
+	__u8 pad;
+};
+_Static_assert(sizeof(struct policy_shape) == 12, "struct policy_shape");
+
+/*
+ * Key of a flow: its two ends in the order of their bytes, so that both directions find one entry. For ICMP echo both
+ * ports are the identifier.
+ */
+struct ct_key {
+	struct address address[2];
+	__u16 port[2]; /* network byte order */
+	__u8 protocol;
+	__u8 asker; /* ICMP echo: 1 + the end that sends requests; otherwise 0 */
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct ct_key) == 40, "struct ct_key");
+
+/* The verdict of one end's hook on a flow. Valid only for that endpoint, its revision and the remote address's epoch. */
+struct ct_half {
+	__u32 endpoint; /* 0: not judged yet */
+	__u32 revision;
+	__u32 address_epoch;
+	__u32 peer_identity;
+	__u32 rule;
+	__u8 verdict; /* enum verdict */
+	__u8 reason; /* enum reason */
+	__u8 would_allow; /* a drop that audited policies would have allowed */
+	__u8 pad;
+};
+_Static_assert(sizeof(struct ct_half) == 24, "struct ct_half");
+
+/* Bits of ct_entry.state. */
+#define CT_REPLIED 1 /* a packet of the reply direction was admitted */
+#define CT_FIN_ORIGINAL 2
+#define CT_FIN_REPLY 4
+#define CT_CLOSED 8 /* reset, or FIN seen both ways */
+
+/* A flow. */
+struct ct_entry {
+	__u64 created_ns; /* CLOCK_MONOTONIC */
+	__u64 seen_ns;
+	__u64 packets[2]; /* original direction, reply direction */
+	__u64 bytes[2];
+	struct ct_half half[2]; /* indexed by enum direction: ingress half at the responder, egress half at the initiator */
+	__u8 initiator; /* which end of the key sent the first packet */
+	__u8 state;
+	__u8 pad[6];
+};
+_Static_assert(sizeof(struct ct_entry) == 104, "struct ct_entry");
+
+/* Key of a fragmented packet: later fragments carry no ports. */
+struct fragment_key {
+	struct address address[2]; /* source, destination */
+	__u32 id;
+	__u32 endpoint;
+	__u8 protocol;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct fragment_key) == 44, "struct fragment_key");
+
+/* What only the first fragment says. */
+struct fragment_ports {
+	__u16 port[2]; /* source, destination; network byte order */
+	__u8 icmp_type;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct fragment_ports) == 8, "struct fragment_ports");
+
+/* Exact counts, per CPU. Index: reason * 2 + direction. */
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+_Static_assert(sizeof(struct counter) == 16, "struct counter");
+
+/* What an event reports. */
+enum event_kind {
+	EVENT_NEW = 1, /* a flow's first packet was admitted at this hook */
+	EVENT_DROP = 2, /* a packet was dropped (rate-limited per reason; the counters are exact) */
+	EVENT_CHANGE = 3, /* a live flow was judged again, with another verdict */
+};
+
+/* Bits of event.flags. */
+#define EVENT_REPLY 1
+#define EVENT_WOULD_ALLOW 2
+
+/* One record of the ring buffer. */
+struct event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	struct address source;
+	struct address destination;
+	__u16 source_port; /* host byte order; for ICMP echo the identifier */
+	__u16 destination_port; /* host byte order; for ICMP the type */
+	__u8 protocol;
+	__u8 kind; /* enum event_kind */
+	__u8 verdict; /* enum verdict */
+	__u8 reason; /* enum reason */
+	__u8 direction; /* enum direction: which policy of the endpoint was asked */
+	__u8 tcp_flags;
+	__u8 icmp_code;
+	__u8 flags;
+	__u32 endpoint;
+	__u32 peer_identity;
+	__u32 rule;
+	__u32 revision;
+	__u32 length;
+	__u32 ether_type; /* host byte order */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct event) == 80, "struct event");
+
+#endif

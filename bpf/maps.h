@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Every map: key -> value, writer, readers, why this size. */
+#ifndef SIGNET_MAPS_H
+#define SIGNET_MAPS_H
+
+/*
+ * ifindex -> struct endpoint
+ * Written by the agent after the pod's policy table; deleted with the pod.
+ * Read by every hook first: no entry, no traffic.
+ * Size: pods of one node, with room for those coming and going.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct endpoint);
+} endpoints SEC(".maps");
+
+/*
+ * address -> struct peer
+ * Written by the agent: pods and nodes of the cluster.
+ * Read on a flow's first packet and when it is judged again.
+ * Size: the pods of a large cluster; not preallocated.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct address);
+	__type(value, struct peer);
+} addresses SEC(".maps");
+
+/*
+ * prefix -> struct peer
+ * Written by the agent: the prefixes that policies mention and the cluster's own ranges.
+ * Read where an address is not in `addresses`; no match is the world.
+ * Size: distinct prefixes in policies; not preallocated.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix_key);
+	__type(value, struct peer);
+} prefixes SEC(".maps");
+
+/*
+ * bucket of an address -> epoch
+ * Bumped by the agent when an address of the bucket changes its identity or goes.
+ * Read on every packet of an established flow.
+ * Size: a change voids the cached verdicts of 1/4096 of the peers.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ADDRESS_BUCKETS);
+	__type(key, __u32);
+	__type(value, __u32);
+} address_epochs SEC(".maps");
+
+/* The shape of every inner policy table; the real ones are made as large as they need to be. */
+struct policy_table {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct policy_key);
+	__type(value, struct policy_entry);
+};
+
+/*
+ * table index -> hash of struct policy_key -> struct policy_entry
+ * Written by the agent: a new table is filled first, then swapped in whole.
+ * Read when a flow is judged.
+ * Size: distinct policies of the pods of one node.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_POLICY_TABLES);
+	__type(key, __u32);
+	__array(values, struct policy_table);
+} policy_tables SEC(".maps");
+
+/*
+ * table index -> struct policy_shape
+ * Written by the agent: widened before a table is swapped in, narrowed after.
+ * Read when a flow is judged.
+ * Size: that of policy_tables.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_POLICY_TABLES);
+	__type(key, __u32);
+	__type(value, struct policy_shape);
+} policy_shapes SEC(".maps");
+
+/*
+ * struct ct_key -> struct ct_entry, flows without a reply
+ * Written by the hooks.
+ * Read by the hooks where `ct_flows` has no entry.
+ * Size: bounds what a flood of new flows can occupy; it cannot push out established ones.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct ct_key);
+	__type(value, struct ct_entry);
+} ct_new SEC(".maps");
+
+/*
+ * struct ct_key -> struct ct_entry, flows with a reply
+ * Written by the hooks.
+ * Read by the hooks, first of the two.
+ * Size: established flows of one node.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 131072);
+	__type(key, struct ct_key);
+	__type(value, struct ct_entry);
+} ct_flows SEC(".maps");
+
+/*
+ * struct fragment_key -> struct fragment_ports
+ * Written by the hooks at a first fragment.
+ * Read by the hooks at later ones.
+ * Size: packets under reassembly at one time; the oldest go first.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment_ports);
+} fragments SEC(".maps");
+
+/*
+ * reason * 2 + direction -> struct counter, per CPU
+ * Written by the hooks: one count for every packet that was dropped, every flow that was judged.
+ * Read by the agent.
+ * Size: all reasons both ways.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_REASONS * 2);
+	__type(key, __u32);
+	__type(value, struct counter);
+} counters SEC(".maps");
+
+/* How many drop events of a reason this CPU has sent in the current window. */
+struct event_budget {
+	__u64 window_ns;
+	__u32 sent;
+	__u32 pad;
+};
+
+/*
+ * reason -> struct event_budget, per CPU
+ * Written and read by the hooks.
+ * Size: all reasons.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_REASONS);
+	__type(key, __u32);
+	__type(value, struct event_budget);
+} event_budgets SEC(".maps");
+
+/*
+ * 0 -> events that found no room, per CPU
+ * Written by the hooks.
+ * Read by the agent.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} events_lost SEC(".maps");
+
+/* What does not fit on the stack of one program run. */
+struct scratch {
+	struct packet packet;
+	struct packet quoted; /* by an ICMP error */
+	struct ct_entry entry;
+};
+
+/*
+ * 0 -> struct scratch, per CPU
+ * Written and read by the hooks within one run; runs on one CPU do not nest.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+/*
+ * struct event records
+ * Written by the hooks, through event.h alone, without waking anybody.
+ * Read by the agent, which polls.
+ * Size: 50 ms of new flows at 500,000 a second.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 21);
+} events SEC(".maps");
+
+#endif
