@@ -7,12 +7,14 @@
 //! (`pods_that_no_policy_tells_apart_share_an_identity`).
 //! INVARIANT: a number is never given out twice with different facts (`a_number_is_never_reused`).
 
+mod directory;
 mod facts;
 mod label;
 mod number;
 mod pod;
 mod selector;
 
+pub use directory::{Directory, Members};
 pub use facts::{Facts, Kind, NamedPortNumbers, Seen, Vocabulary};
 pub use label::{LabelError, Labels, validate_key, validate_value};
 pub use number::{Identity, Interner};

@@ -1,6 +1,9 @@
 //! Identity numbers: the reserved ones, and how the others are given out.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use crate::facts::{Facts, Kind};
 
@@ -45,12 +48,17 @@ impl fmt::Display for Identity {
 pub struct Interner {
     numbers: HashMap<Facts, Identity>,
     next: u32,
+    namespaces: BTreeMap<String, u32>,
 }
 
 impl Interner {
     /// An interner that starts at `next`, or at [`Identity::FIRST_DYNAMIC`] if that is higher.
     pub fn starting_at(next: u32) -> Self {
-        Self { numbers: HashMap::new(), next: next.max(Identity::FIRST_DYNAMIC.0) }
+        Self {
+            numbers: HashMap::new(),
+            next: next.max(Identity::FIRST_DYNAMIC.0),
+            namespaces: BTreeMap::new(),
+        }
     }
 
     /// The number of these facts. Reserved kinds inside no mentioned prefix have their reserved number.
@@ -61,6 +69,10 @@ impl Interner {
         if let Some(known) = self.numbers.get(facts) {
             return *known;
         }
+        if let Some(namespace) = facts.namespace().filter(|n| !self.namespaces.contains_key(*n)) {
+            let number = self.namespaces.len() as u32 + 1;
+            self.namespaces.insert(namespace.to_owned(), number);
+        }
         let number = Identity(self.next);
         self.next += 1;
         self.numbers.insert(facts.clone(), number);
@@ -70,6 +82,11 @@ impl Interner {
     /// The number that will be given out next: what must be remembered across restarts.
     pub fn next(&self) -> u32 {
         self.next
+    }
+
+    /// The numbers of all namespaces that pods were ever seen in, from 1.
+    pub fn namespaces(&self) -> &BTreeMap<String, u32> {
+        &self.namespaces
     }
 
     /// Forgets facts that `used` does not name; their numbers are not given out again.

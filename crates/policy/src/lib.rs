@@ -1,6 +1,35 @@
 //! One meaning of policy.
+//!
+//! Rules come in as [`Policy`] values, lowered from whatever kind of object they were written as. [`decide`] interprets
+//! them, plainly and slowly: it is what the words mean. [`compile`] turns them into the [`Table`] that the kernel looks
+//! verdicts up in. The two share the parsed types of `model` and nothing else; tests hold one against the other, and
+//! both against the kernel. Pure values: nothing here knows about files, maps or clocks.
+
+mod compile;
+mod decide;
 mod model;
+mod rules;
+mod table;
+
+pub use compile::{Universe, compile};
+pub use decide::{Answer, End, Judgement, Outcome, Traffic, Who, decide, judge};
 pub use model::{
-    Action, Direction, Members, Origin, Peer, Peers, Policy, PolicyKind, PolicyName, PortMatch, Ports, Rule,
-    Side, Tier,
+    Action, Direction, Members, Narrowness, Origin, Peer, Peers, Policy, PolicyKind, PolicyName, PortMatch,
+    Ports, Rule, Side, Tier,
 };
+pub use rules::{RuleBook, RuleNumber, RuleRef};
+pub use table::{Entry, Key, Level, PeerKey, PortKey, Slot, Table};
+
+use signet_identity::Vocabulary;
+
+/// Everything that these policies mention.
+pub fn vocabulary(policies: &[Policy]) -> Vocabulary {
+    let mut vocabulary = Vocabulary::default();
+    for policy in policies {
+        vocabulary.mention_selector(&policy.subject);
+        for rule in policy.ingress.rules.iter().chain(&policy.egress.rules) {
+            rule.mention(&mut vocabulary);
+        }
+    }
+    vocabulary
+}

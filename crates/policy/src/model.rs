@@ -6,7 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
-use signet_identity::{Kind as IdentityKind, Protocol, Selector};
+use signet_identity::{Kind as IdentityKind, Protocol, Selector, Vocabulary};
 
 /// The kind of object that a policy was written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -239,5 +239,64 @@ impl PortMatch {
     /// One port.
     pub fn one(protocol: Protocol, port: u16) -> Self {
         Self::Range { protocol, first: port, last: port }
+    }
+}
+
+impl Rule {
+    /// Adds what this rule mentions.
+    pub(crate) fn mention(&self, vocabulary: &mut Vocabulary) {
+        if let Peers::These(peers) = &self.peers {
+            peers.iter().for_each(|p| p.mention(vocabulary));
+        }
+        if let Ports::These(ports) = &self.ports {
+            for port in ports {
+                if let PortMatch::Named { name, .. } = port {
+                    vocabulary.mention_port(name);
+                }
+            }
+        }
+    }
+}
+
+impl Peer {
+    fn mention(&self, vocabulary: &mut Vocabulary) {
+        match self {
+            Self::Pods(selector) => vocabulary.mention_selector(selector),
+            Self::Prefix { prefix, except, .. } => {
+                vocabulary.mention_prefix(*prefix);
+                except.iter().for_each(|e| vocabulary.mention_prefix(*e));
+            }
+            Self::Kind(_) => {}
+        }
+    }
+
+    /// How narrow the peer is, as it is written: a kind or all pods, one whole namespace, chosen pods or a prefix;
+    /// among prefixes the longer. Of several rules that match, the narrower is the one reported.
+    pub fn narrowness(&self) -> Narrowness {
+        match self {
+            Self::Kind(_) => Narrowness { level: 1, bits: 0 },
+            Self::Pods(s) if s.requirements().is_empty() => Narrowness { level: 1, bits: 0 },
+            Self::Pods(s) if s.whole_namespace().is_some() => Narrowness { level: 2, bits: 0 },
+            Self::Pods(_) => Narrowness { level: 3, bits: 0 },
+            Self::Prefix { prefix, .. } => Narrowness { level: 3, bits: prefix.prefix_len() },
+        }
+    }
+}
+
+/// How narrow a peer is; greater is narrower. Any peer at all is [`Narrowness::default`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Narrowness {
+    level: u8,
+    bits: u8,
+}
+
+impl PortMatch {
+    /// How narrow the clause is: one port over a range. No clause at all is 0.
+    pub fn narrowness(&self) -> u8 {
+        match self {
+            Self::Named { .. } => 2,
+            Self::Range { first, last, .. } if first == last => 2,
+            Self::Range { .. } => 1,
+        }
     }
 }

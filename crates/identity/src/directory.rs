@@ -1,0 +1,122 @@
+//! Address -> identity, for everything that this node knows.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    facts::{Facts, Kind, Vocabulary},
+    number::{Identity, Interner},
+    pod::{Pod, PodName},
+};
+
+/// Who is in the cluster, before any projection.
+#[derive(Debug, Clone, Default)]
+pub struct Members<'a> {
+    /// The pods; those on the host's network count as their node.
+    pub pods: Vec<&'a Pod>,
+    /// Addresses of nodes, and whether they are this node's or another's.
+    pub nodes: Vec<(IpAddr, Kind)>,
+    /// The ranges that the cluster gives addresses from.
+    pub ranges: Vec<IpNet>,
+}
+
+/// Which identity each address has, and what each identity stands for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Directory {
+    /// Single addresses: pods and nodes.
+    pub addresses: BTreeMap<IpAddr, Identity>,
+    /// Prefixes: those that policies mention, the cluster's ranges, and all the rest of both families.
+    pub prefixes: BTreeMap<IpNet, Identity>,
+    /// What the identities stand for.
+    pub identities: BTreeMap<Identity, Facts>,
+    /// What policies know of each pod, whatever its address: pods with equal facts share their policy.
+    pub subjects: BTreeMap<PodName, Facts>,
+}
+
+impl Directory {
+    /// Projects everybody onto what `vocabulary` mentions and numbers the results.
+    pub fn build(members: &Members<'_>, vocabulary: &Vocabulary, interner: &mut Interner) -> Self {
+        let mut directory = Self::default();
+        for (net, facts) in prefix_facts(&members.ranges, vocabulary) {
+            let identity = directory.add(facts, interner);
+            directory.prefixes.insert(net, identity);
+        }
+        for (address, kind) in &members.nodes {
+            let facts = Facts { prefixes: vocabulary.prefixes_of(*address), ..Facts::of_kind(*kind) };
+            let identity = directory.add(facts, interner);
+            directory.addresses.insert(*address, identity);
+        }
+        for pod in members.pods.iter().filter(|p| !p.host_network) {
+            directory.subjects.insert(pod.name.clone(), vocabulary.project(pod, None));
+            // a pod without an address has an identity too: it may get one any time
+            let met_under: Vec<Option<IpAddr>> = match pod.addresses.as_slice() {
+                [] => vec![None],
+                addresses => addresses.iter().copied().map(Some).collect(),
+            };
+            for address in met_under {
+                let identity = directory.add(vocabulary.project(pod, address), interner);
+                directory.addresses.extend(address.map(|a| (a, identity)));
+            }
+        }
+        directory
+    }
+
+    /// The identity of an address, as the kernel finds it: exactly, then by the longest prefix.
+    pub fn identity_of(&self, address: IpAddr) -> Identity {
+        let exact = self.addresses.get(&address);
+        let longest = || {
+            self.prefixes.iter().filter(|(net, _)| net.contains(&address)).max_by_key(|(n, _)| n.prefix_len())
+        };
+        exact.copied().or_else(|| longest().map(|(_, identity)| *identity)).unwrap_or(Identity::WORLD)
+    }
+
+    fn add(&mut self, facts: Facts, interner: &mut Interner) -> Identity {
+        let identity = interner.number(&facts);
+        self.identities.insert(identity, facts);
+        identity
+    }
+}
+
+/// Every prefix that needs an identity of its own. Without the two widest ones an IPv6 prefix that covers everything
+/// would also cover IPv4 addresses, which the kernel keeps in the same trie.
+fn prefix_facts(ranges: &[IpNet], vocabulary: &Vocabulary) -> BTreeMap<IpNet, Facts> {
+    let everything = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
+    let nets: BTreeSet<IpNet> = everything
+        .into_iter()
+        .chain(vocabulary.prefixes().iter().copied())
+        .chain(ranges.iter().map(IpNet::trunc))
+        .collect();
+    nets.into_iter()
+        .map(|net| {
+            let inside = ranges.iter().any(|range| range.contains(&net));
+            let kind = if inside { Kind::Unmanaged } else { Kind::World };
+            (net, Facts { prefixes: vocabulary.prefixes_around(net), ..Facts::of_kind(kind) })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_address_of_the_cluster_is_unmanaged_never_world() {
+        let members = Members { ranges: vec!["10.244.0.0/16".parse().unwrap()], ..Members::default() };
+        let mut vocabulary = Vocabulary::default();
+        for prefix in ["0.0.0.0/0", "10.0.0.0/8", "10.244.7.0/24"] {
+            vocabulary.mention_prefix(prefix.parse().unwrap());
+        }
+        let directory = Directory::build(&members, &vocabulary, &mut Interner::starting_at(0));
+        let kind = |a: &str| directory.identities[&directory.identity_of(a.parse().unwrap())].kind;
+        assert_eq!(kind("10.244.7.3"), Kind::Unmanaged);
+        assert_eq!(kind("10.244.9.3"), Kind::Unmanaged);
+        assert_eq!(kind("10.1.1.1"), Kind::World);
+        assert_eq!(kind("2001:db8::1"), Kind::World);
+        let facts = &directory.identities[&directory.identity_of("10.244.7.3".parse().unwrap())];
+        assert_eq!(facts.prefixes.len(), 3, "all the prefixes that contain it, not only the longest");
+    }
+}
