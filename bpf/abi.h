@@ -76,12 +76,11 @@ struct endpoint {
 	__u32 id; /* the endpoint's number, never reused while the host is up; not 0 */
 	__u32 table; /* index into policy_tables */
 	__u32 revision; /* of its policy; not 0; a flow judged under another one is judged again */
-	__u32 identity[2]; /* as a peer, by its IPv4 and its IPv6 address */
 	struct address address[2]; /* its own IPv4 and IPv6 address; all zero where it has none */
 	__u8 mac[6];
 	__u8 pad[2];
 };
-_Static_assert(sizeof(struct endpoint) == 60, "struct endpoint");
+_Static_assert(sizeof(struct endpoint) == 52, "struct endpoint");
 
 /* What an address stands for. */
 struct peer {

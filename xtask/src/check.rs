@@ -44,6 +44,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "signet-agent",
         ],
     ),
+    // for tests alone
+    ("signet-testkit", &["signet-identity", "signet-policy"]),
     ("xtask", &[]),
 ];
 

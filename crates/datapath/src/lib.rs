@@ -1,1 +1,22 @@
-//! datapath
+//! The kernel side, from userspace: loads and attaches the programs of `bpf/`, keeps their maps as policy wants them, and
+//! reads their events.
+//!
+//! Input: [`Desired`], plain values. Output: a realised revision, raw events, counters. This crate is the only user of
+//! libbpf, and knows nothing of Kubernetes, manifests or flows.
+//!
+//! INVARIANT: an endpoint appears in the kernel after its policy and everything its policy refers to.
+//! INVARIANT: what does not fit is refused before anything is changed ([`Error::TooLarge`]).
+
+mod attach;
+mod encode;
+mod error;
+mod events;
+mod load;
+mod maps;
+mod publish;
+
+pub use encode::{encode_entry, encode_key};
+pub use error::Error;
+pub use events::{EventReader, boot_offset};
+pub use load::Datapath;
+pub use publish::{Desired, Endpoint};

@@ -66,22 +66,20 @@ pub struct endpoint {
     pub id: __u32,
     pub table: __u32,
     pub revision: __u32,
-    pub identity: [__u32; 2usize],
     pub address: [address; 2usize],
     pub mac: [__u8; 6usize],
     pub pad: [__u8; 2usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of endpoint"][::std::mem::size_of::<endpoint>() - 60usize];
+    ["Size of endpoint"][::std::mem::size_of::<endpoint>() - 52usize];
     ["Alignment of endpoint"][::std::mem::align_of::<endpoint>() - 4usize];
     ["Offset of field: endpoint::id"][::std::mem::offset_of!(endpoint, id) - 0usize];
     ["Offset of field: endpoint::table"][::std::mem::offset_of!(endpoint, table) - 4usize];
     ["Offset of field: endpoint::revision"][::std::mem::offset_of!(endpoint, revision) - 8usize];
-    ["Offset of field: endpoint::identity"][::std::mem::offset_of!(endpoint, identity) - 12usize];
-    ["Offset of field: endpoint::address"][::std::mem::offset_of!(endpoint, address) - 20usize];
-    ["Offset of field: endpoint::mac"][::std::mem::offset_of!(endpoint, mac) - 52usize];
-    ["Offset of field: endpoint::pad"][::std::mem::offset_of!(endpoint, pad) - 58usize];
+    ["Offset of field: endpoint::address"][::std::mem::offset_of!(endpoint, address) - 12usize];
+    ["Offset of field: endpoint::mac"][::std::mem::offset_of!(endpoint, mac) - 44usize];
+    ["Offset of field: endpoint::pad"][::std::mem::offset_of!(endpoint, pad) - 50usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]

@@ -1,0 +1,95 @@
+//! Policy's values -> the bytes of `bpf/abi.h`.
+
+use signet_abi as abi;
+use signet_identity::Kind;
+use signet_policy::{Action, Direction, Entry, Key, Level, Slot, Table};
+
+/// `enum peer_kind` of a kind.
+pub(crate) fn peer_kind(kind: Kind) -> u32 {
+    match kind {
+        Kind::Pod => abi::PEER_POD,
+        Kind::Host => abi::PEER_HOST,
+        Kind::RemoteNode => abi::PEER_REMOTE_NODE,
+        Kind::KubeApiserver => abi::PEER_KUBE_APISERVER,
+        Kind::World => abi::PEER_WORLD,
+        Kind::Health => abi::PEER_HEALTH,
+        Kind::Init => abi::PEER_INIT,
+        Kind::Unmanaged => abi::PEER_UNMANAGED,
+        Kind::Ingress => abi::PEER_INGRESS,
+    }
+}
+
+fn direction(direction: Direction) -> u32 {
+    match direction {
+        Direction::Ingress => abi::DIRECTION_INGRESS,
+        Direction::Egress => abi::DIRECTION_EGRESS,
+    }
+}
+
+/// The level and the peer of a key.
+fn level(level: Level) -> (u32, u32) {
+    match level {
+        Level::Any => (abi::LEVEL_ANY, 0),
+        Level::Kind(kind) => (abi::LEVEL_KIND, peer_kind(kind)),
+        Level::Namespace(number) => (abi::LEVEL_NAMESPACE, number),
+        Level::Identity(identity) => (abi::LEVEL_IDENTITY, identity.0),
+    }
+}
+
+/// The key as the kernel's table has it.
+pub fn encode_key(key: &Key) -> abi::policy_key {
+    let (level, peer) = level(key.peer);
+    abi::policy_key {
+        peer,
+        level: level as u8,
+        flags: direction(key.direction) as u8,
+        protocol: key.port.protocol,
+        port_bits: key.port.bits,
+        port: key.port.port,
+        pad: 0,
+    }
+}
+
+fn encode_slot(slot: &Slot) -> abi::policy_slot {
+    let action = match slot.action {
+        Action::Allow => abi::ACTION_ALLOW,
+        Action::Deny => abi::ACTION_DENY,
+        Action::Pass => abi::ACTION_PASS,
+    };
+    abi::policy_slot {
+        precedence: slot.precedence,
+        rule: slot.rule.0,
+        action: action as u8,
+        reason: slot.reason as u8,
+        authentication: 0,
+        pad: 0,
+    }
+}
+
+/// The value as the kernel's table has it.
+pub fn encode_entry(entry: &Entry) -> abi::policy_entry {
+    abi::policy_entry { tier: entry.0.map(|slot| slot.as_ref().map(encode_slot).unwrap_or_default()) }
+}
+
+/// Which keys the table can have at all.
+pub(crate) fn shape(table: &Table) -> abi::policy_shape {
+    let mut shape = abi::policy_shape::default();
+    for key in table.entries.keys() {
+        let way = direction(key.direction) as usize;
+        shape.levels[way] |= 1 << level(key.peer).0;
+        if key.port.protocol != 0 {
+            shape.port_bits[way] |= 1 << key.port.bits;
+        }
+    }
+    shape
+}
+
+/// A shape that covers both.
+pub(crate) fn union(a: &abi::policy_shape, b: &abi::policy_shape) -> abi::policy_shape {
+    abi::policy_shape {
+        port_bits: [a.port_bits[0] | b.port_bits[0], a.port_bits[1] | b.port_bits[1]],
+        levels: [a.levels[0] | b.levels[0], a.levels[1] | b.levels[1]],
+        audited: a.audited | b.audited,
+        pad: 0,
+    }
+}

@@ -1,0 +1,51 @@
+//! What can go wrong between userspace and the kernel.
+
+use std::path::PathBuf;
+
+/// A failure of the datapath.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The programs could not be loaded.
+    #[error("loading the BPF programs: {source}; `signet preflight` says what this kernel lacks")]
+    Load {
+        /// What libbpf said.
+        source: libbpf_rs::Error,
+    },
+    /// A map or program that the object should have is not there.
+    #[error("the embedded BPF object has no {0}")]
+    Missing(&'static str),
+    /// A map could not be read or written.
+    #[error("map {map}: {source}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What libbpf said.
+        source: libbpf_rs::Error,
+    },
+    /// A policy table, or all of them, or the addresses would not fit; nothing was changed.
+    #[error("{what}: {entries} entries, and there is room for {max}: the last good revision stays in force")]
+    TooLarge {
+        /// What would not fit.
+        what: &'static str,
+        /// How many there would be.
+        entries: usize,
+        /// How many fit.
+        max: usize,
+    },
+    /// A program could not be attached to an interface.
+    #[error("attaching to interface {ifindex}: {source}")]
+    Attach {
+        /// The interface.
+        ifindex: u32,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A pin on the BPF file system could not be made or removed.
+    #[error("{}: {source}", path.display())]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+}

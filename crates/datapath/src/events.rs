@@ -1,0 +1,65 @@
+//! The ring buffer -> records. Nobody is woken per event: the reader polls, and one poll takes all there is.
+
+use std::time::Duration;
+
+use libbpf_rs::{MapHandle, RingBufferBuilder};
+use signet_abi as abi;
+
+use crate::{error::Error, load::Datapath};
+
+/// Reads the events of a [`Datapath`]; can be moved to a thread of its own.
+pub struct EventReader {
+    ring: MapHandle,
+}
+
+impl Datapath {
+    /// A reader of this datapath's events. There should be one.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the ring buffer cannot be shared.
+    pub fn event_reader(&self) -> Result<EventReader, Error> {
+        let ring =
+            MapHandle::try_from(&self.events).map_err(|source| Error::Map { map: "events", source })?;
+        Ok(EventReader { ring })
+    }
+}
+
+impl EventReader {
+    /// Hands every event to `each`, and after every poll calls `idle`, until that returns false.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the ring buffer cannot be read.
+    pub fn run(
+        &self,
+        pause: Duration,
+        mut each: impl FnMut(&abi::event),
+        mut idle: impl FnMut() -> bool,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::Map { map: "events", source };
+        let mut builder = RingBufferBuilder::new();
+        builder
+            .add(&self.ring, |bytes: &[u8]| {
+                if let Some(record) = bytes.get(..size_of::<abi::event>()) {
+                    each(&bytemuck::pod_read_unaligned(record));
+                }
+                0
+            })
+            .map_err(failed)?;
+        let ring = builder.build().map_err(failed)?;
+        loop {
+            ring.consume().map_err(failed)?;
+            if !idle() {
+                return Ok(());
+            }
+            std::thread::sleep(pause);
+        }
+    }
+}
+
+/// What to add to a `CLOCK_MONOTONIC` time for the time since the epoch. Taken anew now and then: clocks are set.
+pub fn boot_offset() -> Duration {
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).unwrap_or_default();
+    wall.saturating_sub(Duration::from_secs_f64(seconds))
+}

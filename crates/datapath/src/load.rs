@@ -1,0 +1,128 @@
+//! Loading: the embedded object, its maps (pinned, so that they outlive the process) and its programs.
+
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, ProgramMut};
+use signet_abi as abi;
+
+use crate::{error::Error, maps::Map, publish::Published};
+
+/// `bpf/tc.bpf.c`, compiled.
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tc.bpf.o"));
+
+/// The programs and maps in the kernel.
+pub struct Datapath {
+    pub(crate) object: Object,
+    /// Where links and maps are pinned; none for a datapath that ends with its process (tests).
+    pub(crate) pins: Option<PathBuf>,
+    /// Links that are not pinned.
+    pub(crate) links: Vec<Link>,
+    pub(crate) endpoints: Map<u32, abi::endpoint>,
+    pub(crate) addresses: Map<abi::address, abi::peer>,
+    pub(crate) prefixes: Map<abi::prefix_key, abi::peer>,
+    pub(crate) address_epochs: Map<u32, u32>,
+    pub(crate) policy_tables: MapHandle,
+    pub(crate) policy_shapes: Map<u32, abi::policy_shape>,
+    pub(crate) events: MapHandle,
+    pub(crate) published: Published,
+    counters: Map<u32, abi::counter>,
+    events_lost: Map<u32, u64>,
+    ct_new: Map<abi::ct_key, abi::ct_entry>,
+    ct_flows: Map<abi::ct_key, abi::ct_entry>,
+}
+
+impl Datapath {
+    /// Loads the programs. With `pins`, a folder on a BPF file system, maps and links outlive this process, and those of
+    /// an earlier process are taken over.
+    ///
+    /// # Errors
+    /// [`Error::Load`] if the kernel refuses the programs, [`Error::Pin`] if the folder cannot be used.
+    pub fn load(pins: Option<&Path>) -> Result<Self, Error> {
+        let failed = |source| Error::Load { source };
+        let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
+        if let Some(folder) = pins {
+            for sub in ["maps", "links"] {
+                let path = folder.join(sub);
+                std::fs::create_dir_all(&path).map_err(|source| Error::Pin { path, source })?;
+            }
+            for mut map in open.maps_mut() {
+                let name = map.name().to_string_lossy().into_owned();
+                if !name.starts_with('.') && !name.contains("rodata") && !name.contains("bss") {
+                    map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
+                }
+            }
+        }
+        let object = open.load().map_err(failed)?;
+        let mut datapath = Self {
+            endpoints: map(&object, "endpoints")?,
+            addresses: map(&object, "addresses")?,
+            prefixes: map(&object, "prefixes")?,
+            address_epochs: map(&object, "address_epochs")?,
+            policy_tables: handle(&object, "policy_tables")?,
+            policy_shapes: map(&object, "policy_shapes")?,
+            events: handle(&object, "events")?,
+            counters: map(&object, "counters")?,
+            events_lost: map(&object, "events_lost")?,
+            ct_new: map(&object, "ct_new")?,
+            ct_flows: map(&object, "ct_flows")?,
+            pins: pins.map(Path::to_owned),
+            links: vec![],
+            published: Published::default(),
+            object,
+        };
+        datapath.published = Published::adopt(&datapath)?;
+        Ok(datapath)
+    }
+
+    /// A program by its name in `bpf/tc.bpf.c`.
+    pub fn program(&mut self, name: &'static str) -> Result<ProgramMut<'_>, Error> {
+        self.object.progs_mut().find(|p| p.name() == name).ok_or(Error::Missing(name))
+    }
+
+    /// Packets and bytes dropped or judged so far, by reason and direction (0 ingress, 1 egress).
+    pub fn counter(&self, reason: abi::Reason, direction: u32) -> Result<abi::counter, Error> {
+        let values = self.counters.get_per_cpu(&(u32::from(reason as u8) * 2 + direction))?;
+        Ok(values.iter().fold(abi::counter::default(), |sum, v| abi::counter {
+            packets: sum.packets + v.packets,
+            bytes: sum.bytes + v.bytes,
+        }))
+    }
+
+    /// Events that found no room in the ring buffer so far.
+    pub fn lost_events(&self) -> Result<u64, Error> {
+        Ok(self.events_lost.get_per_cpu(&0)?.iter().sum())
+    }
+
+    /// How full the maps are: name, entries, capacity.
+    pub fn occupancy(&self) -> Vec<(&'static str, usize, usize)> {
+        vec![
+            ("endpoints", self.endpoints.keys().len(), self.endpoints.max_entries()),
+            ("addresses", self.addresses.keys().len(), self.addresses.max_entries()),
+            ("prefixes", self.prefixes.keys().len(), self.prefixes.max_entries()),
+            ("ct_new", self.ct_new.keys().len(), self.ct_new.max_entries()),
+            ("ct_flows", self.ct_flows.keys().len(), self.ct_flows.max_entries()),
+        ]
+    }
+
+    /// Forgets every flow: for tests, and for `cleanup`.
+    pub fn forget_flows(&self) -> Result<(), Error> {
+        for map in [&self.ct_new, &self.ct_flows] {
+            for key in map.keys() {
+                map.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn handle(object: &Object, name: &'static str) -> Result<MapHandle, Error> {
+    let map = object.maps().find(|m| m.name() == name).ok_or(Error::Missing(name))?;
+    MapHandle::try_from(&map).map_err(|source| Error::Map { map: name, source })
+}
+
+fn map<K: bytemuck::Pod + Eq + std::hash::Hash, V: bytemuck::Pod>(
+    object: &Object,
+    name: &'static str,
+) -> Result<Map<K, V>, Error> {
+    Ok(Map::new(name, handle(object, name)?))
+}

@@ -1,0 +1,266 @@
+//! Random clusters and policies from a seed: small enough that everything collides with everything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use signet_identity::{Key, Kind, Labels, NamedPort, Pod, PodName, Protocol, Selector, Test};
+use signet_policy::{
+    Action, Members, Origin, Peer, Peers, Policy, PolicyKind, PolicyName, PortMatch, Ports, Rule, Side, Tier,
+};
+
+/// A small deterministic generator (splitmix64): the same seed, the same test, on every machine.
+#[derive(Debug, Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// A generator for this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 random bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`, which is not 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// True once in `n` times.
+    pub fn once_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of these.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+}
+
+/// The ranges that the cluster's addresses come from.
+pub const RANGES: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/64"];
+const NAMESPACES: [&str; 3] = ["ai", "data", "web"];
+const KEYS: [&str; 3] = ["app", "tier", "job"];
+const VALUES: [&str; 3] = ["a", "b", "c"];
+const PORT_NAMES: [&str; 2] = ["http", "metrics"];
+const PORTS: [u16; 6] = [53, 80, 443, 8080, 29500, 65535];
+const PREFIXES: [&str; 12] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.244.0.0/16",
+    "10.244.0.0/30",
+    "10.244.0.2/32",
+    "192.168.0.0/16",
+    "192.168.1.0/24",
+    "192.168.1.7/32",
+    "::/0",
+    "fd00::/8",
+    "fd00:10:244::/125",
+    "2001:db8::/32",
+];
+/// Addresses outside the cluster, and inside it without a pod.
+pub const OUTSIDE: [&str; 8] = [
+    "192.168.1.7",
+    "192.168.1.8",
+    "192.168.9.9",
+    "8.8.8.8",
+    "10.244.9.9",
+    "10.1.2.3",
+    "2001:db8::5",
+    "fd00:10:244::99",
+];
+
+/// A random cluster with its policies.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The pods.
+    pub pods: Vec<Pod>,
+    /// Node addresses: this node's, and another's.
+    pub nodes: Vec<(IpAddr, Kind)>,
+    /// The policies.
+    pub policies: Vec<Policy>,
+}
+
+impl World {
+    /// The world of a seed.
+    pub fn random(rng: &mut Rng) -> Self {
+        let namespace_labels: BTreeMap<&str, Arc<Labels>> =
+            NAMESPACES.iter().map(|n| (*n, Arc::new(namespace_labels(rng, n)))).collect();
+        let count = 2 + rng.below(5);
+        let pods = (0..count).map(|i| random_pod(rng, i, &namespace_labels)).collect();
+        let nodes =
+            [("172.18.0.1", Kind::Host), ("fd00:18::1", Kind::Host), ("172.18.0.2", Kind::RemoteNode)]
+                .iter()
+                .filter_map(|(ip, kind)| Some((ip.parse().ok()?, *kind)))
+                .collect();
+        let policies = (0..rng.below(6)).map(|i| random_policy(rng, i)).collect();
+        Self { pods, nodes, policies }
+    }
+}
+
+fn namespace_labels(rng: &mut Rng, name: &str) -> Labels {
+    let mut labels = random_labels(rng);
+    labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
+    labels
+}
+
+fn random_labels(rng: &mut Rng) -> Labels {
+    let mut labels = Labels::new();
+    for key in KEYS {
+        if !rng.once_in(3) {
+            labels.insert(key.to_owned(), (*rng.pick(&VALUES)).to_owned());
+        }
+    }
+    labels
+}
+
+fn random_pod(rng: &mut Rng, index: usize, namespaces: &BTreeMap<&str, Arc<Labels>>) -> Pod {
+    let namespace = *rng.pick(&NAMESPACES);
+    let mut addresses: Vec<IpAddr> = vec![];
+    if !rng.once_in(4) {
+        addresses.extend(format!("10.244.0.{}", index + 1).parse::<IpAddr>());
+    }
+    if addresses.is_empty() || !rng.once_in(3) {
+        addresses.extend(format!("fd00:10:244::{}", index + 1).parse::<IpAddr>());
+    }
+    let ports = PORT_NAMES
+        .iter()
+        .filter_map(|name| {
+            let protocol = *rng.pick(&[Protocol::TCP, Protocol::TCP, Protocol::UDP]);
+            (!rng.once_in(3)).then(|| NamedPort {
+                name: (*name).to_owned(),
+                protocol,
+                port: *rng.pick(&PORTS),
+            })
+        })
+        .collect();
+    Pod {
+        name: PodName { namespace: namespace.to_owned(), name: format!("pod-{index}") },
+        labels: random_labels(rng),
+        namespace_labels: namespaces[namespace].clone(),
+        service_account: (*rng.pick(&["default", "trainer"])).to_owned(),
+        addresses,
+        ports,
+        node: None,
+        host_network: false,
+    }
+}
+
+fn random_policy(rng: &mut Rng, index: usize) -> Policy {
+    let namespace = *rng.pick(&NAMESPACES);
+    let tier = *rng.pick(&[Tier::Normal, Tier::Normal, Tier::Normal, Tier::Admin, Tier::Baseline]);
+    let subject = match tier {
+        Tier::Normal => random_selector(rng).in_namespace(namespace),
+        Tier::Admin | Tier::Baseline => random_selector(rng),
+    };
+    Policy {
+        name: PolicyName {
+            kind: PolicyKind::NetworkPolicy,
+            namespace: Some(namespace.to_owned()),
+            name: format!("policy-{index}"),
+        },
+        origin: Origin { file: "random.yaml".into(), line: index as u32 + 1 },
+        tier,
+        priority: rng.below(3) as u32,
+        subject,
+        ingress: random_side(rng, tier, "ingress"),
+        egress: random_side(rng, tier, "egress"),
+    }
+}
+
+fn random_side(rng: &mut Rng, tier: Tier, name: &str) -> Side {
+    if rng.once_in(4) {
+        return Side::default();
+    }
+    let rules = (0..rng.below(4))
+        .map(|i| {
+            let action = match tier {
+                Tier::Normal => *rng.pick(&[Action::Allow, Action::Allow, Action::Deny]),
+                Tier::Admin | Tier::Baseline => *rng.pick(&[Action::Allow, Action::Deny, Action::Pass]),
+            };
+            Rule {
+                path: format!("{name}[{i}]"),
+                line: 0,
+                action,
+                peers: random_peers(rng),
+                ports: random_ports(rng),
+            }
+        })
+        .collect();
+    Side { isolates: tier == Tier::Normal && !rng.once_in(5), rules }
+}
+
+fn random_peers(rng: &mut Rng) -> Peers {
+    match rng.below(8) {
+        0 => Peers::None,
+        1 | 2 => Peers::Any,
+        _ => Peers::These((0..1 + rng.below(3)).map(|_| random_peer(rng)).collect()),
+    }
+}
+
+fn random_peer(rng: &mut Rng) -> Peer {
+    match rng.below(8) {
+        0 => Peer::Pods(Selector::everything()),
+        1 => Peer::Pods(Selector::everything().in_namespace(rng.pick::<&str>(&NAMESPACES))),
+        2 => Peer::Kind(*rng.pick(&Kind::ALL)),
+        3..=5 => random_prefix(rng),
+        _ => Peer::Pods(random_selector(rng)),
+    }
+}
+
+fn random_prefix(rng: &mut Rng) -> Peer {
+    let nets: Vec<IpNet> = PREFIXES.iter().filter_map(|p| p.parse().ok()).collect();
+    let prefix = *rng.pick(&nets);
+    let inside: Vec<IpNet> = nets.iter().filter(|n| **n != prefix && prefix.contains(*n)).copied().collect();
+    let except = if inside.is_empty() || rng.once_in(2) { vec![] } else { vec![*rng.pick(&inside)] };
+    Peer::Prefix { prefix, except, members: *rng.pick(&[Members::Match, Members::Ignored]) }
+}
+
+fn random_selector(rng: &mut Rng) -> Selector {
+    (0..rng.below(3)).fold(Selector::everything(), |selector, _| {
+        let key = match rng.below(6) {
+            0 => Key::ServiceAccount,
+            1 | 2 => Key::NamespaceLabel((*rng.pick(&KEYS)).to_owned()),
+            _ => Key::Label((*rng.pick(&KEYS)).to_owned()),
+        };
+        let set: BTreeSet<String> = (0..1 + rng.below(2)).map(|_| (*rng.pick(&VALUES)).to_owned()).collect();
+        let test = match rng.below(5) {
+            0 => Test::Exists,
+            1 => Test::DoesNotExist,
+            2 => Test::NotIn(set),
+            _ => Test::In(set),
+        };
+        selector.and(key, test)
+    })
+}
+
+fn random_ports(rng: &mut Rng) -> Ports {
+    if rng.once_in(3) {
+        return Ports::Any;
+    }
+    Ports::These((0..1 + rng.below(2)).map(|_| random_port(rng)).collect())
+}
+
+fn random_port(rng: &mut Rng) -> PortMatch {
+    let protocol = *rng.pick(&[Protocol::TCP, Protocol::TCP, Protocol::UDP, Protocol::SCTP]);
+    match rng.below(6) {
+        0 => PortMatch::all(protocol),
+        1 => {
+            let (a, b) = (*rng.pick(&PORTS), *rng.pick(&PORTS));
+            PortMatch::Range { protocol, first: a.min(b), last: a.max(b) }
+        }
+        2 => PortMatch::Named { protocol, name: (*rng.pick(&PORT_NAMES)).to_owned() },
+        3 => PortMatch::one(*rng.pick(&[Protocol::ICMP, Protocol::ICMPV6]), *rng.pick(&[0, 8, 128])),
+        _ => PortMatch::one(protocol, *rng.pick(&PORTS)),
+    }
+}
