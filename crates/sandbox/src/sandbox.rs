@@ -1,6 +1,10 @@
 //! The pods of one node, from their creation to the last trace of them.
 
-use std::{ffi::OsString, net::IpAddr, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use crate::{
     Error, Result, cgroup,
@@ -224,7 +228,8 @@ impl Sandbox {
 fn usable_addresses(addresses: &[IpAddr], families: Families) -> Result<Vec<IpAddr>> {
     for (i, address) in addresses.iter().enumerate() {
         let twice = addresses.iter().take(i).any(|a| a.is_ipv4() == address.is_ipv4());
-        if twice || address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        let broadcast = *address == IpAddr::V4(Ipv4Addr::BROADCAST);
+        if twice || broadcast || address.is_unspecified() || address.is_multicast() || address.is_loopback() {
             return Err(Error::Address(*address));
         }
     }
@@ -243,7 +248,14 @@ mod tests {
 
     #[test]
     fn a_pod_has_at_most_one_unicast_address_of_each_family() {
-        for bad in [&["10.0.0.1", "10.0.0.2"][..], &["0.0.0.0"], &["ff02::1"], &["127.0.0.1"], &["::1"]] {
+        for bad in [
+            &["10.0.0.1", "10.0.0.2"][..],
+            &["0.0.0.0"],
+            &["255.255.255.255"],
+            &["ff02::1"],
+            &["127.0.0.1"],
+            &["::1"],
+        ] {
             assert!(matches!(usable_addresses(&addresses(bad), Families::DualStack), Err(Error::Address(_))));
         }
         let both = addresses(&["10.0.0.1", "fd00::1"]);
