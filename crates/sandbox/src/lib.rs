@@ -1,1 +1,38 @@
-//! sandbox
+//! Pods on one machine: a network namespace, a veth pair, a cgroup and a process each.
+//!
+//! Role: what kubelet, a container runtime and a CNI plugin do for a pod, as far as networking needs it.
+//! In: a [`PodSpec`], then a [`Process`]. Out: a [`SandboxPod`] with the facts a datapath attaches to.
+//! The caller's current network namespace is "the node"; nothing outside it, the run directory and the
+//! cgroup parent is touched.
+//!
+//! INVARIANT: no packet passes between a pod and its node before [`Sandbox::start`]: the node's end of the
+//! veth stays down until then, so policy can be attached first.
+//! INVARIANT: what a pod left on the machine can be found from the run directory and the cgroup parent
+//! alone, so [`Sandbox::cleanup`] needs no memory of the process that made it.
+//! INVARIANT: a process is known by pid and start time; a recycled pid is never mistaken for a pod.
+//!
+//! It refuses to know: policies, identities, Kubernetes, BPF. It is blocking; from async code call it on a
+//! thread for blocking work.
+
+mod cgroup;
+mod error;
+mod init;
+mod key;
+mod netlink;
+mod netns;
+mod network;
+mod pod;
+mod process;
+mod sandbox;
+mod store;
+mod sysctl;
+
+pub use error::Error;
+pub use init::pod_init;
+pub use key::{MAX_NAME, MAX_NAMESPACE};
+pub use pod::{MacAddress, PodSpec, PodState, Process, SandboxPod};
+pub use sandbox::{Options, Sandbox};
+pub use sysctl::Families;
+
+/// What this crate's functions return.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,272 @@
+//! The pods of one node, from their creation to the last trace of them.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use crate::{
+    Error, Result, cgroup,
+    init::InitSpec,
+    key::Key,
+    netns, network,
+    pod::{PodSpec, PodState, Process, SandboxPod},
+    process, store,
+    store::Store,
+    sysctl::{self, Families},
+};
+
+/// Where a sandbox keeps things, and what it starts pods with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The directory of its files, on a file system that does not outlive a reboot. Default `/run/signet`.
+    pub run_dir: PathBuf,
+    /// The cgroup that holds the pods' own, below the root of the version 2 hierarchy; of this sandbox
+    /// alone, as `cleanup` ends everything in it. Default `signet`.
+    pub cgroup: PathBuf,
+    /// The program and arguments that call [`crate::pod_init`] with the path that is appended to them.
+    /// Default: this very binary with `pod-init --spec`.
+    pub init: Vec<OsString>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            run_dir: PathBuf::from("/run/signet"),
+            cgroup: PathBuf::from("signet"),
+            // Not by its path: an upgrade may have replaced the file.
+            init: ["/proc/self/exe", "pod-init", "--spec"].map(OsString::from).to_vec(),
+        }
+    }
+}
+
+/// The pods of one node. The node is the network namespace of the calling thread; needs root.
+///
+/// Calls for different pods may run at the same time, calls for one pod may not.
+#[derive(Debug)]
+pub struct Sandbox {
+    store: Store,
+    /// The parent of the pods' cgroups.
+    cgroup: PathBuf,
+    init: Vec<OsString>,
+}
+
+impl Sandbox {
+    /// Opens the sandbox, with the pods that an earlier run left in it.
+    ///
+    /// # Errors
+    /// No version 2 cgroups, or a run directory that cannot be made.
+    pub fn open(options: Options) -> Result<Self> {
+        let cgroup = cgroup::root()?.join(options.cgroup);
+        Ok(Self { store: Store::open(options.run_dir)?, cgroup, init: options.init })
+    }
+
+    /// Lets the node forward packets, and remembers what it did before for [`Sandbox::cleanup`]. Says which
+    /// families of addresses pods can have here.
+    ///
+    /// # Errors
+    /// Kernel settings that cannot be read or written.
+    pub fn prepare_node(&self) -> Result<Families> {
+        sysctl::enable_forwarding(&self.store.sysctls())
+    }
+
+    /// Makes a pod's network and cgroup. Nothing runs in it, and no packet passes, before
+    /// [`Sandbox::start`]. IPv6 addresses are left out where the node has no IPv6.
+    ///
+    /// # Errors
+    /// A pod of this name exists, the spec is wrong, or a step failed: then all that was made is undone.
+    pub fn create(&self, spec: &PodSpec) -> Result<SandboxPod> {
+        let key = Key::new(&spec.namespace, &spec.name)?;
+        let addresses = usable_addresses(&spec.addresses, sysctl::families()?)?;
+        if self.store.load(&key)?.is_some() {
+            return Err(Error::Exists(key.to_string()));
+        }
+        // What a crash left under this name.
+        self.remove(&key)?;
+        self.build(&key, spec, addresses).inspect_err(|_| {
+            if let Err(error) = self.remove(&key) {
+                tracing::warn!(pod = %key, %error, "what was made of the pod could not be removed");
+            }
+        })
+    }
+
+    /// Connects a pod to the node and starts its process; again after that has exited. Returns the pod as
+    /// it is then.
+    ///
+    /// # Errors
+    /// The pod is unknown or running, the node's end of its link is gone, or its program cannot be run.
+    pub fn start(&self, pod: &SandboxPod, process: &Process) -> Result<SandboxPod> {
+        let key = Key::new(&pod.namespace, &pod.name)?;
+        let pod = self.pod(&key)?;
+        if matches!(pod.state, PodState::Running { .. }) {
+            return Err(Error::Running(key.to_string()));
+        }
+        network::connect(&pod)?;
+        let resolv_conf = self.store.resolv_conf(&key);
+        let spec = InitSpec {
+            hostname: key.hostname().to_owned(),
+            cgroup: pod.cgroup,
+            netns: pod.netns,
+            hosts: self.store.hosts(&key),
+            resolv_conf: resolv_conf.exists().then_some(resolv_conf),
+            record: self.store.process(&key),
+            process: process.clone(),
+        };
+        let file = self.store.init_spec(&key);
+        store::write_json(&file, &spec)?;
+        let launched = process::launch(&self.init, &file, &pod.log);
+        // Its environment may hold secrets, and nobody needs it any more.
+        let removed = std::fs::remove_file(&file).map_err(Error::at("removing", &file));
+        launched.map_err(|reason| Error::Start { pod: key.to_string(), reason })?;
+        removed?;
+        self.pod(&key)
+    }
+
+    /// Ends a pod's processes and removes every trace of it; nothing to do where there is none.
+    ///
+    /// # Errors
+    /// The first step that failed. The others were done nevertheless; try again for the rest.
+    pub fn delete(&self, namespace: &str, name: &str) -> Result<()> {
+        self.remove(&Key::new(namespace, name)?)
+    }
+
+    /// The pods on this machine in the order of their names, those of earlier runs included.
+    ///
+    /// # Errors
+    /// A run directory that cannot be read. A pod whose record cannot is left out, with a warning.
+    pub fn list(&self) -> Result<Vec<SandboxPod>> {
+        let load = |key: Key| {
+            self.store.load(&key).unwrap_or_else(|error| {
+                tracing::warn!(pod = %key, %error, "the record of a pod cannot be read");
+                None
+            })
+        };
+        Ok(self.store.keys()?.into_iter().filter_map(load).collect())
+    }
+
+    /// Replaces the contents of a pod's `/etc/hosts`, also while it runs.
+    ///
+    /// # Errors
+    /// The pod is unknown, or the file cannot be written.
+    pub fn update_hosts(&self, namespace: &str, name: &str, hosts: &str) -> Result<()> {
+        let key = Key::new(namespace, name)?;
+        self.pod(&key)?;
+        self.store.update_hosts(&key, hosts)
+    }
+
+    /// Runs `work` on a thread in the pod's network namespace, and waits for it.
+    ///
+    /// # Errors
+    /// The pod is unknown, or its network namespace cannot be entered.
+    pub fn in_network_of<T: Send>(&self, pod: &SandboxPod, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let key = Key::new(&pod.namespace, &pod.name)?;
+        netns::inside(&self.store.netns(&key), || Ok(work()))
+    }
+
+    /// Removes every pod, whole or left half-made by a crash, and puts the node's settings back.
+    ///
+    /// # Errors
+    /// The first step that failed. The others were done nevertheless; try again for the rest.
+    pub fn cleanup(&self) -> Result<()> {
+        let mut keys = self.store.keys()?;
+        // A cgroup may be all that is left, where somebody emptied the run directory.
+        keys.extend(cgroup::keys_in(&self.cgroup)?);
+        let pods = keys.iter().map(|key| self.remove(key)).collect::<Vec<_>>();
+        let settings = sysctl::restore(&self.store.sysctls());
+        pods.into_iter().collect::<Result<()>>()?;
+        settings?;
+        cgroup::remove_if_empty(&self.cgroup)?;
+        self.store.remove_directories()
+    }
+
+    fn pod(&self, key: &Key) -> Result<SandboxPod> {
+        self.store.load(key)?.ok_or_else(|| Error::NotFound(key.to_string()))
+    }
+
+    fn build(&self, key: &Key, spec: &PodSpec, addresses: Vec<IpAddr>) -> Result<SandboxPod> {
+        self.store.make_directories()?;
+        self.store.begin(key, &spec.hosts, spec.resolv_conf.as_deref())?;
+        let cgroup = self.cgroup.join(key.file_name());
+        cgroup::create(&cgroup)?;
+        let netns = self.store.netns(key);
+        netns::create(&netns)?;
+        let ifindex = network::create(key, &netns, &addresses)?;
+        let pod = SandboxPod {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            ifname: key.ifname(),
+            ifindex,
+            host_mac: key.host_mac(),
+            mac: key.pod_mac(),
+            addresses,
+            cgroup,
+            netns,
+            log: self.store.log(key),
+            state: PodState::Created,
+        };
+        self.store.commit(key, &pod)?;
+        Ok(pod)
+    }
+
+    /// Everything, in the order in which one thing holds the next: processes, link, namespace, record.
+    fn remove(&self, key: &Key) -> Result<()> {
+        let processes = cgroup::remove(&self.cgroup.join(key.file_name()));
+        let collected = match processes {
+            Ok(()) => process::collect_killed(&self.store.process(key)),
+            Err(_) => Ok(()),
+        };
+        let link = network::remove(key);
+        let namespace = netns::remove(&self.store.netns(key));
+        processes.and(collected).and(link).and(namespace)?;
+        // Last: as long as anything is left, the pod can be found.
+        self.store.remove(key)
+    }
+}
+
+/// At most one unicast address of each family, of the families that there are.
+fn usable_addresses(addresses: &[IpAddr], families: Families) -> Result<Vec<IpAddr>> {
+    for (i, address) in addresses.iter().enumerate() {
+        let twice = addresses.iter().take(i).any(|a| a.is_ipv4() == address.is_ipv4());
+        let broadcast = *address == IpAddr::V4(Ipv4Addr::BROADCAST);
+        if twice || broadcast || address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            return Err(Error::Address(*address));
+        }
+    }
+    let usable: Vec<IpAddr> =
+        addresses.iter().copied().filter(|a| a.is_ipv4() || families.have_ipv6()).collect();
+    if usable.is_empty() && !addresses.is_empty() { Err(Error::Ipv6Disabled) } else { Ok(usable) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(text: &[&str]) -> Vec<IpAddr> {
+        text.iter().map(|a| a.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_pod_has_at_most_one_unicast_address_of_each_family() {
+        for bad in [
+            &["10.0.0.1", "10.0.0.2"][..],
+            &["0.0.0.0"],
+            &["255.255.255.255"],
+            &["ff02::1"],
+            &["127.0.0.1"],
+            &["::1"],
+        ] {
+            assert!(matches!(usable_addresses(&addresses(bad), Families::DualStack), Err(Error::Address(_))));
+        }
+        let both = addresses(&["10.0.0.1", "fd00::1"]);
+        assert_eq!(usable_addresses(&both, Families::DualStack).unwrap(), both);
+    }
+
+    #[test]
+    fn without_ipv6_a_pod_keeps_its_ipv4_address_and_an_ipv6_only_pod_is_refused() {
+        let both = addresses(&["10.0.0.1", "fd00::1"]);
+        assert_eq!(usable_addresses(&both, Families::Ipv4Only).unwrap(), addresses(&["10.0.0.1"]));
+        let refused = usable_addresses(&addresses(&["fd00::1"]), Families::Ipv4Only);
+        assert!(matches!(refused, Err(Error::Ipv6Disabled)));
+    }
+}
