@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use signet_identity::{Labels, Pod, PodName};
+use signet_identity::{Labels, PodName};
 use signet_policy::Policy;
 
 use crate::{
