@@ -8,13 +8,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::Path,
     sync::Arc,
 };
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 use serde_json::{Map, Value};
 
-use crate::error::{Place, Problem, Site};
+use crate::{
+    error::{Place, Problem, Site},
+    scalar,
+};
 
 /// The largest file, in bytes.
 pub(crate) const MAX_BYTES: usize = 16 << 20;
@@ -102,12 +106,17 @@ pub(crate) fn read(file: &Arc<str>, text: &str, problems: &mut Vec<Problem>) -> 
         return Vec::new();
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = if is_json(file) { scalar::join_surrogates(text) } else { text.into() };
     let mut reader = Reader::new(file, problems);
-    if let Err(stop) = reader.run(text) {
+    if let Err(stop) = reader.run(&text) {
         let site = Site::syntax(file, stop.line, reader.number.max(1));
         reader.problems.push(site.problem(stop.message));
     }
     reader.documents
+}
+
+fn is_json(file: &str) -> bool {
+    Path::new(file).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 
 /// The problem of a file of more than [`MAX_BYTES`].
@@ -189,8 +198,8 @@ impl<'a> Reader<'a> {
                 if self.expects_key() {
                     return self.key(text.into_owned(), style, line);
                 }
-                let value =
-                    scalar(&text, style, tag.as_deref()).map_err(|message| Stop::at(line, message))?;
+                let value = scalar::resolve(&text, style, tag.as_deref())
+                    .map_err(|message| Stop::at(line, message))?;
                 self.complete((value, Lines { line, below: Below::Nothing }), anchor)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -217,7 +226,7 @@ impl<'a> Reader<'a> {
         if plain && text == "<<" {
             return Err(Stop::at(line, "merge keys (`<<`) are not supported: write the keys out"));
         }
-        if plain && is_null(&text) {
+        if plain && scalar::is_null(&text) {
             return Err(Stop::at(line, "a key is missing"));
         }
         let mut first = None;
@@ -358,73 +367,6 @@ fn check_tag(tag: Option<&Tag>, expected: &str, line: u32) -> Result<(), Stop> {
     }
 }
 
-fn is_null(text: &str) -> bool {
-    matches!(text, "" | "~" | "null" | "Null" | "NULL")
-}
-
-/// A scalar by the core schema of YAML 1.2.
-fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
-    let string = || Value::String(text.to_owned());
-    let Some(tag) = tag else {
-        return if style == ScalarStyle::Plain { plain(text) } else { Ok(string()) };
-    };
-    let resolved = match tag.suffix.as_str() {
-        "str" if tag.is_yaml_core_schema() => return Ok(string()),
-        "null" | "bool" | "int" | "float" if tag.is_yaml_core_schema() => plain(text)?,
-        "!" if tag.handle.is_empty() => return Ok(string()),
-        _ => return Err(format!("the tag {tag} is not supported")),
-    };
-    let fits = match tag.suffix.as_str() {
-        "null" => resolved.is_null(),
-        "bool" => resolved.is_boolean(),
-        "int" => resolved.is_i64() || resolved.is_u64(),
-        _ => resolved.is_number(),
-    };
-    if fits { Ok(resolved) } else { Err(format!("{text:?} is not what its tag {tag} says")) }
-}
-
-fn plain(text: &str) -> Result<Value, String> {
-    if is_null(text) {
-        return Ok(Value::Null);
-    }
-    match text {
-        "true" | "True" | "TRUE" => return Ok(Value::Bool(true)),
-        "false" | "False" | "FALSE" => return Ok(Value::Bool(false)),
-        _ => {}
-    }
-    if let Some(number) = integer(text) {
-        return Ok(number);
-    }
-    if is_infinite_or_nan(text) {
-        return Err(format!("{text} is not a number that a manifest can hold"));
-    }
-    // Rust also reads words such as `infinity` as floats: the core schema wants a digit.
-    let float = text.bytes().any(|b| b.is_ascii_digit()).then(|| text.parse::<f64>().ok()).flatten();
-    match float.map(serde_json::Number::from_f64) {
-        None => Ok(Value::String(text.to_owned())),
-        Some(Some(number)) => Ok(Value::Number(number)),
-        Some(None) => Err(format!("{text} is not a number that a manifest can hold")),
-    }
-}
-
-fn integer(text: &str) -> Option<Value> {
-    let radix = |digits: &str, radix: u32| {
-        digits.bytes().all(|b| b.is_ascii_alphanumeric()).then(|| u64::from_str_radix(digits, radix).ok())?
-    };
-    if let Some(hexadecimal) = text.strip_prefix("0x") {
-        return radix(hexadecimal, 16).map(Value::from);
-    }
-    if let Some(octal) = text.strip_prefix("0o") {
-        return radix(octal, 8).map(Value::from);
-    }
-    text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<u64>().map(Value::from)).ok()
-}
-
-fn is_infinite_or_nan(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -465,6 +407,8 @@ mod tests {
     fn json_is_read_by_the_same_path() {
         let text = "{\n\t\"a\": [1, {\"b\": null}],\n\t\"c\": \"x\\/\\u00e9\\n\"\n}";
         assert_eq!(value(text), json!({"a": [1, {"b": null}], "c": "x/é\n"}));
+        let documents = read(&"f.json".into(), r#"{"a": "\ud83d\ude00"}"#, &mut Vec::new());
+        assert_eq!(documents[0].value, json!({"a": "😀"}));
     }
 
     #[test]

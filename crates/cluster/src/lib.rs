@@ -1,8 +1,8 @@
 //! A folder of Kubernetes manifests, read into one validated [`Snapshot`]; a watched folder, into a stream of them.
 //!
 //! Input: YAML or JSON files. Output: pods, policies lowered onto `signet_policy`'s model, and what they refer to,
-//! sorted. Files become [`document`]s with positions, documents become objects, and each kind enters through one
-//! conversion in [`wire`]. Policies are read strictly (an unknown field is an error), other kinds tolerantly.
+//! sorted. Files become `document`s with positions, documents become objects, and each kind enters through one
+//! conversion in `wire`. Policies are read strictly (an unknown field is an error), other kinds tolerantly.
 //! Knows nothing of verdicts, maps, sandboxes or flows.
 //!
 //! INVARIANT: any problem, and there is no snapshot (`one_bad_file_leaves_no_snapshot_and_all_problems_are_named`).
@@ -16,6 +16,7 @@ mod files;
 mod gather;
 mod names;
 mod object;
+mod scalar;
 mod snapshot;
 mod watch;
 mod wire;

@@ -1,5 +1,7 @@
 //! Third-party suites turned into data: `SIGNET_CONFORMANCE_DIR` says where they are.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail")]
+
 use std::{
     collections::BTreeSet,
     fs,

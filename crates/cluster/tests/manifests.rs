@@ -1,5 +1,7 @@
 //! Pods, workloads and what surrounds them; folders of files.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail")]
+
 use std::fs;
 
 use signet_cluster::{Frontend, PodManifest, RestartPolicy, Settings, Snapshot, TargetPort};

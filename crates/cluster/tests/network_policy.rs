@@ -1,5 +1,7 @@
 //! The traps of NetworkPolicy, one test for each.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail")]
+
 use signet_cluster::{Settings, Snapshot};
 use signet_identity::{Key, Protocol, Selector, Test};
 use signet_policy::{Members, Peer, Peers, Policy, PortMatch, Ports};

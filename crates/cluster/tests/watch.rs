@@ -1,5 +1,7 @@
 //! A watched folder tells of every change.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may fail")]
+
 use std::{fs, path::Path, time::Duration};
 
 use signet_cluster::{Error, Settings, Snapshot, Watch, watch};
