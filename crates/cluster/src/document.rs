@@ -89,30 +89,32 @@ impl Lines {
             Below::Keys(keys) => {
                 let path = path.strip_prefix('.').unwrap_or(path);
                 // Keys hold dots themselves, as labels do: the longest that fits is meant.
-                let fits = |key: &String| {
-                    path.strip_prefix(key.as_str()).filter(|r| r.is_empty() || r.starts_with(['.', '[']))
-                };
-                let found = keys.iter().filter_map(|(key, part)| Some((key.len(), part, fits(key)?)));
-                found.max_by_key(|(length, ..)| *length).map(|(_, part, rest)| (part, rest))
+                let ends = path.rmatch_indices(['.', '[']).map(|(at, _)| at);
+                std::iter::once(path.len()).chain(ends).find_map(|end| {
+                    let (key, rest) = path.split_at_checked(end)?;
+                    Some((keys.get(key)?, rest))
+                })
             }
         }
     }
 }
 
+/// What is done with each document. One at a time: a file of thousands never stands in memory as values.
+pub(crate) type Each<'a> = &'a mut dyn FnMut(Document, &mut Vec<Problem>);
+
 /// Reads all documents of a file; what is wrong goes to `problems`, and a syntax error ends the file.
-pub(crate) fn read(file: &Arc<str>, text: &str, problems: &mut Vec<Problem>) -> Vec<Document> {
+pub(crate) fn read(file: &Arc<str>, text: &str, problems: &mut Vec<Problem>, each: Each<'_>) {
     if text.len() > MAX_BYTES {
         problems.push(too_large(file));
-        return Vec::new();
+        return;
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = if is_json(file) { scalar::join_surrogates(text) } else { text.into() };
-    let mut reader = Reader::new(file, problems);
+    let mut reader = Reader::new(file, problems, each);
     if let Err(stop) = reader.run(&text) {
         let site = Site::syntax(file, stop.line, reader.number.max(1));
         reader.problems.push(site.problem(stop.message));
     }
-    reader.documents
 }
 
 fn is_json(file: &str) -> bool {
@@ -160,7 +162,7 @@ enum Content {
 struct Reader<'a> {
     file: &'a Arc<str>,
     problems: &'a mut Vec<Problem>,
-    documents: Vec<Document>,
+    each: Each<'a>,
     number: u32,
     open: Vec<Frame>,
     anchors: HashMap<usize, Part>,
@@ -168,23 +170,18 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(file: &'a Arc<str>, problems: &'a mut Vec<Problem>) -> Self {
-        let (documents, open, anchors) = (Vec::new(), Vec::new(), HashMap::new());
-        Self { file, problems, documents, number: 0, open, anchors, repeated: 0 }
+    fn new(file: &'a Arc<str>, problems: &'a mut Vec<Problem>, each: Each<'a>) -> Self {
+        let (open, anchors) = (Vec::new(), HashMap::new());
+        Self { file, problems, each, number: 0, open, anchors, repeated: 0 }
     }
 
     fn run(&mut self, text: &str) -> Result<(), Stop> {
         let mut parser = Parser::new_from_str(text);
         while let Some(next) = parser.next_event() {
-            let (event, span) = next.inspect_err(|_| self.count_unopened())?;
+            let (event, span) = next?;
             self.take(event, line_number(span.start.line()))?;
         }
         Ok(())
-    }
-
-    /// An error before the first event of a document belongs to that document.
-    fn count_unopened(&mut self) {
-        self.number = self.number.max(1);
     }
 
     fn take(&mut self, event: Event<'_>, line: u32) -> Result<(), Stop> {
@@ -307,7 +304,7 @@ impl<'a> Reader<'a> {
                 }
             }
             None if value.is_null() => {}
-            None => self.documents.push(Document { number: self.number, value, lines: part_lines }),
+            None => (self.each)(Document { number: self.number, value, lines: part_lines }, self.problems),
         }
         Ok(())
     }
@@ -374,8 +371,12 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> (Vec<Document>, Vec<String>) {
-        let mut problems = Vec::new();
-        let documents = read(&"f.yaml".into(), text, &mut problems);
+        parse_file("f.yaml", text)
+    }
+
+    fn parse_file(file: &str, text: &str) -> (Vec<Document>, Vec<String>) {
+        let (mut documents, mut problems) = (Vec::new(), Vec::new());
+        read(&file.into(), text, &mut problems, &mut |document, _| documents.push(document));
         (documents, problems.iter().map(ToString::to_string).collect())
     }
 
@@ -407,7 +408,7 @@ mod tests {
     fn json_is_read_by_the_same_path() {
         let text = "{\n\t\"a\": [1, {\"b\": null}],\n\t\"c\": \"x\\/\\u00e9\\n\"\n}";
         assert_eq!(value(text), json!({"a": [1, {"b": null}], "c": "x/é\n"}));
-        let documents = read(&"f.json".into(), r#"{"a": "\ud83d\ude00"}"#, &mut Vec::new());
+        let (documents, _) = parse_file("f.json", r#"{"a": "\ud83d\ude00"}"#);
         assert_eq!(documents[0].value, json!({"a": "😀"}));
     }
 

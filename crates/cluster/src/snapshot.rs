@@ -209,11 +209,11 @@ impl Snapshot {
     fn of(texts: Vec<Text>, settings: &Settings, mut problems: Vec<Problem>) -> Result<Self, Error> {
         let mut gathered = Gathered::default();
         for Text { file, text } in texts {
-            for document in document::read(&file, &text, &mut problems) {
-                for object in Object::all_of(&file, document, &mut problems) {
-                    wire::read(&object, settings, &mut gathered, &mut problems);
+            document::read(&file, &text, &mut problems, &mut |document, problems| {
+                for object in Object::all_of(&file, document, problems) {
+                    wire::read(&object, settings, &mut gathered, problems);
                 }
-            }
+            });
         }
         let snapshot = gathered.finish(&mut problems);
         Error::of(problems).map_or(Ok(snapshot), Err)

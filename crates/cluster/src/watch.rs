@@ -1,13 +1,16 @@
 //! A watched folder → a snapshot after each change.
 //!
 //! Input: what the operating system tells of changes. Output: first the folder as it is, then a full new reading
-//! after each burst of changes. One thread, which ends when its [`Watch`] is dropped.
+//! after each burst of changes. One thread, which ends when its [`Watch`] is dropped. A folder that is replaced by
+//! another of its name is watched again: the watch follows the name.
 
 use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use notify::{
@@ -24,6 +27,9 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(30);
 /// How long a burst may put a reading off.
 const LONGEST: Duration = Duration::from_millis(500);
+
+/// How often it is asked whether the name of the folder still means the same folder.
+const RECHECK: Duration = Duration::from_secs(1);
 
 /// A watched folder: an iterator over its snapshots that waits for each. Dropping it ends the watch.
 #[derive(Debug)]
@@ -47,8 +53,11 @@ pub fn watch(dir: &Path, settings: Settings) -> Result<Watch, Error> {
     let (signals, changes) = mpsc::channel();
     let (sender, snapshots) = mpsc::channel();
     // Watched before it is read: no change falls between the two.
+    let folder = Folder::of(dir);
     let watcher = watcher(dir, signals.clone()).map_err(|error| unwatchable(dir, error))?;
-    let reader = Reader { dir: dir.to_owned(), settings, changes, sender, _watcher: watcher };
+    let dir_name = dir.to_owned();
+    let own_signals = signals.clone();
+    let mut reader = Reader { dir: dir_name, settings, changes, own_signals, sender, watcher, folder };
     let spawned = thread::Builder::new().name("signet-manifests".to_owned()).spawn(move || reader.run());
     spawned.map_err(|error| unwatchable(dir, error))?;
     Ok(Watch { snapshots, signals })
@@ -76,17 +85,42 @@ impl Drop for Watch {
     }
 }
 
+/// Which folder a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Folder {
+    Missing,
+    /// The time of its birth too: file systems give the number of a deleted folder to the next one.
+    Inode {
+        device: u64,
+        inode: u64,
+        born: Option<SystemTime>,
+    },
+}
+
+impl Folder {
+    fn of(dir: &Path) -> Self {
+        match fs::metadata(dir) {
+            Ok(metadata) => {
+                Self::Inode { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() }
+            }
+            Err(_) => Self::Missing,
+        }
+    }
+}
+
 struct Reader {
     dir: PathBuf,
     settings: Settings,
     changes: Receiver<Signal>,
+    own_signals: Sender<Signal>,
     sender: Sender<Result<Snapshot, Error>>,
     /// Held so that changes keep coming.
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
+    folder: Folder,
 }
 
 impl Reader {
-    fn run(self) {
+    fn run(&mut self) {
         loop {
             let snapshot = Snapshot::read_dir(&self.dir, &self.settings);
             if self.sender.send(snapshot).is_err() || self.wait() == Signal::Stop {
@@ -96,8 +130,8 @@ impl Reader {
     }
 
     /// Waits for a change, and then for the end of the burst that it is part of.
-    fn wait(&self) -> Signal {
-        if self.changes.recv() != Ok(Signal::Changed) {
+    fn wait(&mut self) -> Signal {
+        if self.first_change() == Signal::Stop {
             return Signal::Stop;
         }
         let begun = Instant::now();
@@ -109,6 +143,32 @@ impl Reader {
             }
         }
         Signal::Changed
+    }
+
+    fn first_change(&mut self) -> Signal {
+        loop {
+            match self.changes.recv_timeout(RECHECK) {
+                Ok(signal) => return signal,
+                Err(RecvTimeoutError::Disconnected) => return Signal::Stop,
+                Err(RecvTimeoutError::Timeout) if self.follow_name() => return Signal::Changed,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Watches the folder that the name stands for now; whether that is another one than before.
+    fn follow_name(&mut self) -> bool {
+        let now = Folder::of(&self.dir);
+        if now == self.folder {
+            return false;
+        }
+        match watcher(&self.dir, self.own_signals.clone()) {
+            Ok(watcher) => (self.watcher, self.folder) = (watcher, now),
+            // Asked again next time. Reading says that the folder is missing.
+            Err(_) if now == Folder::Missing => self.folder = now,
+            Err(_) => return false,
+        }
+        true
     }
 }
 

@@ -102,3 +102,25 @@ fn a_folder_that_is_not_there_cannot_be_watched() {
     let error = watch(Path::new("/nonexistent/manifests"), Settings::default()).unwrap_err();
     assert!(error.to_string().starts_with("/nonexistent/manifests: cannot be watched: "), "{error}");
 }
+
+#[test]
+fn a_folder_that_is_replaced_is_watched_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("manifests");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("a.yaml"), pod("a")).unwrap();
+    let watch = start(&dir);
+    wait_for(&watch, &["a"]);
+    let next = parent.path().join("next");
+    fs::create_dir(&next).unwrap();
+    fs::write(next.join("b.yaml"), pod("b")).unwrap();
+    fs::rename(&dir, parent.path().join("old")).unwrap();
+    fs::rename(&next, &dir).unwrap();
+    wait_for(&watch, &["b"]);
+    fs::write(dir.join("c.yaml"), pod("c")).unwrap();
+    wait_for(&watch, &["b", "c"]);
+    fs::remove_dir_all(&dir).unwrap();
+    assert!(wait(&watch, Result::is_err).is_err());
+    fs::create_dir(&dir).unwrap();
+    wait_for(&watch, &[]);
+}
