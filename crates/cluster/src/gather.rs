@@ -1,0 +1,242 @@
+//! Objects of all files → one snapshot: workloads expanded, and what only shows across objects checked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use signet_identity::{Labels, PodName};
+use signet_policy::Policy;
+
+use crate::{
+    error::{Problem, Site},
+    snapshot::{EndpointSlice, Namespace, Node, PodManifest, Service, ServiceAccount, Snapshot},
+};
+
+/// The most pods of a snapshot: the largest cluster that Kubernetes supports.
+const MAX_PODS: usize = 150_000;
+/// The label by which a namespace is always known.
+const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// What has been read so far.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    pub(crate) pods: Vec<Placed<PodManifest>>,
+    pub(crate) workloads: Vec<Workload>,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) namespaces: BTreeMap<String, Namespace>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) services: Vec<Service>,
+    pub(crate) endpoint_slices: Vec<EndpointSlice>,
+    pub(crate) service_accounts: Vec<ServiceAccount>,
+    seen: BTreeMap<ObjectKey, Site>,
+    referred: BTreeSet<String>,
+    controllers: BTreeSet<ObjectKey>,
+}
+
+/// Which object: kind, namespace (empty for cluster-wide kinds) and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ObjectKey {
+    pub(crate) kind: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+/// A pod and the places that problems with it point at.
+pub(crate) struct Placed<T> {
+    pub(crate) item: T,
+    pub(crate) name: Site,
+    pub(crate) addresses: Site,
+}
+
+/// Pods by their template.
+pub(crate) struct Workload {
+    pub(crate) key: ObjectKey,
+    /// A pod as it would be, under the name of the workload.
+    pub(crate) template: Placed<PodManifest>,
+    pub(crate) count: Count,
+    /// The number of pods, where it was written.
+    pub(crate) count_site: Site,
+    /// Labels that hold the name or number of the pod.
+    pub(crate) per_pod: PerPod,
+}
+
+/// How many pods a workload has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// So many.
+    Exactly(usize),
+    /// One on each node.
+    PerNode,
+}
+
+/// What Kubernetes adds to the labels of each pod of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PerPod {
+    /// Nothing that can be known beforehand.
+    Nothing,
+    /// StatefulSet: the name and number of the pod.
+    NameAndIndex,
+    /// Job: the name of the job.
+    JobName,
+}
+
+impl Gathered {
+    /// Notes an object; one of the same kind, namespace and name must not be there yet.
+    pub(crate) fn note(&mut self, key: ObjectKey, site: Site, problems: &mut Vec<Problem>) {
+        match self.seen.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(site);
+            }
+            Entry::Occupied(entry) => {
+                let ObjectKey { kind, namespace, name } = entry.key();
+                let slash = if namespace.is_empty() { "" } else { "/" };
+                let first = entry.get().short();
+                problems.push(site.problem(format_args!(
+                    "{kind} {namespace}{slash}{name} is there twice, first at {first}"
+                )));
+            }
+        }
+    }
+
+    /// Notes that a namespace is referred to, and so exists.
+    pub(crate) fn refer(&mut self, namespace: &str) {
+        if !self.referred.contains(namespace) {
+            self.referred.insert(namespace.to_owned());
+        }
+    }
+
+    /// Notes that `key` controls an object that is there: what it would make is there already.
+    pub(crate) fn controlled_by(&mut self, key: ObjectKey) {
+        self.controllers.insert(key);
+    }
+
+    /// The snapshot; what is wrong across objects goes to `problems`.
+    pub(crate) fn finish(mut self, problems: &mut Vec<Problem>) -> Snapshot {
+        self.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        self.complete_namespaces();
+        self.expand_workloads(problems);
+        self.check_names(problems);
+        self.check_addresses(problems);
+        self.share_namespace_labels();
+        let mut pods: Vec<_> = self.pods.into_iter().map(|placed| placed.item).collect();
+        pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
+        self.policies.sort_by(|a, b| a.name.cmp(&b.name));
+        self.services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        self.endpoint_slices.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        self.service_accounts.sort();
+        let Self { policies, namespaces, nodes, services, endpoint_slices, service_accounts, .. } = self;
+        Snapshot { pods, policies, namespaces, nodes, services, endpoint_slices, service_accounts }
+    }
+
+    /// Adds the namespaces that are only referred to, and the name of each to its labels.
+    fn complete_namespaces(&mut self) {
+        for name in std::mem::take(&mut self.referred) {
+            self.namespaces.entry(name).or_default();
+        }
+        for (name, namespace) in &mut self.namespaces {
+            Arc::make_mut(&mut namespace.labels).insert(NAMESPACE_LABEL.to_owned(), name.clone());
+        }
+    }
+
+    fn expand_workloads(&mut self, problems: &mut Vec<Problem>) {
+        let mut workloads = std::mem::take(&mut self.workloads);
+        workloads.retain(|w| !self.controllers.contains(&w.key));
+        for workload in workloads {
+            let instances = workload.instances(&self.nodes);
+            if self.pods.len().saturating_add(instances.len()) > MAX_PODS {
+                let message = format_args!("a snapshot has at most {MAX_PODS} pods");
+                problems.push(workload.count_site.problem(message));
+                continue;
+            }
+            self.pods.extend(instances.into_iter().map(|instance| workload.pod(instance)));
+        }
+    }
+
+    fn check_names(&self, problems: &mut Vec<Problem>) {
+        let mut first: BTreeMap<&PodName, &Placed<PodManifest>> = BTreeMap::new();
+        for placed in &self.pods {
+            let name = &placed.item.pod.name;
+            let Some(other) = first.insert(name, placed) else { continue };
+            // Where one object is there twice, that has been said of the object.
+            if other.item.owner != placed.item.owner {
+                let message = format_args!("the pod {name} is there twice, first at {}", other.name.short());
+                problems.push(placed.name.problem(message));
+            }
+        }
+    }
+
+    fn check_addresses(&self, problems: &mut Vec<Problem>) {
+        let mut owners: BTreeMap<IpAddr, (&PodName, &Site)> = BTreeMap::new();
+        for Placed { item: PodManifest { pod, .. }, addresses, .. } in &self.pods {
+            if pod.host_network {
+                continue;
+            }
+            for address in &pod.addresses {
+                let Some((other, site)) = owners.insert(*address, (&pod.name, addresses)) else { continue };
+                if *other == pod.name {
+                    continue;
+                }
+                let first = site.short();
+                let message = format_args!("{address} is also the address of the pod {other} at {first}");
+                problems.push(addresses.problem(message));
+            }
+        }
+    }
+
+    fn share_namespace_labels(&mut self) {
+        let namespaces = &self.namespaces;
+        for Placed { item: PodManifest { pod, .. }, .. } in &mut self.pods {
+            if let Some(namespace) = namespaces.get(&pod.name.namespace) {
+                pod.namespace_labels = Arc::clone(&namespace.labels);
+            }
+        }
+    }
+}
+
+/// One pod of a workload.
+enum Instance<'a> {
+    Number(usize),
+    Node(&'a str),
+}
+
+impl Workload {
+    fn instances<'a>(&self, nodes: &'a [Node]) -> Vec<Instance<'a>> {
+        match self.count {
+            // One more than allowed is enough to be refused.
+            Count::Exactly(count) => (0..count.min(MAX_PODS + 1)).map(Instance::Number).collect(),
+            Count::PerNode if nodes.is_empty() => vec![Instance::Number(0)],
+            Count::PerNode => nodes.iter().map(|node| Instance::Node(&node.name)).collect(),
+        }
+    }
+
+    fn pod(&self, instance: Instance<'_>) -> Placed<PodManifest> {
+        let Placed { item, name, addresses } = &self.template;
+        let mut item = item.clone();
+        match instance {
+            Instance::Number(number) => {
+                item.pod.name.name = format!("{}-{number}", self.key.name);
+                self.label(&mut item.pod.labels, number);
+            }
+            Instance::Node(node) => {
+                item.pod.name.name = format!("{}-{node}", self.key.name);
+                item.pod.node = Some(node.to_owned());
+            }
+        }
+        Placed { item, name: name.clone(), addresses: addresses.clone() }
+    }
+
+    fn label(&self, labels: &mut Labels, number: usize) {
+        let name = &self.key.name;
+        let added = match self.per_pod {
+            PerPod::Nothing => return,
+            PerPod::NameAndIndex => [
+                ("statefulset.kubernetes.io/pod-name", format!("{name}-{number}")),
+                ("apps.kubernetes.io/pod-index", number.to_string()),
+            ],
+            PerPod::JobName => [("job-name", name.clone()), ("batch.kubernetes.io/job-name", name.clone())],
+        };
+        labels.extend(added.map(|(key, value)| (key.to_owned(), value)));
+    }
+}

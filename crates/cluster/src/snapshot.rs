@@ -1,0 +1,236 @@
+//! What a set of manifests says, complete and checked.
+
+use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc};
+
+use signet_identity::{Labels, Pod, Protocol};
+use signet_policy::{Origin, Policy};
+
+use crate::{
+    document,
+    error::{Error, Problem},
+    files::{self, Text},
+    gather::Gathered,
+    object::Object,
+    wire,
+};
+
+/// How manifests are understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether the `ipBlock` of a NetworkPolicy matches pods and nodes by their address. Default: true.
+    pub ipblock_matches_pods: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { ipblock_matches_pods: true }
+    }
+}
+
+/// Everything that a set of manifests says. Lists are sorted by namespace and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The pods, those of workloads included.
+    pub pods: Vec<PodManifest>,
+    /// The policies, by their name.
+    pub policies: Vec<Policy>,
+    /// The namespaces, those that are only referred to included.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The services.
+    pub services: Vec<Service>,
+    /// The endpoint slices.
+    pub endpoint_slices: Vec<EndpointSlice>,
+    /// The service accounts that have an object of their own.
+    pub service_accounts: Vec<ServiceAccount>,
+}
+
+/// A pod, and how it is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodManifest {
+    /// What policy can know of it.
+    pub pod: Pod,
+    /// Its containers, in order; then the init containers that stay (`restartPolicy: Always`).
+    pub containers: Vec<Container>,
+    /// When its containers are started again.
+    pub restart: RestartPolicy,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Where it (or its workload) was written.
+    pub origin: Origin,
+    /// The workload that it came from, as in `Deployment/web`; none for pods written as such.
+    pub owner: Option<String>,
+}
+
+/// A container of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Its image, where one is named.
+    pub image: Option<String>,
+    /// What is run; empty where the image decides.
+    pub command: Vec<String>,
+    /// The arguments.
+    pub args: Vec<String>,
+    /// Environment variables with literal values, in order.
+    pub env: Vec<(String, String)>,
+    /// Where it is run, where that is said.
+    pub working_dir: Option<String>,
+}
+
+/// When the containers of a pod are started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Whenever they end.
+    #[default]
+    Always,
+    /// When they fail.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its labels, always with `kubernetes.io/metadata.name`.
+    pub labels: Arc<Labels>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses, internal and external.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The labels of the pods behind it. None: endpoints come from elsewhere, or there are none.
+    pub selector: Option<Labels>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// What clients connect to.
+    pub frontend: Frontend,
+}
+
+/// What clients of a service connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frontend {
+    /// A cluster address that nobody has chosen yet.
+    Unassigned,
+    /// The addresses of the pods: `clusterIP: None`.
+    Headless,
+    /// These cluster addresses.
+    ClusterIps(Vec<IpAddr>),
+    /// Another name.
+    ExternalName(String),
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port of the service.
+    pub port: u16,
+    /// The port of the pods.
+    pub target: TargetPort,
+}
+
+/// The port of the pods behind a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetPort {
+    /// This number.
+    Number(u16),
+    /// What each pod has under this name.
+    Name(String),
+}
+
+/// Part of the endpoints of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The service, where its label names one.
+    pub service: Option<String>,
+    /// The addresses that are not known to be unready.
+    pub addresses: Vec<IpAddr>,
+    /// The ports: name, protocol, number.
+    pub ports: Vec<(Option<String>, Protocol, u16)>,
+}
+
+/// A service account.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Snapshot {
+    /// Reads every `.yaml`, `.yml` and `.json` below `dir`, hidden files left out.
+    ///
+    /// # Errors
+    /// All problems of all files, if there is any.
+    pub fn read_dir(dir: &Path, settings: &Settings) -> Result<Self, Error> {
+        let mut problems = Vec::new();
+        let texts = files::read(dir, &mut problems);
+        Self::of(texts, settings, problems)
+    }
+
+    /// Reads texts under the names that errors are to give them.
+    ///
+    /// # Errors
+    /// All problems of all texts, if there is any.
+    pub fn from_texts(texts: &[(&str, &str)], settings: &Settings) -> Result<Self, Error> {
+        let text = |(file, text): &(&str, &str)| Text { file: (*file).into(), text: (*text).to_owned() };
+        Self::of(texts.iter().map(text).collect(), settings, Vec::new())
+    }
+
+    fn of(texts: Vec<Text>, settings: &Settings, mut problems: Vec<Problem>) -> Result<Self, Error> {
+        let mut gathered = Gathered::default();
+        for Text { file, text } in texts {
+            document::read(&file, &text, &mut problems, &mut |document, problems| {
+                for object in Object::all_of(&file, document, problems) {
+                    wire::read(&object, settings, &mut gathered, problems);
+                }
+            });
+        }
+        let snapshot = gathered.finish(&mut problems);
+        Error::of(problems).map_or(Ok(snapshot), Err)
+    }
+}
+
+impl Service {
+    /// The cluster addresses; none where it has none (yet).
+    pub fn cluster_ips(&self) -> &[IpAddr] {
+        match &self.frontend {
+            Frontend::ClusterIps(addresses) => addresses,
+            Frontend::Unassigned | Frontend::Headless | Frontend::ExternalName(_) => &[],
+        }
+    }
+
+    /// Whether its name stands for the addresses of the pods.
+    pub fn headless(&self) -> bool {
+        self.frontend == Frontend::Headless
+    }
+}
