@@ -66,7 +66,7 @@ static __always_inline void judge_half(const struct passage *at, const struct pa
 	half->revision = at->endpoint->revision;
 	barrier();
 	query.peer = peer_of(remote, at->way == DIRECTION_INGRESS, at->own_node);
-	struct decision d = judge(&query);
+	union decision d = { .packed = judge(&query) };
 	half->endpoint = at->endpoint->id;
 	half->peer_identity = query.peer.identity;
 	half->rule = d.rule;
@@ -220,8 +220,13 @@ static __always_inline struct report admit(struct __sk_buff *skb, struct passage
 		touch(at, &flow, reply, now);
 		return report;
 	}
-	/* not an answer to anything allowed: it may still be a flow of its own */
-	return reply ? admit_new(at, &flow, !is_echo_reply(p)) : report;
+	/*
+	 * Not an answer to anything that was ever allowed: it may be a flow of its own. What answers a flow that was live
+	 * and is revoked goes down with it.
+	 */
+	if (reply && !(flow.entry->state & CT_REPLIED))
+		return admit_new(at, &flow, !is_echo_reply(p));
+	return report;
 }
 
 static __always_inline struct report decide(struct __sk_buff *skb, struct passage *at)
@@ -269,8 +274,7 @@ static __always_inline int hook(struct __sk_buff *skb, enum direction way)
 	at.packet = &at.scratch->packet;
 	__builtin_memset(at.packet, 0, sizeof(*at.packet));
 	struct report report = decide(skb, &at);
-	record(at.packet, at.endpoint, &report);
-	return report.decision.verdict == VERDICT_DROPPED ? DROP : PASS_ON;
+	return record(at.packet, at.endpoint, &report) == VERDICT_DROPPED ? DROP : PASS_ON;
 }
 
 SEC("tcx/ingress")

@@ -7,7 +7,7 @@
 
 /* What an event says beside the packet. */
 struct report {
-	struct decision decision;
+	union decision decision;
 	__u32 peer_identity;
 	__u8 kind; /* enum event_kind */
 	__u8 direction; /* enum direction: which policy of the endpoint */
@@ -78,17 +78,19 @@ static __always_inline void emit(const struct packet *p, const struct endpoint *
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
 
-/* The one place where a packet's fate is counted and reported. */
-static __always_inline void record(const struct packet *p, const struct endpoint *endpoint,
-				   const struct report *report)
+/* The one place where a packet's fate is counted and reported; returns the enum verdict. */
+__noinline __u32 record(const struct packet *p, const struct endpoint *endpoint, const struct report *report)
 {
+	if (!p || !report)
+		return VERDICT_DROPPED;
 	bool drop = report->decision.verdict == VERDICT_DROPPED;
 
 	if (drop)
 		count(report->decision.reason, report->direction, p->length);
 	if (drop ? !may_report_drop(report->decision.reason) : !report->kind)
-		return;
+		return report->decision.verdict;
 	emit(p, endpoint, report);
+	return report->decision.verdict;
 }
 
 #endif

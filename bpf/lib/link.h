@@ -106,11 +106,12 @@ static __always_inline enum reason check_discovery(struct __sk_buff *skb, const 
  * What the link itself decides. REASON_UNKNOWN: an ordinary packet, whose source is the pod's own when it comes from the
  * pod. REASON_LINK_LOCAL: passes. Anything else: dropped for it.
  */
-static __always_inline enum reason check_link(struct __sk_buff *skb, const struct packet *p,
-					      const struct endpoint *endpoint, enum direction way)
+__noinline __u32 check_link(struct __sk_buff *skb, const struct packet *p, const struct endpoint *endpoint, __u32 way)
 {
 	bool from_pod = way == DIRECTION_EGRESS;
 
+	if (!p || !endpoint)
+		return REASON_UNKNOWN_IDENTITY;
 	if (from_pod && !mac_equal(p->mac, endpoint->mac))
 		return REASON_SPOOFED_MAC;
 	if (p->kind == PACKET_ARP)
@@ -121,7 +122,7 @@ static __always_inline enum reason check_link(struct __sk_buff *skb, const struc
 		return reason;
 	if (reason != REASON_UNKNOWN && reason != REASON_LINK_LOCAL)
 		return reason;
-	if (address_equal(&p->source, &endpoint->address[p->family]) && !is_unspecified(&p->source))
+	if (address_equal(&p->source, &endpoint->address[p->family & 1]) && !is_unspecified(&p->source))
 		return reason;
 	if (reason == REASON_LINK_LOCAL && (is_unspecified(&p->source) || is_link_local(&p->source)))
 		return reason;

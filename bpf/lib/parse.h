@@ -233,12 +233,17 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, struct pack
 	return REASON_UNKNOWN;
 }
 
-/* The whole frame. REASON_UNKNOWN: parsed. */
-static __always_inline enum reason parse(struct __sk_buff *skb, struct packet *p)
+/*
+ * The whole frame; an enum reason. REASON_UNKNOWN: parsed. Not inlined and not static, like the other stages, so that
+ * the verifier looks at each of them once.
+ */
+__noinline __u32 parse(struct __sk_buff *skb, struct packet *p)
 {
 	__u8 ethernet[ETH_HLEN];
 	enum reason reason;
 
+	if (!p)
+		return REASON_INVALID_PACKET;
 	p->length = skb->len;
 	if (bpf_skb_load_bytes(skb, 0, ethernet, sizeof(ethernet)) < 0)
 		return REASON_INVALID_PACKET;
@@ -265,11 +270,13 @@ static __always_inline enum reason parse(struct __sk_buff *skb, struct packet *p
 	return parse_l4(skb, p, true);
 }
 
-/* The packet that an ICMP error quotes. REASON_UNKNOWN: parsed, and not a fragment without ports. */
-static __always_inline enum reason parse_quoted(struct __sk_buff *skb, const struct packet *error, struct packet *quoted)
+/* The packet that an ICMP error quotes; an enum reason. REASON_UNKNOWN: parsed, and not a fragment without ports. */
+__noinline __u32 parse_quoted(struct __sk_buff *skb, const struct packet *error, struct packet *quoted)
 {
 	enum reason reason;
 
+	if (!error || !quoted)
+		return REASON_INVALID_PACKET;
 	quoted->length = error->length;
 	reason = error->family ? parse_ipv6(skb, quoted, error->l4 + 8) : parse_ipv4(skb, quoted, error->l4 + 8);
 	if (reason != REASON_UNKNOWN)

@@ -3,13 +3,16 @@
 #ifndef SIGNET_POLICY_H
 #define SIGNET_POLICY_H
 
-/* What became of a packet or a flow, why, and by which rule. */
-struct decision {
-	__u32 rule;
-	__u8 verdict; /* enum verdict */
-	__u8 reason; /* enum reason */
-	__u8 would_allow;
-	__u8 pad;
+/* What became of a packet or a flow, why, and by which rule: small enough to be returned. */
+union decision {
+	struct {
+		__u32 rule;
+		__u8 verdict; /* enum verdict */
+		__u8 reason; /* enum reason */
+		__u8 would_allow;
+		__u8 pad;
+	};
+	__u64 packed;
 };
 
 struct policy_query {
@@ -20,15 +23,15 @@ struct policy_query {
 	__u8 direction; /* enum direction */
 };
 
-static __always_inline struct decision forwarded(enum reason reason)
+static __always_inline union decision forwarded(enum reason reason)
 {
-	struct decision d = { .verdict = VERDICT_FORWARDED, .reason = reason };
+	union decision d = { .verdict = VERDICT_FORWARDED, .reason = reason };
 	return d;
 }
 
-static __always_inline struct decision dropped(enum reason reason)
+static __always_inline union decision dropped(enum reason reason)
 {
-	struct decision d = { .verdict = VERDICT_DROPPED, .reason = reason };
+	union decision d = { .verdict = VERDICT_DROPPED, .reason = reason };
 	return d;
 }
 
@@ -72,9 +75,9 @@ static __always_inline void match(void *table, const struct policy_query *q, con
 	}
 }
 
-static __always_inline struct decision decision_of(const struct policy_slot *slot)
+static __always_inline union decision decision_of(const struct policy_slot *slot)
 {
-	struct decision d = { .rule = slot->rule, .reason = slot->reason };
+	union decision d = { .rule = slot->rule, .reason = slot->reason };
 
 	d.verdict = slot->action == ACTION_ALLOW ? VERDICT_FORWARDED : VERDICT_DROPPED;
 	if (slot->action == ACTION_ALLOW && slot->authentication) {
@@ -85,21 +88,24 @@ static __always_inline struct decision decision_of(const struct policy_slot *slo
 	return d;
 }
 
-/* Admin, then Normal, then Baseline; the first tier that has a verdict has the last word. */
-static __always_inline struct decision judge(const struct policy_query *q)
+/* A packed union decision. Admin, then Normal, then Baseline: the first tier that has a verdict has the last word. */
+__noinline __u64 judge(const struct policy_query *q)
 {
+	if (!q)
+		return dropped(REASON_UNKNOWN_IDENTITY).packed;
+
 	struct policy_entry best = {};
 	__u32 index = q->table;
 	void *table = bpf_map_lookup_elem(&policy_tables, &index);
 	struct policy_shape *shape = bpf_map_lookup_elem(&policy_shapes, &index);
 
 	if (!table || !shape)
-		return dropped(REASON_UNKNOWN_IDENTITY);
+		return dropped(REASON_UNKNOWN_IDENTITY).packed;
 	match(table, q, shape, &best);
 	for (int t = 0; t < TIERS; t++)
 		if (best.tier[t].precedence && best.tier[t].action != ACTION_PASS)
-			return decision_of(&best.tier[t]);
-	return forwarded(REASON_NO_POLICY);
+			return decision_of(&best.tier[t]).packed;
+	return forwarded(REASON_NO_POLICY).packed;
 }
 
 #endif

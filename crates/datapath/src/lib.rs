@@ -13,10 +13,12 @@ mod error;
 mod events;
 mod load;
 mod maps;
+mod probe;
 mod publish;
 
 pub use encode::{encode_entry, encode_key};
 pub use error::Error;
 pub use events::{EventReader, boot_offset};
 pub use load::Datapath;
+pub use probe::{Hook, Passed};
 pub use publish::{Desired, Endpoint};

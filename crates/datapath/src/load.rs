@@ -45,11 +45,10 @@ impl Datapath {
                 let path = folder.join(sub);
                 std::fs::create_dir_all(&path).map_err(|source| Error::Pin { path, source })?;
             }
-            for mut map in open.maps_mut() {
-                let name = map.name().to_string_lossy().into_owned();
-                if !name.starts_with('.') && !name.contains("rodata") && !name.contains("bss") {
-                    map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
-                }
+            // libbpf's own maps (.rodata) belong to this load of the programs
+            for mut map in open.maps_mut().filter(|m| !m.name().to_string_lossy().contains('.')) {
+                let path = folder.join("maps").join(map.name());
+                map.set_pin_path(path).map_err(failed)?;
             }
         }
         let object = open.load().map_err(failed)?;

@@ -1,0 +1,70 @@
+//! Running one frame through the loaded programs (`BPF_PROG_TEST_RUN`), as if a pod sent or received it.
+
+use libbpf_rs::ProgramInput;
+use signet_abi as abi;
+
+use crate::{error::Error, load::Datapath};
+
+/// Test runs take place on the loopback device.
+const LOOPBACK: u32 = 1;
+/// Offset of `ingress_ifindex` in `struct __sk_buff`.
+const INGRESS_IFINDEX: usize = 36;
+/// The part of `struct __sk_buff` that is given.
+const CONTEXT: usize = 44;
+
+/// One of the two programs on a pod's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Where the pod's own packets arrive at the node.
+    FromPod,
+    /// Where packets leave the node for the pod.
+    ToPod {
+        /// Whether the node itself generated the packet, as against having received it.
+        own_node: bool,
+    },
+}
+
+/// What the program said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passed {
+    /// The packet goes on to whatever comes next.
+    On,
+    /// The packet is dropped.
+    Dropped,
+}
+
+impl Datapath {
+    /// Runs `frame` through a hook of the endpoint that is published under `ifindex`.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel refuses; also for a frame shorter than an Ethernet header.
+    pub fn probe(&mut self, ifindex: u32, hook: Hook, frame: &[u8]) -> Result<Passed, Error> {
+        let failed = |source| Error::Map { map: "BPF_PROG_TEST_RUN", source };
+        match self.endpoints.get(&ifindex)? {
+            Some(endpoint) => self.endpoints.set(&LOOPBACK, &endpoint)?,
+            None => self.endpoints.remove(&LOOPBACK)?,
+        }
+        let (program, own_node) = match hook {
+            Hook::FromPod => ("from_pod", false),
+            Hook::ToPod { own_node } => ("to_pod", own_node),
+        };
+        let mut context = [0u8; CONTEXT];
+        let ingress = if own_node { 0 } else { LOOPBACK };
+        context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ingress.to_ne_bytes());
+        let input =
+            ProgramInput { data_in: Some(frame), context_in: Some(&mut context), ..ProgramInput::default() };
+        let output = self.program(program)?.test_run(input).map_err(failed)?;
+        // TCX_NEXT is -1, TC_ACT_SHOT is 2
+        Ok(if output.return_value as i32 == -1 { Passed::On } else { Passed::Dropped })
+    }
+
+    /// All events that are waiting.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the ring buffer cannot be read.
+    pub fn drain_events(&self) -> Result<Vec<abi::event>, Error> {
+        let mut events = vec![];
+        self.event_reader()?.run(std::time::Duration::ZERO, |e| events.push(*e), || false)?;
+        Ok(events)
+    }
+}

@@ -1,0 +1,190 @@
+//! A node with pods in the kernel's maps, without interfaces: frames go through the programs by test runs.
+#![allow(dead_code, unreachable_pub, reason = "shared by test binaries that each use a part")]
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use signet_abi::{Reason, event};
+use signet_datapath::{Datapath, Desired, Endpoint, Hook, Passed};
+use signet_identity::{Directory, Interner, Key, Kind, Labels, Members, PodName, Protocol, Selector, Test};
+use signet_policy::{
+    Action, Origin, Peers, Policy, PolicyKind, PolicyName, PortMatch, Ports, Rule, RuleBook, Side, Tier,
+    Universe, compile, vocabulary,
+};
+use signet_testkit::{Frame, L4};
+
+pub const NODE: &str = "172.18.0.1";
+
+#[derive(Debug, Clone, Copy)]
+pub struct Pod {
+    pub index: u32,
+    pub v4: &'static str,
+    pub v6: &'static str,
+}
+
+impl Pod {
+    pub fn mac(&self) -> [u8; 6] {
+        [2, 0, 0, 0, 0, self.index as u8]
+    }
+
+    pub fn to(&self, other: &Self, v6: bool, l4: L4) -> Frame {
+        let address = |p: &Self| -> IpAddr { if v6 { p.v6 } else { p.v4 }.parse().unwrap() };
+        Frame::new(self.mac(), address(self), address(other), l4)
+    }
+
+    fn identity(&self) -> signet_identity::Pod {
+        let name = format!("pod-{}", self.index);
+        signet_identity::Pod {
+            labels: Labels::from([("name".to_owned(), name.clone())]),
+            name: PodName { namespace: "ns".into(), name },
+            namespace_labels: Arc::new(Labels::new()),
+            service_account: "default".into(),
+            addresses: vec![self.v4.parse().unwrap(), self.v6.parse().unwrap()],
+            ports: vec![],
+            node: None,
+            host_network: false,
+        }
+    }
+}
+
+fn policy(pod: &str, name: &str, ingress: Side, egress: Side) -> Vec<Policy> {
+    let is_pod = Test::In([pod.to_owned()].into());
+    vec![Policy {
+        name: PolicyName { kind: PolicyKind::NetworkPolicy, namespace: Some("ns".into()), name: name.into() },
+        origin: Origin { file: "test.yaml".into(), line: 1 },
+        tier: Tier::Normal,
+        priority: 0,
+        subject: Selector::everything().and(Key::Label("name".into()), is_pod),
+        ingress,
+        egress,
+    }]
+}
+
+/// Denies everything in one direction.
+pub fn isolate(pod: &str, direction: &str) -> Vec<Policy> {
+    let side = Side { isolates: true, rules: vec![] };
+    match direction {
+        "ingress" => policy(pod, "isolate", side, Side::default()),
+        _ => policy(pod, "isolate", Side::default(), side),
+    }
+}
+
+/// Allows one port in, and nothing else.
+pub fn allow(pod: &str, protocol: Protocol, port: u16) -> Vec<Policy> {
+    let rule = Rule {
+        path: "ingress[0]".into(),
+        line: 2,
+        action: Action::Allow,
+        peers: Peers::Any,
+        ports: Ports::These(vec![PortMatch::one(protocol, port)]),
+    };
+    policy(pod, "allow", Side { isolates: true, rules: vec![rule] }, Side::default())
+}
+
+pub fn allow_tcp(pod: &str, port: u16) -> Vec<Policy> {
+    allow(pod, Protocol::TCP, port)
+}
+
+pub fn arp(mac: [u8; 6], sender_mac: [u8; 6], sender: Ipv4Addr) -> Vec<u8> {
+    let mut out = vec![0xff; 6];
+    out.extend(mac);
+    out.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
+    out.extend(sender_mac);
+    out.extend(sender.octets());
+    out.extend([0; 6]);
+    out.extend([10, 244, 0, 9]);
+    out
+}
+
+pub struct Node {
+    datapath: Datapath,
+    pods: Vec<Pod>,
+    interner: Interner,
+    rules: RuleBook,
+}
+
+impl Node {
+    /// None, said loudly, where the test cannot run.
+    pub fn new(pods: &[Pod], policies: Vec<Policy>) -> Option<Self> {
+        if !nix::unistd::Uid::effective().is_root() {
+            println!("SKIPPED: needs root to load programs into the kernel");
+            return None;
+        }
+        let datapath = Datapath::load(None).unwrap();
+        let interner = Interner::starting_at(0);
+        let mut node = Self { datapath, pods: pods.to_vec(), interner, rules: RuleBook::default() };
+        node.set_policies(policies);
+        Some(node)
+    }
+
+    pub fn set_policies(&mut self, policies: Vec<Policy>) {
+        let pods: Vec<_> = self.pods.iter().map(Pod::identity).collect();
+        let members = Members {
+            pods: pods.iter().collect(),
+            nodes: vec![(NODE.parse().unwrap(), Kind::Host)],
+            ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/64".parse().unwrap()],
+        };
+        let directory = Directory::build(&members, &vocabulary(&policies), &mut self.interner);
+        let universe = Universe {
+            identities: directory.identities.iter().map(|(i, f)| (*i, f.clone())).collect(),
+            namespaces: self.interner.namespaces().clone(),
+        };
+        let mut desired = Desired::default();
+        for (pod, known) in self.pods.iter().zip(&pods) {
+            let facts = &directory.subjects[&known.name];
+            let table = self.interner.number(facts);
+            desired.tables.insert(table, compile(&policies, facts, &universe, &mut self.rules));
+            let endpoint =
+                Endpoint { id: pod.index, table, addresses: known.addresses.clone(), mac: pod.mac() };
+            desired.endpoints.insert(1000 + pod.index, endpoint);
+        }
+        let peer = |i| universe.peer(i, &directory.identities[&i]);
+        desired.addresses =
+            directory.addresses.iter().map(|(a, i)| (*a, peer(*i))).collect::<BTreeMap<_, _>>();
+        desired.prefixes = directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect();
+        self.datapath.publish(&desired).unwrap();
+    }
+
+    pub fn host_to(&self, pod: &Pod, l4: L4) -> Frame {
+        Frame::new([2, 0, 0, 0, 0, 0xfe], NODE.parse().unwrap(), pod.v4.parse().unwrap(), l4)
+    }
+
+    pub fn drain(&mut self) -> Vec<event> {
+        self.datapath.drain_events().unwrap()
+    }
+
+    /// One hook, with the reason of the event if there was one.
+    pub fn send_bytes(&mut self, index: u32, hook: Hook, bytes: &[u8]) -> (Passed, Reason) {
+        self.drain();
+        let passed = self.datapath.probe(1000 + index, hook, bytes).unwrap();
+        let reason = self.drain().last().map_or(Reason::Unknown, |e| Reason::from_number(e.reason));
+        (passed, reason)
+    }
+
+    /// Received by a pod, from outside this node.
+    pub fn deliver(&mut self, to: &Pod, frame: &Frame) -> (Passed, Reason) {
+        self.send_bytes(to.index, Hook::ToPod { own_node: false }, &frame.bytes())
+    }
+
+    /// From a pod's hook to another's, if the first lets it pass.
+    pub fn send(&mut self, from: &Pod, to: Option<&Pod>, frame: &Frame) -> (Passed, Reason) {
+        let first = self.send_bytes(from.index, Hook::FromPod, &frame.bytes());
+        match to {
+            Some(to) if first.0 == Passed::On => self.deliver(to, frame),
+            _ => first,
+        }
+    }
+
+    pub fn pass(&mut self, from: &Pod, to: Option<&Pod>, frame: &Frame) -> Passed {
+        let first = self.datapath.probe(1000 + from.index, Hook::FromPod, &frame.bytes()).unwrap();
+        match to {
+            Some(to) if first == Passed::On => {
+                self.datapath.probe(1000 + to.index, Hook::ToPod { own_node: false }, &frame.bytes()).unwrap()
+            }
+            _ => first,
+        }
+    }
+}
