@@ -1,0 +1,41 @@
+//! What a node is told, with units and defaults.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+/// Settings of one node.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node's name. Default: the host's.
+    pub node: String,
+    /// Where sockets, pods and their logs live. Default: `/run/signet`.
+    pub run_dir: PathBuf,
+    /// Where what survives a reboot lives, mode 0700. Default: `/var/lib/signet`.
+    pub state_dir: PathBuf,
+    /// A folder on a BPF file system where maps and links are pinned. Default: `/sys/fs/bpf/signet`.
+    pub bpffs: PathBuf,
+    /// The ranges that pods get addresses from, at most one of each family.
+    /// Default: `10.244.0.0/16` and `fd00:10:244::/64`.
+    pub ranges: Vec<IpNet>,
+    /// Whether an `ipBlock` of a NetworkPolicy matches addresses of pods. Default: true.
+    pub ipblock_matches_pods: bool,
+    /// Flows kept in memory. Default: 4095.
+    pub flows: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let v4 = ipnet::Ipv4Net::new([10, 244, 0, 0].into(), 16).map(IpNet::V4);
+        let v6 = ipnet::Ipv6Net::new([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0].into(), 64).map(IpNet::V6);
+        Self {
+            node: nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            run_dir: "/run/signet".into(),
+            state_dir: "/var/lib/signet".into(),
+            bpffs: "/sys/fs/bpf/signet".into(),
+            ranges: [v4, v6].into_iter().flatten().collect(),
+            ipblock_matches_pods: true,
+            flows: 4095,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What keeps a node from doing what the manifests say.
+
+/// A failure of the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel side.
+    #[error(transparent)]
+    Datapath(#[from] signet_datapath::Error),
+    /// A pod could not be made, started or removed.
+    #[error(transparent)]
+    Sandbox(#[from] signet_sandbox::Error),
+    /// The host could not be read or prepared.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// What happened.
+        source: std::io::Error,
+    },
+}

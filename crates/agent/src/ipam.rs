@@ -1,0 +1,119 @@
+//! Addresses for pods that have none, from the configured ranges.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use signet_identity::PodName;
+
+/// Which pod has which addresses.
+///
+/// INVARIANT: an address that was given back is the last one to be given out again
+/// (`an_address_is_not_reused_while_others_are_free`).
+#[derive(Debug, Clone)]
+pub struct Ipam {
+    ranges: Vec<IpNet>,
+    held: BTreeMap<PodName, Vec<IpAddr>>,
+    taken: BTreeSet<IpAddr>,
+    /// Per range, the offset that was given out last.
+    last: Vec<u128>,
+}
+
+impl Ipam {
+    /// Everything in `ranges` is free but each range's first two addresses and, of IPv4, its last.
+    pub fn new(ranges: &[IpNet]) -> Self {
+        Self {
+            ranges: ranges.to_vec(),
+            held: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            last: vec![1; ranges.len()],
+        }
+    }
+
+    /// The pod has these addresses already, wherever they came from.
+    pub fn hold(&mut self, pod: &PodName, addresses: &[IpAddr]) {
+        self.taken.extend(addresses);
+        self.held.insert(pod.clone(), addresses.to_vec());
+    }
+
+    /// The addresses of a pod: those it has, or one of each range that has any left.
+    pub fn addresses(&mut self, pod: &PodName) -> Vec<IpAddr> {
+        if let Some(held) = self.held.get(pod) {
+            return held.clone();
+        }
+        let addresses: Vec<IpAddr> =
+            (0..self.ranges.len()).filter_map(|range| self.next_free(range)).collect();
+        self.hold(pod, &addresses);
+        addresses
+    }
+
+    /// Gives back the addresses of pods that `alive` does not know.
+    pub fn release(&mut self, alive: impl Fn(&PodName) -> bool) {
+        let gone: Vec<PodName> = self.held.keys().filter(|pod| !alive(pod)).cloned().collect();
+        for pod in gone {
+            for address in self.held.remove(&pod).unwrap_or_default() {
+                self.taken.remove(&address);
+            }
+        }
+    }
+
+    fn next_free(&mut self, range: usize) -> Option<IpAddr> {
+        let net = self.ranges.get(range)?;
+        let size = usable(net);
+        let start = self.last.get(range).copied().unwrap_or(1);
+        let free = (1..=size).map(|step| 2 + (start + step - 2) % size).find_map(|offset| {
+            let address = nth(net, offset);
+            (!self.taken.contains(&address)).then_some((offset, address))
+        });
+        let (offset, address) = free?;
+        if let Some(last) = self.last.get_mut(range) {
+            *last = offset;
+        }
+        Some(address)
+    }
+}
+
+/// How many addresses of a range can be given out; of a large one, as many as anybody needs.
+fn usable(net: &IpNet) -> u128 {
+    let bits = u32::from(net.max_prefix_len() - net.prefix_len()).min(24);
+    (1u128 << bits).saturating_sub(3).max(1)
+}
+
+fn nth(net: &IpNet, offset: u128) -> IpAddr {
+    match net.network() {
+        IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from(u32::from(base).wrapping_add(offset as u32))),
+        IpAddr::V6(base) => IpAddr::V6(Ipv6Addr::from(u128::from(base).wrapping_add(offset))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str) -> PodName {
+        PodName { namespace: "a".into(), name: name.into() }
+    }
+
+    #[test]
+    fn an_address_is_not_reused_while_others_are_free() {
+        let mut ipam = Ipam::new(&["10.0.0.0/29".parse().unwrap()]);
+        let first = ipam.addresses(&pod("a"));
+        assert_eq!(first, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
+        ipam.release(|_| false);
+        let rest: Vec<_> = (0..4).flat_map(|i| ipam.addresses(&pod(&i.to_string()))).collect();
+        assert!(!rest.contains(&first[0]));
+        assert_eq!(ipam.addresses(&pod("last")), first);
+        assert!(ipam.addresses(&pod("none-left")).is_empty());
+    }
+
+    #[test]
+    fn held_addresses_are_kept_and_never_given_to_another() {
+        let mut ipam = Ipam::new(&["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()]);
+        let mine: Vec<IpAddr> = vec!["10.0.0.2".parse().unwrap()];
+        ipam.hold(&pod("mine"), &mine);
+        assert_eq!(ipam.addresses(&pod("mine")), mine);
+        assert_eq!(ipam.addresses(&pod("b")), ["10.0.0.3", "fd00::2"].map(|a| a.parse::<IpAddr>().unwrap()));
+    }
+}

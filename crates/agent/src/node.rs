@@ -1,0 +1,262 @@
+//! One node: its pods, its kernel, and the order in which a change reaches them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fmt::Write as _,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use signet_cluster::{PodManifest, Snapshot};
+use signet_datapath::{Datapath, Endpoint, EventReader};
+use signet_identity::{Interner, Kind, Pod, PodName};
+use signet_policy::RuleBook;
+use signet_sandbox::{Options, PodSpec, PodState, Process, Sandbox, SandboxPod};
+
+use crate::{
+    config::Config,
+    error::Error,
+    host,
+    ipam::Ipam,
+    names::Directory,
+    plan::{Cluster, Numbers, plan},
+};
+
+/// Pods and kernel of one node.
+pub struct Node {
+    config: Config,
+    sandbox: Sandbox,
+    datapath: Datapath,
+    ipam: Ipam,
+    numbers: Numbers,
+    pods: BTreeMap<PodName, SandboxPod>,
+    directory: Arc<Directory>,
+}
+
+/// What applying a snapshot came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The revision that the kernel enforces now.
+    pub revision: u32,
+    /// Pods that were started.
+    pub started: Vec<PodName>,
+    /// Pods that were removed.
+    pub removed: Vec<PodName>,
+}
+
+impl Node {
+    /// Prepares the host, loads the programs and takes over the pods of an earlier run. `init` is the command that
+    /// becomes a pod's first process; the path of its specification is appended.
+    ///
+    /// # Errors
+    /// Whatever the host, the kernel or the pods of an earlier run refuse.
+    pub fn open(config: Config, init: Vec<OsString>) -> Result<Self, Error> {
+        let host = |what| move |source| Error::Host { what, source };
+        let cgroup = config.run_dir.file_name().map_or_else(|| "signet".into(), Into::into);
+        let sandbox = Sandbox::open(Options { run_dir: config.run_dir.clone(), cgroup, init })?;
+        host::ensure_bpffs(&config.bpffs).map_err(host("mounting a BPF file system"))?;
+        let datapath = Datapath::load(Some(&config.bpffs))?;
+        sandbox.prepare_node()?;
+        let mut ipam = Ipam::new(&config.ranges);
+        let mut pods = BTreeMap::new();
+        for pod in sandbox.list()? {
+            let name = PodName { namespace: pod.namespace.clone(), name: pod.name.clone() };
+            ipam.hold(&name, &pod.addresses);
+            pods.insert(name, pod);
+        }
+        let numbers = Numbers { identities: Interner::starting_at(0), rules: RuleBook::default() };
+        let directory = Arc::new(Directory::new(&config.node));
+        Ok(Self { config, sandbox, datapath, ipam, numbers, pods, directory })
+    }
+
+    /// A reader of the kernel's events, for a thread of its own.
+    ///
+    /// # Errors
+    /// If the ring buffer cannot be shared.
+    pub fn event_reader(&self) -> Result<EventReader, Error> {
+        Ok(self.datapath.event_reader()?)
+    }
+
+    /// Who is behind the numbers in events; kept up to date by [`Node::apply`].
+    pub fn directory(&self) -> Arc<Directory> {
+        self.directory.clone()
+    }
+
+    /// The kernel side.
+    pub fn datapath(&self) -> &Datapath {
+        &self.datapath
+    }
+
+    /// The pods that run here.
+    pub fn pods(&self) -> impl Iterator<Item = (&PodName, &SandboxPod)> {
+        self.pods.iter()
+    }
+
+    /// Makes the node what the manifests say. Pods that go, go first, so that nobody else's packets bear their
+    /// addresses; policy is in force before a new pod's process starts.
+    ///
+    /// # Errors
+    /// At the first thing that fails; what was in force before stays in force, and the next call goes on.
+    pub fn apply(&mut self, snapshot: &Snapshot) -> Result<Applied, Error> {
+        let wanted: BTreeMap<PodName, &PodManifest> =
+            snapshot.pods.iter().filter(|p| !p.pod.host_network).map(|p| (p.pod.name.clone(), p)).collect();
+        let removed = self.remove_pods(&wanted)?;
+        let pods = self.with_addresses(snapshot);
+        let created = self.create_pods(&wanted, &pods)?;
+        let revision = self.publish(snapshot, &pods)?;
+        let started = self.start_pods(&wanted, &pods, created)?;
+        Ok(Applied { revision, started, removed })
+    }
+
+    /// Removes every pod and everything else that this node put on the host.
+    ///
+    /// # Errors
+    /// If something refuses to go.
+    pub fn shut_down(mut self) -> Result<(), Error> {
+        self.remove_pods(&BTreeMap::new())?;
+        self.sandbox.cleanup()?;
+        let host = |source| Error::Host { what: "removing the BPF pins", source };
+        std::fs::remove_dir_all(&self.config.bpffs).map_err(host)
+    }
+
+    fn remove_pods(&mut self, wanted: &BTreeMap<PodName, &PodManifest>) -> Result<Vec<PodName>, Error> {
+        let gone: Vec<PodName> =
+            self.pods.keys().filter(|name| !wanted.contains_key(name)).cloned().collect();
+        for name in &gone {
+            self.sandbox.delete(&name.namespace, &name.name)?;
+            if let Some(pod) = self.pods.remove(name) {
+                self.datapath.detach(pod.ifindex)?;
+            }
+        }
+        self.ipam.release(|name| wanted.contains_key(name));
+        Ok(gone)
+    }
+
+    /// All pods, with the addresses that they have or are given here.
+    fn with_addresses(&mut self, snapshot: &Snapshot) -> Vec<Pod> {
+        let fixed = snapshot.pods.iter().filter(|p| !p.pod.addresses.is_empty());
+        fixed.for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
+        let address = |manifest: &PodManifest| {
+            let mut pod = manifest.pod.clone();
+            if pod.addresses.is_empty() && !pod.host_network {
+                pod.addresses = self.ipam.addresses(&pod.name);
+            }
+            pod
+        };
+        snapshot.pods.iter().map(address).collect()
+    }
+
+    /// Networks for pods that have none yet; nothing passes them before [`Node::start_pods`].
+    fn create_pods(
+        &mut self,
+        wanted: &BTreeMap<PodName, &PodManifest>,
+        pods: &[Pod],
+    ) -> Result<BTreeSet<PodName>, Error> {
+        let mut created = BTreeSet::new();
+        let hosts = hosts_file(pods);
+        for pod in pods.iter().filter(|p| wanted.contains_key(&p.name)) {
+            let known = self.pods.get(&pod.name);
+            let ifindex = match known {
+                Some(known) => known.ifindex,
+                None => {
+                    let spec = PodSpec {
+                        namespace: pod.name.namespace.clone(),
+                        name: pod.name.name.clone(),
+                        addresses: pod.addresses.clone(),
+                        hosts: hosts.clone(),
+                        resolv_conf: None,
+                    };
+                    let made = self.sandbox.create(&spec)?;
+                    let ifindex = made.ifindex;
+                    self.pods.insert(pod.name.clone(), made);
+                    created.insert(pod.name.clone());
+                    ifindex
+                }
+            };
+            self.datapath.attach(ifindex)?;
+        }
+        Ok(created)
+    }
+
+    fn publish(&mut self, snapshot: &Snapshot, pods: &[Pod]) -> Result<u32, Error> {
+        let cluster = Cluster {
+            pods: pods.iter().collect(),
+            local: self.pods.keys().cloned().collect(),
+            nodes: self.node_addresses(snapshot)?,
+            ranges: self.config.ranges.clone(),
+            policies: &snapshot.policies,
+        };
+        let mut plan = plan(&cluster, &mut self.numbers);
+        for (name, pod) in &self.pods {
+            let Some(table) = plan.tables.get(name) else { continue };
+            // an interface's index is not given out again while the host is up
+            let endpoint =
+                Endpoint { id: pod.ifindex, table: *table, addresses: pod.addresses.clone(), mac: pod.mac.0 };
+            plan.desired.endpoints.insert(pod.ifindex, endpoint);
+        }
+        // names first: an event of the new revision may come before publishing returns
+        self.directory.update(pods, &self.pods, &plan, &self.numbers.rules);
+        Ok(self.datapath.publish(&plan.desired)?)
+    }
+
+    fn node_addresses(&self, snapshot: &Snapshot) -> Result<Vec<(IpAddr, Kind)>, Error> {
+        let own =
+            host::addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
+        let gateway = IpAddr::from([0xfe80u16, 0, 0, 0, 0, 0, 0, 1]);
+        let own = own.into_iter().chain([gateway]).map(|a| (a, Kind::Host));
+        let others = snapshot.nodes.iter().filter(|n| n.name != self.config.node);
+        let others = others.flat_map(|n| n.addresses.iter().map(|a| (*a, Kind::RemoteNode)));
+        // what is both is this node's
+        let all: BTreeMap<IpAddr, Kind> = others.chain(own).collect();
+        Ok(all.into_iter().collect())
+    }
+
+    fn start_pods(
+        &mut self,
+        wanted: &BTreeMap<PodName, &PodManifest>,
+        pods: &[Pod],
+        created: BTreeSet<PodName>,
+    ) -> Result<Vec<PodName>, Error> {
+        let hosts = hosts_file(pods);
+        let mut started = vec![];
+        for (name, manifest) in wanted {
+            let Some(pod) = self.pods.get_mut(name) else { continue };
+            if !created.contains(name) {
+                self.sandbox.update_hosts(&name.namespace, &name.name, &hosts)?;
+            }
+            if pod.state == PodState::Created {
+                *pod = self.sandbox.start(pod, &process_of(manifest))?;
+                started.push(name.clone());
+            }
+        }
+        Ok(started)
+    }
+}
+
+/// What a pod runs: its first container's command, on the host's file system. Its image is not looked at.
+fn process_of(manifest: &PodManifest) -> Process {
+    let Some(container) = manifest.containers.first().filter(|c| !c.command.is_empty()) else {
+        return Process::Idle;
+    };
+    let argv = container.command.iter().chain(&container.args).cloned().collect();
+    let mut env = container.env.clone();
+    // `signet` itself is among the programs that a manifest may name
+    let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.display().to_string()));
+    if let (Some(own), false) = (own, env.iter().any(|(key, _)| key == "PATH")) {
+        let path = format!("{own}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        env.push(("PATH".to_owned(), path));
+    }
+    Process::Command { argv, env, working_dir: container.working_dir.as_ref().map(Into::into) }
+}
+
+/// Names of all pods: `<pod>.<namespace>.pod`.
+fn hosts_file(pods: &[Pod]) -> String {
+    let mut out = String::from("127.0.0.1 localhost\n::1 localhost\n");
+    for pod in pods {
+        for address in &pod.addresses {
+            let _ = writeln!(out, "{address} {}.{}.pod", pod.name.name, pod.name.namespace);
+        }
+    }
+    out
+}
