@@ -1,0 +1,70 @@
+//! `signet`: one binary, every role.
+#![allow(clippy::print_stdout, reason = "a command prints")]
+
+mod output;
+mod policy;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::output::{DENIED, USAGE};
+
+/// Zero-trust networking for AI workloads.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What the policies of a folder of manifests say.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// The first process of a pod (internal).
+    #[command(hide = true)]
+    PodInit {
+        #[arg(long)]
+        spec: PathBuf,
+    },
+    /// A program of the example cluster (internal).
+    #[command(hide = true, disable_help_flag = true)]
+    Workload {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Would this traffic pass? Exit 0 yes, 1 no.
+    Verdict(policy::VerdictArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("signet: {error:#}");
+            ExitCode::from(DENIED)
+        }
+    }
+}
+
+fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Policy(PolicyCommand::Verdict(args)) => policy::verdict(args),
+        Command::PodInit { spec } => match signet_sandbox::pod_init(spec)? {},
+        Command::Workload { arguments } => match signet_workload::run(arguments) {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error @ signet_workload::Error::Usage(_)) => {
+                eprintln!("signet workload: {error}");
+                Ok(ExitCode::from(USAGE))
+            }
+            Err(error) => Err(error.into()),
+        },
+    }
+}
