@@ -1,6 +1,6 @@
 //! What a node is told, with units and defaults.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
@@ -20,8 +20,20 @@ pub struct Config {
     pub ranges: Vec<IpNet>,
     /// Whether an `ipBlock` of a NetworkPolicy matches addresses of pods. Default: true.
     pub ipblock_matches_pods: bool,
+    /// Where the node's end of the pods' links is. Default: the network namespace that Signet was started in.
+    pub network: Network,
     /// Flows kept in memory. Default: 4095.
     pub flows: usize,
+}
+
+/// The node's own network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Network {
+    /// The one that Signet was started in; pods of an earlier run are taken over.
+    Host,
+    /// A namespace of its own with these addresses, which ends with this run: nothing of the host's network is touched,
+    /// and what an earlier run left is removed.
+    Own(Vec<IpAddr>),
 }
 
 impl Default for Config {
@@ -35,6 +47,7 @@ impl Default for Config {
             bpffs: "/sys/fs/bpf/signet".into(),
             ranges: [v4, v6].into_iter().flatten().collect(),
             ipblock_matches_pods: true,
+            network: Network::Host,
             flows: 4095,
         }
     }

@@ -9,6 +9,9 @@ pub enum Error {
     /// A pod could not be made, started or removed.
     #[error(transparent)]
     Sandbox(#[from] signet_sandbox::Error),
+    /// The folder of manifests cannot be watched.
+    #[error(transparent)]
+    Manifests(signet_cluster::Error),
     /// The host could not be read or prepared.
     #[error("{what}: {source}")]
     Host {

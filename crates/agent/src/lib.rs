@@ -7,14 +7,17 @@
 
 mod config;
 mod error;
+mod events;
 pub mod host;
 mod ipam;
 mod names;
 mod node;
 mod plan;
+mod up;
 
-pub use config::Config;
+pub use config::{Config, Network};
 pub use error::Error;
 pub use ipam::Ipam;
-pub use node::{Applied, Node};
+pub use node::{Applied, Node, cleanup};
 pub use plan::{Cluster, Numbers, Plan, plan};
+pub use up::{Progress, Up};

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fmt::Write as _,
+    io::ErrorKind,
     net::IpAddr,
     sync::Arc,
 };
@@ -15,7 +16,7 @@ use signet_policy::RuleBook;
 use signet_sandbox::{Options, PodSpec, PodState, Process, Sandbox, SandboxPod};
 
 use crate::{
-    config::Config,
+    config::{Config, Network},
     error::Error,
     host,
     ipam::Ipam,
@@ -53,8 +54,11 @@ impl Node {
     /// Whatever the host, the kernel or the pods of an earlier run refuse.
     pub fn open(config: Config, init: Vec<OsString>) -> Result<Self, Error> {
         let host = |what| move |source| Error::Host { what, source };
-        let cgroup = config.run_dir.file_name().map_or_else(|| "signet".into(), Into::into);
-        let sandbox = Sandbox::open(Options { run_dir: config.run_dir.clone(), cgroup, init })?;
+        let sandbox = open_sandbox(&config, init)?;
+        if let Network::Own(addresses) = &config.network {
+            signet_sandbox::isolate_node(addresses)?;
+            remove_leftovers(&config, &sandbox)?;
+        }
         host::ensure_bpffs(&config.bpffs).map_err(host("mounting a BPF file system"))?;
         let datapath = Datapath::load(Some(&config.bpffs))?;
         sandbox.prepare_node()?;
@@ -115,9 +119,7 @@ impl Node {
     /// If something refuses to go.
     pub fn shut_down(mut self) -> Result<(), Error> {
         self.remove_pods(&BTreeMap::new())?;
-        self.sandbox.cleanup()?;
-        let host = |source| Error::Host { what: "removing the BPF pins", source };
-        std::fs::remove_dir_all(&self.config.bpffs).map_err(host)
+        remove_leftovers(&self.config, &self.sandbox)
     }
 
     fn remove_pods(&mut self, wanted: &BTreeMap<PodName, &PodManifest>) -> Result<Vec<PodName>, Error> {
@@ -232,6 +234,32 @@ impl Node {
         }
         Ok(started)
     }
+}
+
+fn open_sandbox(config: &Config, init: Vec<OsString>) -> Result<Sandbox, Error> {
+    let cgroup = config.run_dir.file_name().map_or_else(|| "signet".into(), Into::into);
+    Ok(Sandbox::open(Options { run_dir: config.run_dir.clone(), cgroup, init })?)
+}
+
+/// Removes everything that a node of this configuration ever put on the host.
+///
+/// # Errors
+/// If something refuses to go.
+pub fn cleanup(config: &Config) -> Result<(), Error> {
+    remove_leftovers(config, &open_sandbox(config, vec![])?)
+}
+
+fn remove_leftovers(config: &Config, sandbox: &Sandbox) -> Result<(), Error> {
+    sandbox.cleanup()?;
+    let host = |what| move |source| Error::Host { what, source };
+    // removing a link's pin detaches it; the folders go with their pins
+    for folder in [&config.bpffs, &config.run_dir] {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(host("removing what is left")(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What a pod runs: its first container's command, on the host's file system. Its image is not looked at.

@@ -31,7 +31,7 @@ pub use error::Error;
 pub use init::pod_init;
 pub use key::{MAX_NAME, MAX_NAMESPACE};
 pub use pod::{MacAddress, PodSpec, PodState, Process, SandboxPod};
-pub use sandbox::{Options, Sandbox};
+pub use sandbox::{Options, Sandbox, isolate_node};
 pub use sysctl::Families;
 
 /// What this crate's functions return.

@@ -1,0 +1,144 @@
+//! Every role of one machine in one process: a folder of manifests is watched, applied, and its flows are collected.
+
+use std::{
+    ffi::OsString,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use signet_cluster::{Settings, Snapshot};
+use signet_flow::Ring;
+
+use crate::{
+    config::Config,
+    error::Error,
+    events,
+    node::{Applied, Node},
+};
+
+/// How often the events of the kernel are collected.
+const EVENT_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the node's thread is told.
+enum Command {
+    Manifests(Box<Result<Snapshot, signet_cluster::Error>>),
+    Stop,
+}
+
+/// What happened to the manifests.
+#[derive(Debug)]
+pub enum Progress {
+    /// They are in force.
+    Applied(Applied),
+    /// They cannot be read: the last good ones stay in force.
+    Unreadable(signet_cluster::Error),
+    /// They could not be applied: what was in force before stays.
+    Refused(Error),
+}
+
+/// A node at work.
+pub struct Up {
+    commands: Sender<Command>,
+    progress: Receiver<Progress>,
+    flows: Arc<Ring>,
+    node: JoinHandle<Result<(), Error>>,
+}
+
+impl Up {
+    /// Starts the node and the watch on `manifests`.
+    ///
+    /// # Errors
+    /// If the host or the kernel refuses, or the folder cannot be watched.
+    pub fn start(config: Config, manifests: &Path, init: Vec<OsString>) -> Result<Self, Error> {
+        let (commands, inbox) = channel();
+        let (report, progress) = channel();
+        let (opened, is_open) = channel();
+        let flows = Arc::new(Ring::new(config.flows));
+        let settings = Settings { ipblock_matches_pods: config.ipblock_matches_pods, ..Settings::default() };
+        let ring = flows.clone();
+        // everything that touches the kernel's maps stays on one thread
+        let node = spawn("node", move || match Node::open(config, init) {
+            Ok(node) => {
+                let _ = opened.send(Ok(()));
+                serve(node, &inbox, &report, &ring)
+            }
+            Err(error) => {
+                let _ = opened.send(Err(error));
+                Ok(())
+            }
+        })?;
+        let gone = Error::Host { what: "starting the node", source: std::io::ErrorKind::BrokenPipe.into() };
+        is_open.recv().unwrap_or(Err(gone))?;
+        let watch = signet_cluster::watch(manifests, settings).map_err(Error::Manifests)?;
+        let outbox = commands.clone();
+        spawn("manifests", move || {
+            for snapshot in watch {
+                if outbox.send(Command::Manifests(Box::new(snapshot))).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { commands, progress, flows, node })
+    }
+
+    /// What happens to the manifests, in order.
+    pub fn progress(&self) -> &Receiver<Progress> {
+        &self.progress
+    }
+
+    /// The flows of this node.
+    pub fn flows(&self) -> &Arc<Ring> {
+        &self.flows
+    }
+
+    /// Removes everything that was made and waits until it is gone.
+    ///
+    /// # Errors
+    /// If something refuses to go.
+    pub fn stop(self) -> Result<(), Error> {
+        let _ = self.commands.send(Command::Stop);
+        self.node.join().unwrap_or_else(|_| {
+            Err(Error::Host { what: "stopping the node", source: std::io::Error::other("its thread panicked") })
+        })
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
+    let host = |source| Error::Host { what: "starting a thread", source };
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(host)
+}
+
+/// The node's thread: one command at a time, until it is told to stop.
+fn serve(
+    mut node: Node,
+    inbox: &Receiver<Command>,
+    report: &Sender<Progress>,
+    ring: &Arc<Ring>,
+) -> Result<(), Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let collector = events::collect(node.event_reader()?, node.directory(), ring.clone(), stop.clone(), EVENT_PAUSE)?;
+    while let Ok(command) = inbox.recv() {
+        let progress = match command {
+            Command::Stop => break,
+            Command::Manifests(snapshot) => match *snapshot {
+                Err(error) => Progress::Unreadable(error),
+                Ok(snapshot) => match node.apply(&snapshot) {
+                    Ok(applied) => Progress::Applied(applied),
+                    Err(error) => Progress::Refused(error),
+                },
+            },
+        };
+        // nobody may be listening; the node goes on
+        let _ = report.send(progress);
+    }
+    let result = node.shut_down();
+    stop.store(true, Ordering::Relaxed);
+    let _ = collector.join();
+    result
+}
