@@ -4,7 +4,7 @@
 
 use signet_cluster::{Settings, Snapshot};
 use signet_identity::{Key, Protocol, Selector, Test};
-use signet_policy::{Members, Peer, Peers, Policy, PortMatch, Ports};
+use signet_policy::{Members, Peer, Peers, Policy, PortMatch, Ports, Subject};
 
 fn manifest(spec: &str) -> String {
     let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
@@ -30,6 +30,10 @@ fn only(values: &[&str]) -> Test {
 
 fn label(key: &str, value: &str) -> Selector {
     Selector::everything().and(Key::Label(key.into()), only(&[value]))
+}
+
+fn on(selector: Selector) -> Subject {
+    Subject::Pods(selector)
 }
 
 fn peers(peers: &str) -> Peers {
@@ -117,11 +121,11 @@ fn one_item_with_both_selectors_is_not_two_items() {
 #[test]
 fn a_missing_or_null_selector_of_the_spec_selects_the_namespace() {
     for spec in ["podSelector: {}", "podSelector: null", "policyTypes: [Ingress]"] {
-        assert_eq!(policy(spec).subject, Selector::everything().in_namespace("ml"), "{spec}");
+        assert_eq!(policy(spec).subject, on(Selector::everything().in_namespace("ml")), "{spec}");
     }
     let bare = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n";
     let p = read(bare).unwrap().policies.remove(0);
-    assert_eq!(p.subject, Selector::everything().in_namespace("default"));
+    assert_eq!(p.subject, on(Selector::everything().in_namespace("default")));
     assert!(p.ingress.isolates);
 }
 

@@ -2,7 +2,7 @@
 
 use signet_abi as abi;
 use signet_identity::Kind;
-use signet_policy::{Action, Direction, Entry, Key, Level, Slot, Table};
+use signet_policy::{Action, Authentication, Direction, Entry, Key, Level, Slot, Table, Tier, View};
 
 /// `enum peer_kind` of a kind.
 pub(crate) fn peer_kind(kind: Kind) -> u32 {
@@ -26,6 +26,13 @@ fn direction(direction: Direction) -> u32 {
     }
 }
 
+fn view(view: View) -> u32 {
+    match view {
+        View::Enforced => 0,
+        View::WithAudit => abi::POLICY_WITH_AUDIT,
+    }
+}
+
 /// The level and the peer of a key.
 fn level(level: Level) -> (u32, u32) {
     match level {
@@ -42,7 +49,7 @@ pub fn encode_key(key: &Key) -> abi::policy_key {
     abi::policy_key {
         peer,
         level: level as u8,
-        flags: direction(key.direction) as u8,
+        flags: (direction(key.direction) | view(key.view)) as u8,
         protocol: key.port.protocol,
         port_bits: key.port.bits,
         port: key.port.port,
@@ -68,12 +75,15 @@ fn encode_slot(slot: &Slot) -> abi::policy_slot {
 
 /// The value as the kernel's table has it.
 pub fn encode_entry(entry: &Entry) -> abi::policy_entry {
-    abi::policy_entry { tier: entry.0.map(|slot| slot.as_ref().map(encode_slot).unwrap_or_default()) }
+    let mut tier = entry.tiers.map(|slot| slot.as_ref().map(encode_slot).unwrap_or_default());
+    let asked = entry.ask.is_some_and(|a| a.authentication >= Authentication::Required);
+    tier[Tier::Normal as usize].authentication = u8::from(asked);
+    abi::policy_entry { tier }
 }
 
 /// Which keys the table can have at all.
 pub(crate) fn shape(table: &Table) -> abi::policy_shape {
-    let mut shape = abi::policy_shape::default();
+    let mut shape = abi::policy_shape { audited: u8::from(table.audited()), ..Default::default() };
     for key in table.entries.keys() {
         let way = direction(key.direction) as usize;
         shape.levels[way] |= 1 << level(key.peer).0;

@@ -9,11 +9,10 @@ use signet_abi::Reason;
 use signet_identity::{Facts, Identity, Kind, Protocol, Selector};
 
 use crate::{
-    model::{
-        Action, Direction, Members, Narrowness, Peer, Peers, Policy, PolicyName, PortMatch, Ports, Rule, Tier,
-    },
+    clause::{Members, Narrowness, Peer, Peers, PortMatch, Ports},
+    model::{Action, Authentication, Direction, Enforceable, Mode, Policy, PolicyName, Rule, Tier},
     rules::{RuleBook, RuleNumber, RuleRef},
-    table::{Entry, Key, Level, PeerKey, PortKey, Slot, Table},
+    table::{Ask, Entry, Key, Level, PeerKey, PortKey, Slot, Table, View},
 };
 
 /// Who there is: every identity that an address of this node's view can have.
@@ -35,28 +34,52 @@ impl Universe {
 
 /// Compiles what `policies` say about pods whose facts are `subject`.
 pub fn compile(policies: &[Policy], subject: &Facts, universe: &Universe, rules: &mut RuleBook) -> Table {
-    let selecting: Vec<&Policy> = policies.iter().filter(|p| p.subject.matches(subject)).collect();
+    let all: Vec<&Policy> = policies.iter().filter(|p| p.subject.matches(subject)).collect();
+    let enforced: Vec<&Policy> = all.iter().copied().filter(|p| p.mode == Mode::Enforce).collect();
+    let mut views = vec![(View::Enforced, &enforced)];
+    if enforced.len() < all.len() {
+        views.push((View::WithAudit, &all));
+    }
     let mut table = Table::default();
-    for direction in [Direction::Ingress, Direction::Egress] {
-        let mut compiler = Compiler { direction, subject, universe, rules, candidates: vec![] };
-        compiler.collect(&selecting);
-        compiler.write(&mut table);
+    for (view, selecting) in views {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let mut compiler =
+                Compiler { view, direction, subject, universe, rules, candidates: vec![], asks: vec![] };
+            compiler.collect(selecting);
+            compiler.write(&mut table);
+        }
     }
     table
 }
+
+/// Where a rule stands among those of equal weight; greater goes first.
+type Order = Reverse<(PolicyName, u32, usize)>;
 
 /// The order of candidates within a tier; greater wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// Normal: what isolation denies.
     Isolation(Reverse<PolicyName>),
+    /// Normal: what isolation denies, and only a rule that cannot be enforced would allow.
+    Unenforceable { peer: Narrowness, port: u8, order: Order },
     /// Normal: by what the rule does, then the narrower peer, the narrower port, the order of policies.
-    Normal { deny: bool, peer: Narrowness, port: u8, order: Reverse<(PolicyName, usize)> },
+    Normal { deny: bool, peer: Narrowness, port: u8, order: Order },
     /// Normal: this node to its own pods.
     OwnNode,
     /// Admin and Baseline: the first rule.
-    Ordered(Reverse<(u32, PolicyName, usize)>),
+    Ordered(Reverse<(u32, PolicyName, u32, usize)>),
 }
+
+/// The order of what rules ask for; greater wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum AskRank {
+    /// The narrower peer, the narrower port, the stricter mode.
+    Rule { peer: Narrowness, port: u8, authentication: Authentication },
+    /// This node proves nothing to its own pods.
+    OwnNode,
+}
+
+type Keys = Vec<(Level, PortKey)>;
 
 /// What is written under each of its keys, once its rank has a number.
 struct Candidate {
@@ -65,75 +88,115 @@ struct Candidate {
     rule: RuleNumber,
     action: Action,
     reason: Reason,
-    keys: Vec<(Level, PortKey)>,
+    keys: Keys,
 }
 
 struct Compiler<'a> {
+    view: View,
     direction: Direction,
     subject: &'a Facts,
     universe: &'a Universe,
     rules: &'a mut RuleBook,
     candidates: Vec<Candidate>,
+    asks: Vec<(AskRank, Keys)>,
 }
 
 impl Compiler<'_> {
     fn collect(&mut self, policies: &[&Policy]) {
         let direction = self.direction;
+        let isolated = policies.iter().any(|p| p.tier == Tier::Normal && p.side(direction).isolates);
         for policy in policies {
             let side = policy.side(direction);
             if side.isolates {
-                let rule = self.rules.number(RuleRef::default_deny(policy));
-                self.candidates.push(Candidate {
-                    tier: policy.tier,
-                    rank: Rank::Isolation(Reverse(policy.name.clone())),
-                    rule,
-                    action: Action::Deny,
-                    reason: Reason::PolicyDefaultDeny,
-                    keys: vec![(Level::Any, PortKey::EVERYTHING)],
-                });
+                self.collect_isolation(policy);
             }
             for (index, rule) in side.rules.iter().enumerate() {
-                self.collect_rule(policy, rule, index);
+                let matters = !rule.allows_nothing() || (policy.tier == Tier::Normal && isolated);
+                if matters {
+                    self.collect_rule(policy, rule, index);
+                }
+                if policy.tier == Tier::Normal && rule.action == Action::Allow {
+                    self.collect_ask(rule);
+                }
             }
         }
         if direction == Direction::Ingress {
-            self.candidates.push(Candidate {
-                tier: Tier::Normal,
-                rank: Rank::OwnNode,
-                rule: RuleNumber::default(),
-                action: Action::Allow,
-                reason: Reason::OwnNode,
-                keys: vec![(Level::Kind(Kind::Host), PortKey::EVERYTHING)],
-            });
+            self.collect_own_node();
         }
+    }
+
+    fn collect_isolation(&mut self, policy: &Policy) {
+        let rule = self.rules.number(RuleRef::default_deny(policy));
+        self.candidates.push(Candidate {
+            tier: policy.tier,
+            rank: Rank::Isolation(Reverse(policy.name.clone())),
+            rule,
+            action: Action::Deny,
+            reason: Reason::PolicyDefaultDeny,
+            keys: vec![(Level::Any, PortKey::EVERYTHING)],
+        });
+    }
+
+    fn collect_own_node(&mut self) {
+        let keys = vec![(Level::Kind(Kind::Host), PortKey::EVERYTHING)];
+        if !self.asks.is_empty() {
+            self.asks.push((AskRank::OwnNode, keys.clone()));
+        }
+        self.candidates.push(Candidate {
+            tier: Tier::Normal,
+            rank: Rank::OwnNode,
+            rule: RuleNumber::default(),
+            action: Action::Allow,
+            reason: Reason::OwnNode,
+            keys,
+        });
     }
 
     /// One candidate for each narrowness that the rule's clauses have.
     fn collect_rule(&mut self, policy: &Policy, rule: &Rule, index: usize) {
         let number = self.rules.number(RuleRef::new(policy, rule));
-        let reason = if rule.action == Action::Deny { Reason::PolicyDeny } else { Reason::PolicyAllow };
-        for (peer_narrowness, peer) in clauses(&rule.peers) {
-            for (port_narrowness, port) in port_clauses(&rule.ports) {
+        let (action, reason) = match (rule.action, rule.enforceable) {
+            (Action::Deny, _) => (Action::Deny, Reason::PolicyDeny),
+            (_, Enforceable::No(feature)) => (Action::Deny, feature.reason()),
+            (action, Enforceable::Yes) => (action, Reason::PolicyAllow),
+        };
+        for (peer, peer_clause) in clauses(&rule.peers) {
+            for (port, port_clause) in port_clauses(&rule.ports) {
+                let order = || Reverse((policy.name.clone(), policy.part, index));
                 let rank = match policy.tier {
-                    Tier::Normal => Rank::Normal {
-                        deny: rule.action == Action::Deny,
-                        peer: peer_narrowness,
-                        port: port_narrowness,
-                        order: Reverse((policy.name.clone(), index)),
-                    },
+                    Tier::Normal if rule.allows_nothing() => {
+                        Rank::Unenforceable { peer, port, order: order() }
+                    }
+                    Tier::Normal => {
+                        Rank::Normal { deny: rule.action == Action::Deny, peer, port, order: order() }
+                    }
                     Tier::Admin | Tier::Baseline => {
-                        Rank::Ordered(Reverse((policy.priority, policy.name.clone(), index)))
+                        Rank::Ordered(Reverse((policy.priority, policy.name.clone(), policy.part, index)))
                     }
                 };
-                let keys = self.keys(peer, port);
+                let keys = self.keys(peer_clause, port_clause);
                 self.candidates.push(Candidate {
                     tier: policy.tier,
                     rank,
                     rule: number,
-                    action: rule.action,
+                    action,
                     reason,
                     keys,
                 });
+            }
+        }
+    }
+
+    /// What the rule asks for, where it says so.
+    fn collect_ask(&mut self, rule: &Rule) {
+        let authentication = rule.authentication;
+        if authentication == Authentication::Unspecified {
+            return;
+        }
+        for (peer, peer_clause) in clauses(&rule.peers) {
+            for (port, port_clause) in port_clauses(&rule.ports) {
+                let keys = self.keys(peer_clause, port_clause);
+                self.asks.push((AskRank::Rule { peer, port, authentication }, keys));
             }
         }
     }
@@ -194,22 +257,38 @@ impl Compiler<'_> {
     }
 
     /// Numbers the ranks, tier by tier, and writes the entries.
-    fn write(self, table: &mut Table) {
-        let direction = self.direction;
-        let mut ranks: Vec<(Tier, Rank)> = self.candidates.iter().map(|c| (c.tier, c.rank.clone())).collect();
-        ranks.sort();
-        ranks.dedup();
-        let numbers: BTreeMap<(Tier, Rank), u32> = ranks.into_iter().zip(1..).collect();
-        for candidate in self.candidates {
-            let Some(precedence) = numbers.get(&(candidate.tier, candidate.rank)).copied() else { continue };
-            let slot =
-                Slot { precedence, rule: candidate.rule, action: candidate.action, reason: candidate.reason };
-            let entry = Entry::of(candidate.tier, slot);
-            for (peer, port) in candidate.keys {
-                table.insert(Key { direction, peer, port }, &entry);
+    fn write(mut self, table: &mut Table) {
+        let (view, direction) = (self.view, self.direction);
+        let candidates = std::mem::take(&mut self.candidates);
+        let numbers = numbered(candidates.iter().map(|c| (c.tier, c.rank.clone())));
+        for Candidate { tier, rank, rule, action, reason, keys } in candidates {
+            let Some(precedence) = numbers.get(&(tier, rank)).copied() else { continue };
+            let entry = Entry::of_slot(tier, Slot { precedence, rule, action, reason });
+            for (peer, port) in keys {
+                table.insert(Key { view, direction, peer, port }, &entry);
+            }
+        }
+        let numbers = numbered(self.asks.iter().map(|(rank, _)| *rank));
+        for (rank, keys) in self.asks {
+            let Some(precedence) = numbers.get(&rank).copied() else { continue };
+            let authentication = match rank {
+                AskRank::Rule { authentication, .. } => authentication,
+                AskRank::OwnNode => Authentication::Unspecified,
+            };
+            let entry = Entry::of_ask(Ask { precedence, authentication });
+            for (peer, port) in keys {
+                table.insert(Key { view, direction, peer, port }, &entry);
             }
         }
     }
+}
+
+/// The ranks, each with its number from 1.
+fn numbered<R: Ord>(ranks: impl Iterator<Item = R>) -> BTreeMap<R, u32> {
+    let mut ranks: Vec<R> = ranks.collect();
+    ranks.sort();
+    ranks.dedup();
+    ranks.into_iter().zip(1..).collect()
 }
 
 fn is_peer(peer: &Peer, facts: &Facts) -> bool {

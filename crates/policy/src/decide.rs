@@ -3,6 +3,8 @@
 //! Traffic passes if the policies of the sender allow it out and the policies of the receiver allow it in. Each side is
 //! asked tier by tier. Within the Normal tier deny is over allow, and a policy that isolates the pod denies what no rule
 //! allows; in the other tiers the first rule that matches has the word.
+//!
+//! Audited policies neither isolate nor allow. What they would change is told beside the verdict.
 
 use std::{cmp::Reverse, net::IpAddr};
 
@@ -10,7 +12,8 @@ use signet_abi::Reason;
 use signet_identity::{Kind, Pod, Protocol};
 
 use crate::{
-    model::{Action, Direction, Members, Narrowness, Peer, Peers, Policy, PortMatch, Ports, Rule, Tier},
+    clause::{Members, Narrowness, Peer, Peers, PortMatch, Ports},
+    model::{Action, Authentication, Direction, Enforceable, Mode, Policy, Rule, Tier},
     rules::RuleRef,
 };
 
@@ -46,10 +49,12 @@ pub struct Traffic<'a> {
 }
 
 /// Whether traffic passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// It passes.
     Allowed,
+    /// It passes, and would not if the audited policies were enforced.
+    Audit,
     /// It is dropped.
     Denied,
 }
@@ -59,10 +64,15 @@ pub enum Outcome {
 pub struct Judgement {
     /// Whether the traffic passes this end.
     pub outcome: Outcome,
-    /// Why.
+    /// Why; for [`Outcome::Audit`], why it would not have passed.
     pub reason: Reason,
-    /// The rules that decided, the narrowest first; none where no policy was asked.
+    /// The rules that decided, the narrowest first; none where no policy was asked. For [`Outcome::Audit`], the rules
+    /// that would have denied.
     pub rules: Vec<RuleRef>,
+    /// The proof that traffic which passes needs.
+    pub authentication: Authentication,
+    /// Whether the audited policies would have allowed what is denied.
+    pub would_allow: bool,
 }
 
 /// What the policies of both ends say.
@@ -76,12 +86,19 @@ pub struct Answer {
     pub ingress: Judgement,
 }
 
+impl Answer {
+    /// The proof that the traffic needs where it passes: the stricter of what both ends ask.
+    pub fn authentication(&self) -> Authentication {
+        self.egress.authentication.max(self.ingress.authentication)
+    }
+}
+
 /// The verdict of `policies` on `traffic`.
 pub fn decide(policies: &[Policy], traffic: &Traffic<'_>) -> Answer {
     let egress = judge(policies, traffic, Direction::Egress);
     let ingress = judge(policies, traffic, Direction::Ingress);
-    let both = egress.outcome == Outcome::Allowed && ingress.outcome == Outcome::Allowed;
-    Answer { outcome: if both { Outcome::Allowed } else { Outcome::Denied }, egress, ingress }
+    // the outcomes are declared from the best to the worst
+    Answer { outcome: egress.outcome.max(ingress.outcome), egress, ingress }
 }
 
 /// The verdict of one end: the sender's in the egress direction, the receiver's in the other.
@@ -92,19 +109,26 @@ pub fn judge(policies: &[Policy], traffic: &Traffic<'_>, direction: Direction) -
     };
     let Who::Pod(pod) = subject.who else { return allowed(Reason::NoPolicy, vec![]) };
     let case = Case { traffic, direction, peer };
-    let selecting: Vec<&Policy> = policies.iter().filter(|p| p.subject.matches(pod)).collect();
-    Tier::ALL
-        .into_iter()
-        .find_map(|tier| case.ask_tier(tier, &selecting))
-        .unwrap_or_else(|| allowed(Reason::NoPolicy, vec![]))
+    let all: Vec<&Policy> = policies.iter().filter(|p| p.subject.matches(pod)).collect();
+    let enforced: Vec<&Policy> = all.iter().copied().filter(|p| p.mode == Mode::Enforce).collect();
+    let now = case.ask(&enforced);
+    let with_audit = case.ask(&all);
+    match (now.outcome, with_audit.outcome) {
+        (Outcome::Allowed, Outcome::Denied) => {
+            Judgement { outcome: Outcome::Audit, authentication: now.authentication, ..with_audit }
+        }
+        (Outcome::Denied, Outcome::Allowed) => Judgement { would_allow: true, ..now },
+        _ => now,
+    }
 }
 
 fn allowed(reason: Reason, rules: Vec<RuleRef>) -> Judgement {
-    Judgement { outcome: Outcome::Allowed, reason, rules }
+    let authentication = Authentication::Unspecified;
+    Judgement { outcome: Outcome::Allowed, reason, rules, authentication, would_allow: false }
 }
 
 fn denied(reason: Reason, rules: Vec<RuleRef>) -> Judgement {
-    Judgement { outcome: Outcome::Denied, reason, rules }
+    Judgement { outcome: Outcome::Denied, ..allowed(reason, rules) }
 }
 
 /// Traffic as one end sees it.
@@ -124,6 +148,14 @@ struct Match<'a> {
 }
 
 impl Case<'_> {
+    /// What these policies say, all of them taken as enforced.
+    fn ask(&self, selecting: &[&Policy]) -> Judgement {
+        Tier::ALL
+            .into_iter()
+            .find_map(|tier| self.ask_tier(tier, selecting))
+            .unwrap_or_else(|| allowed(Reason::NoPolicy, vec![]))
+    }
+
     /// The tier's verdict; none where it leaves the word to the next one.
     fn ask_tier(&self, tier: Tier, selecting: &[&Policy]) -> Option<Judgement> {
         let policies: Vec<&Policy> = selecting.iter().copied().filter(|p| p.tier == tier).collect();
@@ -138,19 +170,35 @@ impl Case<'_> {
         if self.direction == Direction::Ingress && matches!(self.peer.who, Who::Kind(Kind::Host)) {
             return Some(allowed(Reason::OwnNode, vec![]));
         }
+        let authentication = asked(&matches);
         let (deny, allow): (Vec<_>, Vec<_>) =
             matches.into_iter().partition(|m| m.rule.action == Action::Deny);
         if !deny.is_empty() {
             return Some(denied(Reason::PolicyDeny, narrowest_first(deny)));
         }
+        let (allow, unenforceable): (Vec<_>, Vec<_>) =
+            allow.into_iter().partition(|m| m.rule.enforceable == Enforceable::Yes);
         if !allow.is_empty() {
-            return Some(allowed(Reason::PolicyAllow, narrowest_first(allow)));
+            return Some(match authentication {
+                Authentication::AlwaysFails => Judgement {
+                    authentication,
+                    ..denied(Reason::AuthenticationRequired, narrowest_first(allow))
+                },
+                _ => Judgement { authentication, ..allowed(Reason::PolicyAllow, narrowest_first(allow)) },
+            });
         }
         let mut isolating: Vec<&Policy> =
             policies.iter().copied().filter(|p| p.side(self.direction).isolates).collect();
+        if isolating.is_empty() {
+            return None;
+        }
+        if let Some(reason) = would_allow(&unenforceable) {
+            return Some(denied(reason, narrowest_first(unenforceable)));
+        }
         isolating.sort_by(|a, b| a.name.cmp(&b.name));
-        let rules: Vec<RuleRef> = isolating.into_iter().map(RuleRef::default_deny).collect();
-        if rules.is_empty() { None } else { Some(denied(Reason::PolicyDefaultDeny, rules)) }
+        let mut rules: Vec<RuleRef> = isolating.into_iter().map(RuleRef::default_deny).collect();
+        rules.dedup();
+        Some(denied(Reason::PolicyDefaultDeny, rules))
     }
 
     fn matches<'p>(&self, policies: &[&'p Policy]) -> Vec<Match<'p>> {
@@ -226,8 +274,10 @@ fn kind_of(who: Who<'_>) -> Kind {
 
 /// Admin and Baseline: lower priority first, then by name, then in the order of the rules.
 fn first_match(mut matches: Vec<Match<'_>>) -> Option<Judgement> {
+    // what cannot be enforced allows nothing, and leaves nothing to the next tier
+    matches.retain(|m| m.rule.action == Action::Deny || m.rule.enforceable == Enforceable::Yes);
     matches.sort_by(|a, b| {
-        let order = |m: &Match<'_>| (m.policy.priority, m.policy.name.clone(), m.index);
+        let order = |m: &Match<'_>| (m.policy.priority, m.policy.name.clone(), m.policy.part, m.index);
         order(a).cmp(&order(b))
     });
     let first = matches.first()?;
@@ -239,10 +289,34 @@ fn first_match(mut matches: Vec<Match<'_>>) -> Option<Judgement> {
     }
 }
 
+/// What the narrowest allow rule that asks for anything asks for; of equally narrow ones the strictest.
+fn asked(matches: &[Match<'_>]) -> Authentication {
+    matches
+        .iter()
+        .filter(|m| m.rule.action == Action::Allow && m.rule.authentication != Authentication::Unspecified)
+        .max_by_key(|m| (m.peer, m.port, m.rule.authentication))
+        .map_or(Authentication::Unspecified, |m| m.rule.authentication)
+}
+
+/// Why traffic is dropped that only these would allow: the reason of the narrowest.
+fn would_allow(unenforceable: &[Match<'_>]) -> Option<Reason> {
+    let narrowest = unenforceable.iter().min_by(|a, b| a.order().cmp(&b.order()))?;
+    match narrowest.rule.enforceable {
+        Enforceable::No(feature) => Some(feature.reason()),
+        Enforceable::Yes => None,
+    }
+}
+
 fn narrowest_first(mut matches: Vec<Match<'_>>) -> Vec<RuleRef> {
-    matches.sort_by(|a, b| {
-        let order = |m: &Match<'_>| (Reverse((m.peer, m.port)), m.policy.name.clone(), m.index);
-        order(a).cmp(&order(b))
-    });
-    matches.iter().map(|m| RuleRef::new(m.policy, m.rule)).collect()
+    matches.sort_by(|a, b| a.order().cmp(&b.order()));
+    let mut rules: Vec<RuleRef> = matches.iter().map(|m| RuleRef::new(m.policy, m.rule)).collect();
+    rules.dedup();
+    rules
+}
+
+impl Match<'_> {
+    /// The narrowest peer first, then the narrowest port, then as the rules were written.
+    fn order(&self) -> impl Ord + use<'_> {
+        (Reverse((self.peer, self.port)), &self.policy.name, self.policy.part, self.index)
+    }
 }

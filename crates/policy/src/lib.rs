@@ -5,20 +5,26 @@
 //! verdicts up in. The two share the parsed types of `model` and nothing else; tests hold one against the other, and
 //! both against the kernel. Pure values: nothing here knows about files, maps or clocks.
 
+mod clause;
 mod compile;
+mod compiled;
 mod decide;
 mod model;
 mod rules;
 mod table;
+mod unenforceable;
 
+pub use clause::{Members, Narrowness, Peer, Peers, PortMatch, Ports};
 pub use compile::{Universe, compile};
+pub use compiled::Compiled;
 pub use decide::{Answer, End, Judgement, Outcome, Traffic, Who, decide, judge};
 pub use model::{
-    Action, Direction, Members, Narrowness, Origin, Peer, Peers, Policy, PolicyKind, PolicyName, PortMatch,
-    Ports, Rule, Side, Tier,
+    Action, Authentication, Direction, Enforceable, Feature, Mode, Origin, Policy, PolicyKind, PolicyName,
+    Rule, Side, Subject, Tier,
 };
 pub use rules::{RuleBook, RuleNumber, RuleRef};
-pub use table::{Entry, Key, Level, PeerKey, PortKey, Slot, Table};
+pub use table::{Ask, Entry, Finding, Key, Level, PeerKey, PortKey, Question, Slot, Table, Verdict, View};
+pub use unenforceable::{Unenforceable, unenforceable};
 
 use signet_identity::Vocabulary;
 
@@ -26,7 +32,7 @@ use signet_identity::Vocabulary;
 pub fn vocabulary(policies: &[Policy]) -> Vocabulary {
     let mut vocabulary = Vocabulary::default();
     for policy in policies {
-        vocabulary.mention_selector(&policy.subject);
+        policy.subject.mention(&mut vocabulary);
         for rule in policy.ingress.rules.iter().chain(&policy.egress.rules) {
             rule.mention(&mut vocabulary);
         }

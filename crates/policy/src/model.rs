@@ -5,14 +5,26 @@
 
 use std::{fmt, sync::Arc};
 
-use ipnet::IpNet;
-use signet_identity::{Kind as IdentityKind, Protocol, Selector, Vocabulary};
+use signet_abi::Reason;
+use signet_identity::{Lookup, Selector, Vocabulary};
+
+use crate::clause::{Peers, PortMatch, Ports};
 
 /// The kind of object that a policy was written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum PolicyKind {
     /// `networking.k8s.io/v1`.
     NetworkPolicy,
+    /// `cilium.io/v2`.
+    CiliumNetworkPolicy,
+    /// `cilium.io/v2`, for the whole cluster.
+    CiliumClusterwideNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2`.
+    ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`.
+    BaselineAdminNetworkPolicy,
     /// Made by Signet: a namespace's baseline or a guarantee of the platform.
     Signet,
 }
@@ -22,6 +34,11 @@ impl PolicyKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Self::Signet => "Signet",
         }
     }
@@ -103,14 +120,18 @@ impl fmt::Display for Direction {
 pub struct Policy {
     /// Which object it came from.
     pub name: PolicyName,
+    /// Which `spec` of the object this is, from 0; orders the rules of one object.
+    pub part: u32,
     /// Where the object was written.
     pub origin: Origin,
     /// The tier it belongs to.
     pub tier: Tier,
     /// Within the Admin and Baseline tiers: lower is asked first.
     pub priority: u32,
-    /// The pods whose traffic it governs.
-    pub subject: Selector,
+    /// Whether it holds, or only tells what it would do.
+    pub mode: Mode,
+    /// Whose traffic it governs.
+    pub subject: Subject,
     /// What it says about traffic to them.
     pub ingress: Side,
     /// What it says about traffic from them.
@@ -123,6 +144,44 @@ impl Policy {
         match direction {
             Direction::Ingress => &self.ingress,
             Direction::Egress => &self.egress,
+        }
+    }
+}
+
+/// Whether a policy holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It isolates, allows and denies.
+    #[default]
+    Enforce,
+    /// It does neither: what it would have changed is recorded.
+    Audit,
+}
+
+/// Whose traffic a policy governs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// That of the pods that this selects.
+    Pods(Selector),
+    /// That of nodes themselves: read and listed, and enforced by no version yet.
+    Nodes,
+    /// Nobody's: the selector can hold of no pod.
+    Nobody,
+}
+
+impl Subject {
+    /// Whether the traffic of a pod is governed.
+    pub fn matches(&self, pod: &impl Lookup) -> bool {
+        match self {
+            Self::Pods(selector) => selector.matches(pod),
+            Self::Nodes | Self::Nobody => false,
+        }
+    }
+
+    pub(crate) fn mention(&self, vocabulary: &mut Vocabulary) {
+        if let Self::Pods(selector) = self {
+            vocabulary.mention_selector(selector);
         }
     }
 }
@@ -149,6 +208,67 @@ pub struct Rule {
     pub peers: Peers,
     /// The destination ports, or ICMP types.
     pub ports: Ports,
+    /// Whether this version can hold traffic to all that the rule asks.
+    pub enforceable: Enforceable,
+    /// What proof of identity it asks for.
+    pub authentication: Authentication,
+}
+
+/// Whether this version can hold traffic to all that a rule asks.
+///
+/// INVARIANT: a rule that cannot be enforced never widens anything: as an allow it passes nothing, as a deny it drops
+/// all that it might mean (`a_rule_that_cannot_be_enforced_never_widens`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Enforceable {
+    /// It can.
+    #[default]
+    Yes,
+    /// It cannot, because the rule uses this.
+    No(Feature),
+}
+
+/// What a rule can ask for that this version does not enforce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Feature {
+    /// HTTP requests, and everything else that a proxy would have to read.
+    Http,
+    /// DNS names.
+    Fqdn,
+    /// TLS server names.
+    Sni,
+    /// Security groups of a cloud provider.
+    Groups,
+    /// Policy for nodes themselves.
+    Nodes,
+}
+
+impl Feature {
+    /// Why traffic is dropped that only a rule with this feature would allow.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Http => Reason::UnenforceableHttp,
+            Self::Fqdn => Reason::UnenforceableFqdn,
+            Self::Sni => Reason::UnenforceableSni,
+            Self::Groups | Self::Nodes => Reason::PolicyDefaultDeny,
+        }
+    }
+}
+
+/// The proof of identity that a rule asks of both ends. Of the allow rules that match, the narrowest with an explicit
+/// mode decides; of equally narrow ones the strictest, which is the greatest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Authentication {
+    /// The rule does not say.
+    #[default]
+    Unspecified,
+    /// None, whatever broader rules say.
+    Disabled,
+    /// Both ends prove who they are before the traffic passes.
+    Required,
+    /// A proof that nobody can give: the traffic is dropped.
+    AlwaysFails,
 }
 
 /// What a rule does.
@@ -162,87 +282,12 @@ pub enum Action {
     Pass,
 }
 
-/// The peers of a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peers {
-    /// Everybody, inside the cluster and out.
-    Any,
-    /// Nobody: the list was there and empty, or resolved to nothing.
-    None,
-    /// Any of these.
-    These(Vec<Peer>),
-}
-
-/// One peer of a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peer {
-    /// The pods that this selects.
-    Pods(Selector),
-    /// The addresses of a prefix.
-    Prefix {
-        /// The prefix, without host bits.
-        prefix: IpNet,
-        /// Prefixes inside it that do not count.
-        except: Vec<IpNet>,
-        /// Whether pods, nodes and other members of the cluster can match by their address.
-        members: Members,
-    },
-    /// Whatever is of this kind.
-    Kind(IdentityKind),
-}
-
-/// Whether a prefix can match what is inside the cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Members {
-    /// Addresses of pods and nodes match like any other.
-    Match,
-    /// Only what is outside the cluster matches.
-    Ignored,
-}
-
-/// The ports of a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ports {
-    /// Every port of every protocol, and protocols without ports.
-    Any,
-    /// Any of these.
-    These(Vec<PortMatch>),
-}
-
-/// One port clause of a rule.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PortMatch {
-    /// A range of numbers; 0 to 65535 is every port. For ICMP the number is the type.
-    Range {
-        /// The protocol.
-        protocol: Protocol,
-        /// The first port.
-        first: u16,
-        /// The last port, not below `first`.
-        last: u16,
-    },
-    /// The numbers that the destination pod has behind this name.
-    Named {
-        /// The protocol.
-        protocol: Protocol,
-        /// The port's name.
-        name: String,
-    },
-}
-
-impl PortMatch {
-    /// Every port of a protocol.
-    pub fn all(protocol: Protocol) -> Self {
-        Self::Range { protocol, first: 0, last: u16::MAX }
-    }
-
-    /// One port.
-    pub fn one(protocol: Protocol, port: u16) -> Self {
-        Self::Range { protocol, first: port, last: port }
-    }
-}
-
 impl Rule {
+    /// Whether it is an allow rule that this version cannot enforce, and so allows nothing.
+    pub(crate) fn allows_nothing(&self) -> bool {
+        self.action != Action::Deny && self.enforceable != Enforceable::Yes
+    }
+
     /// Adds what this rule mentions.
     pub(crate) fn mention(&self, vocabulary: &mut Vocabulary) {
         if let Peers::These(peers) = &self.peers {
@@ -254,49 +299,6 @@ impl Rule {
                     vocabulary.mention_port(name);
                 }
             }
-        }
-    }
-}
-
-impl Peer {
-    fn mention(&self, vocabulary: &mut Vocabulary) {
-        match self {
-            Self::Pods(selector) => vocabulary.mention_selector(selector),
-            Self::Prefix { prefix, except, .. } => {
-                vocabulary.mention_prefix(*prefix);
-                except.iter().for_each(|e| vocabulary.mention_prefix(*e));
-            }
-            Self::Kind(_) => {}
-        }
-    }
-
-    /// How narrow the peer is, as it is written: a kind or all pods, one whole namespace, chosen pods or a prefix;
-    /// among prefixes the longer. Of several rules that match, the narrower is the one reported.
-    pub fn narrowness(&self) -> Narrowness {
-        match self {
-            Self::Kind(_) => Narrowness { level: 1, bits: 0 },
-            Self::Pods(s) if s.requirements().is_empty() => Narrowness { level: 1, bits: 0 },
-            Self::Pods(s) if s.whole_namespace().is_some() => Narrowness { level: 2, bits: 0 },
-            Self::Pods(_) => Narrowness { level: 3, bits: 0 },
-            Self::Prefix { prefix, .. } => Narrowness { level: 3, bits: prefix.prefix_len() },
-        }
-    }
-}
-
-/// How narrow a peer is; greater is narrower. Any peer at all is [`Narrowness::default`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Narrowness {
-    level: u8,
-    bits: u8,
-}
-
-impl PortMatch {
-    /// How narrow the clause is: one port over a range. No clause at all is 0.
-    pub fn narrowness(&self) -> u8 {
-        match self {
-            Self::Named { .. } => 2,
-            Self::Range { first, last, .. } if first == last => 2,
-            Self::Range { .. } => 1,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The compiled form: what the kernel looks verdicts up in, as plain values.
 //!
-//! A [`Table`] serves every pod of one identity. Each entry holds, per tier, the best rule for its key; of all the keys
-//! that match a packet the highest precedence wins. So a verdict is a few exact lookups and a maximum, and the rule
-//! behind it comes with it.
+//! A [`Table`] serves every pod of one identity. Each entry holds, per tier, the best rule for its key, and what proof
+//! the rules with that key ask for; of all the keys that match a packet the highest precedence wins, of either. So a
+//! verdict is a few exact lookups and two maxima, and the rule behind it comes with it.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use signet_abi::Reason;
 use signet_identity::{Identity, Kind, Protocol};
 
 use crate::{
-    model::{Action, Direction, Tier},
+    decide::Outcome,
+    model::{Action, Authentication, Direction, Tier},
     rules::RuleNumber,
 };
 
@@ -58,9 +59,20 @@ impl PortKey {
     }
 }
 
+/// Which policies count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum View {
+    /// Those that are enforced.
+    Enforced,
+    /// The audited ones too. Written only where an audited policy selects the pod.
+    WithAudit,
+}
+
 /// Key of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
+    /// Which policies count.
+    pub view: View,
     /// Which way, seen from the pod.
     pub direction: Direction,
     /// The other end.
@@ -72,7 +84,7 @@ pub struct Key {
 /// The best rule of one tier for one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
-    /// From 1; compared with those of other keys of the same table and tier.
+    /// From 1; compared with those of other keys of the same table, view, direction and tier.
     pub precedence: u32,
     /// The rule behind it.
     pub rule: RuleNumber,
@@ -82,24 +94,45 @@ pub struct Slot {
     pub reason: Reason,
 }
 
-/// What a key holds: a slot for each of [`Tier::ALL`].
+/// What proof the allow rules of one key ask for: the word of the one that goes ahead of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// From 1; compared with those of other keys of the same table, view and direction. Below 2 000.
+    pub precedence: u32,
+    /// What it asks for.
+    pub authentication: Authentication,
+}
+
+/// What a key holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Entry(pub [Option<Slot>; 3]);
+pub struct Entry {
+    /// A slot for each of [`Tier::ALL`].
+    pub tiers: [Option<Slot>; 3],
+    /// The proof that allow rules of the Normal tier ask for; it counts where that tier allows.
+    pub ask: Option<Ask>,
+}
 
 impl Entry {
-    /// Keeps, per tier, the slot of the higher precedence.
+    /// Keeps, per tier, the slot of the higher precedence, and the ask of the higher precedence.
     pub(crate) fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+        for (mine, theirs) in self.tiers.iter_mut().zip(&other.tiers) {
             if theirs.map_or(0, |s| s.precedence) > mine.map_or(0, |s| s.precedence) {
                 *mine = *theirs;
             }
         }
+        if other.ask.map_or(0, |a| a.precedence) > self.ask.map_or(0, |a| a.precedence) {
+            self.ask = other.ask;
+        }
     }
 
-    pub(crate) fn of(tier: Tier, slot: Slot) -> Self {
+    pub(crate) fn of_slot(tier: Tier, slot: Slot) -> Self {
         let mut entry = Self::default();
-        entry.0[tier as usize] = Some(slot);
+        entry.tiers[tier as usize] = Some(slot);
         entry
+    }
+
+    pub(crate) fn of_ask(ask: Ask) -> Self {
+        Self { ask: Some(ask), ..Self::default() }
     }
 }
 
@@ -114,6 +147,57 @@ pub struct PeerKey {
     pub kind: Kind,
 }
 
+/// What a table is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// Which way, seen from the pod.
+    pub direction: Direction,
+    /// The other end.
+    pub peer: PeerKey,
+    /// The IP protocol.
+    pub protocol: Protocol,
+    /// The destination port, or the ICMP type.
+    pub port: u16,
+}
+
+/// What one view of a table says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finding {
+    /// Allow or deny.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// The deciding rule; 0 where none is named.
+    pub rule: RuleNumber,
+    /// The proof that an allowed flow needs.
+    pub authentication: Authentication,
+}
+
+impl Finding {
+    /// What holds where every tier left the word to the next.
+    const NO_POLICY: Self = Self {
+        action: Action::Allow,
+        reason: Reason::NoPolicy,
+        rule: RuleNumber(0),
+        authentication: Authentication::Unspecified,
+    };
+}
+
+/// What both views of a table say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the traffic passes.
+    pub outcome: Outcome,
+    /// Why; for [`Outcome::Audit`], why it would not have passed.
+    pub reason: Reason,
+    /// The deciding rule; for [`Outcome::Audit`], the one that would have denied.
+    pub rule: RuleNumber,
+    /// The proof that traffic which passes needs.
+    pub authentication: Authentication,
+    /// Whether audited policies would have allowed what is denied.
+    pub would_allow: bool,
+}
+
 /// All compiled policy of the pods of one identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
@@ -126,14 +210,51 @@ impl Table {
         self.entries.entry(key).or_default().merge(entry);
     }
 
-    /// What the kernel finds: the deciding slot, or none where every tier left the word to the next.
-    pub fn lookup(
-        &self,
-        direction: Direction,
-        peer: &PeerKey,
-        protocol: Protocol,
-        port: u16,
-    ) -> Option<Slot> {
+    /// Whether an audited policy is in it: only then is there a view with them.
+    pub fn audited(&self) -> bool {
+        // the views are the first thing that keys are sorted by
+        self.entries.last_key_value().is_some_and(|(key, _)| key.view == View::WithAudit)
+    }
+
+    /// What the kernel finds in one view.
+    pub fn lookup(&self, view: View, question: &Question) -> Finding {
+        let best = self.best(view, question);
+        let deciding = Tier::ALL.into_iter().zip(best.tiers).find_map(|(tier, slot)| {
+            slot.filter(|slot| slot.action != Action::Pass).map(|slot| (tier, slot))
+        });
+        let Some((tier, slot)) = deciding else { return Finding::NO_POLICY };
+        let asked = match (tier, slot.action) {
+            (Tier::Normal, Action::Allow) => {
+                best.ask.map_or(Authentication::Unspecified, |a| a.authentication)
+            }
+            _ => Authentication::Unspecified,
+        };
+        let found =
+            Finding { action: slot.action, reason: slot.reason, rule: slot.rule, authentication: asked };
+        match asked {
+            Authentication::AlwaysFails => {
+                Finding { action: Action::Deny, reason: Reason::AuthenticationRequired, ..found }
+            }
+            _ => found,
+        }
+    }
+
+    /// The verdict: what the enforced policies say, and whether the audited ones would change it.
+    pub fn verdict(&self, question: &Question) -> Verdict {
+        let enforced = self.lookup(View::Enforced, question);
+        let audited = if self.audited() { self.lookup(View::WithAudit, question) } else { enforced };
+        let (outcome, said, would_allow) = match (enforced.action, audited.action) {
+            (Action::Allow, Action::Deny) => (Outcome::Audit, audited, false),
+            (Action::Allow, _) => (Outcome::Allowed, enforced, false),
+            (_, action) => (Outcome::Denied, enforced, action == Action::Allow),
+        };
+        let Finding { reason, rule, .. } = said;
+        Verdict { outcome, reason, rule, authentication: enforced.authentication, would_allow }
+    }
+
+    /// The best slots and ask over all keys that match.
+    fn best(&self, view: View, question: &Question) -> Entry {
+        let Question { direction, peer, protocol, port } = *question;
         let mut best = Entry::default();
         let levels = [
             Level::Any,
@@ -147,12 +268,12 @@ impl Table {
                 PortKey { protocol: protocol.0, bits, port: port & mask }
             });
             for port in of_protocol.chain([PortKey::EVERYTHING]) {
-                if let Some(entry) = self.entries.get(&Key { direction, peer: level, port }) {
+                if let Some(entry) = self.entries.get(&Key { view, direction, peer: level, port }) {
                     best.merge(entry);
                 }
             }
         }
-        best.0.into_iter().flatten().find(|slot| slot.action != Action::Pass)
+        best
     }
 }
 

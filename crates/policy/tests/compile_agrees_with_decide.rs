@@ -2,39 +2,27 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use signet_identity::{Directory, Interner, Kind, Members, Pod, Protocol};
+use signet_abi::Reason;
+use signet_identity::{Interner, Kind, Members, Pod, Protocol};
 use signet_policy::{
-    Direction, End, Outcome, PeerKey, RuleBook, Table, Traffic, Universe, Who, compile, judge, vocabulary,
+    Authentication, Compiled, Direction, End, Judgement, Outcome, Question, RuleBook, Traffic, Who, judge,
 };
 use signet_testkit::{OUTSIDE, RANGES, Rng, World};
 
-struct Compiled {
-    directory: Directory,
-    universe: Universe,
+struct Kernel {
+    compiled: Compiled,
     rules: RuleBook,
-    tables: BTreeMap<String, Table>,
 }
 
-fn compiled(world: &World) -> Compiled {
-    let vocabulary = vocabulary(&world.policies);
+fn kernel(world: &World) -> Kernel {
     let members = Members {
         pods: world.pods.iter().collect(),
         nodes: world.nodes.clone(),
         ranges: RANGES.iter().map(|r| r.parse().unwrap()).collect(),
     };
-    let mut interner = Interner::starting_at(0);
-    let directory = Directory::build(&members, &vocabulary, &mut interner);
-    let universe = Universe {
-        identities: directory.identities.iter().map(|(i, f)| (*i, f.clone())).collect(),
-        namespaces: interner.namespaces().clone(),
-    };
     let mut rules = RuleBook::default();
-    let tables = directory
-        .subjects
-        .iter()
-        .map(|(name, facts)| (name.to_string(), compile(&world.policies, facts, &universe, &mut rules)))
-        .collect();
-    Compiled { directory, universe, rules, tables }
+    let compiled = Compiled::new(&members, &world.policies, &mut Interner::starting_at(0), &mut rules);
+    Kernel { compiled, rules }
 }
 
 /// Everybody that traffic can come from or go to.
@@ -52,54 +40,104 @@ fn ends(world: &World) -> Vec<End<'_>> {
     pods.chain(nodes).chain(outside).collect()
 }
 
+/// How often each thing that a verdict can say was said.
+#[derive(Default)]
+struct Reached {
+    reasons: BTreeMap<Reason, usize>,
+    outcomes: BTreeMap<Outcome, usize>,
+    authentications: BTreeMap<Authentication, usize>,
+    would_allow: usize,
+    checked: usize,
+}
+
+impl Reached {
+    fn note(&mut self, judgement: &Judgement) {
+        *self.reasons.entry(judgement.reason).or_default() += 1;
+        *self.outcomes.entry(judgement.outcome).or_default() += 1;
+        *self.authentications.entry(judgement.authentication).or_default() += 1;
+        self.would_allow += usize::from(judgement.would_allow);
+        self.checked += 1;
+    }
+}
+
+const SERVICES: [(Protocol, u16); 9] = [
+    (Protocol::TCP, 80),
+    (Protocol::TCP, 29500),
+    (Protocol::TCP, 65535),
+    (Protocol::UDP, 53),
+    (Protocol::UDP, 8080),
+    (Protocol::SCTP, 443),
+    (Protocol::ICMP, 8),
+    (Protocol::ICMPV6, 128),
+    (Protocol(47), 0),
+];
+
 #[test]
 fn tables_and_interpreter_agree_on_verdict_reason_and_rule() {
-    let services = [
-        (Protocol::TCP, 80),
-        (Protocol::TCP, 29500),
-        (Protocol::TCP, 65535),
-        (Protocol::UDP, 53),
-        (Protocol::UDP, 8080),
-        (Protocol::SCTP, 443),
-        (Protocol::ICMP, 8),
-        (Protocol(47), 0),
-    ];
-    let mut checked = 0;
+    let mut reached = Reached::default();
     for seed in 0..400 {
         let world = World::random(&mut Rng::new(seed));
-        let kernel = compiled(&world);
+        let kernel = kernel(&world);
         let ends = ends(&world);
         for from in &ends {
             for to in ends.iter().filter(|t| t.address.unwrap().is_ipv4() == from.address.unwrap().is_ipv4())
             {
-                for (protocol, port) in services {
+                for (protocol, port) in SERVICES {
                     let traffic = Traffic { from: *from, to: *to, protocol, port };
                     for direction in [Direction::Egress, Direction::Ingress] {
-                        checked += usize::from(check(&world, &kernel, &traffic, direction, seed));
+                        check((seed, &world), &kernel, &traffic, direction, &mut reached);
                     }
                 }
             }
         }
     }
-    assert!(checked > 200_000, "only {checked} verdicts were compared");
+    assert!(reached.checked > 200_000, "only {} verdicts were compared", reached.checked);
+    let reasons = [
+        Reason::PolicyAllow,
+        Reason::NoPolicy,
+        Reason::OwnNode,
+        Reason::PolicyDefaultDeny,
+        Reason::PolicyDeny,
+        Reason::AuthenticationRequired,
+        Reason::UnenforceableHttp,
+        Reason::UnenforceableFqdn,
+        Reason::UnenforceableSni,
+    ];
+    for reason in reasons {
+        let times = reached.reasons.get(&reason).copied().unwrap_or_default();
+        assert!(times > 100, "{reason}: {times}");
+    }
+    for outcome in [Outcome::Allowed, Outcome::Audit, Outcome::Denied] {
+        assert!(reached.outcomes[&outcome] > 1000, "{outcome:?}: {:?}", reached.outcomes);
+    }
+    use Authentication::{AlwaysFails, Disabled, Required, Unspecified};
+    for authentication in [Unspecified, Disabled, Required, AlwaysFails] {
+        let times = reached.authentications.get(&authentication).copied().unwrap_or_default();
+        assert!(times > 100, "{authentication:?}: {times}");
+    }
+    assert!(reached.would_allow > 100, "{}", reached.would_allow);
 }
 
-fn check(world: &World, kernel: &Compiled, traffic: &Traffic<'_>, direction: Direction, seed: u64) -> bool {
+fn check(
+    (seed, world): (u64, &World),
+    kernel: &Kernel,
+    traffic: &Traffic<'_>,
+    direction: Direction,
+    reached: &mut Reached,
+) {
     let (subject, peer) = match direction {
         Direction::Egress => (traffic.from, traffic.to),
         Direction::Ingress => (traffic.to, traffic.from),
     };
-    let Who::Pod(pod) = subject.who else { return false };
-    let identity = kernel.directory.identity_of(peer.address.unwrap());
-    let facts = &kernel.directory.identities[&identity];
-    let peer_key: PeerKey = kernel.universe.peer(identity, facts);
-    let slot =
-        kernel.tables[&pod.name.to_string()].lookup(direction, &peer_key, traffic.protocol, traffic.port);
+    let Who::Pod(pod) = subject.who else { return };
+    let peer = kernel.compiled.peer(peer.address.unwrap()).unwrap();
+    let question = Question { direction, peer, protocol: traffic.protocol, port: traffic.port };
+    let found = kernel.compiled.table_of(&pod.name).unwrap().verdict(&question);
     let expected = judge(&world.policies, traffic, direction);
-    let found =
-        slot.map(|s| (s.action == signet_policy::Action::Allow, s.reason, kernel.rules.get(s.rule).cloned()));
-    let wanted = (expected.outcome == Outcome::Allowed, expected.reason, expected.rules.first().cloned());
-    let found = found.unwrap_or((true, signet_abi::Reason::NoPolicy, None));
+    let rule = kernel.rules.get(found.rule).cloned();
+    let found = (found.outcome, found.reason, rule, found.authentication, found.would_allow);
+    let Judgement { outcome, reason, rules, authentication, would_allow } = expected.clone();
+    let wanted = (outcome, reason, rules.first().cloned(), authentication, would_allow);
     assert_eq!(found, wanted, "seed {seed}: {direction} {traffic:?}\npolicies {:#?}", world.policies);
-    true
+    reached.note(&expected);
 }

@@ -144,7 +144,7 @@ impl Frame {
                 out.extend(total.to_be_bytes());
                 let (id, offset, more) = self.fragment.unwrap_or((0, 0, false));
                 out.extend((id as u16).to_be_bytes());
-                out.extend((offset / 8 | if more { 0x2000 } else { 0 }).to_be_bytes());
+                out.extend(((offset / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
                 out.extend([self.hops, self.protocol(), 0, 0]);
                 out.extend(from.octets());
                 out.extend(to.octets());

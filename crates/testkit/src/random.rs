@@ -9,7 +9,8 @@ use std::{
 use ipnet::IpNet;
 use signet_identity::{Key, Kind, Labels, NamedPort, Pod, PodName, Protocol, Selector, Test};
 use signet_policy::{
-    Action, Members, Origin, Peer, Peers, Policy, PolicyKind, PolicyName, PortMatch, Ports, Rule, Side, Tier,
+    Action, Authentication, Enforceable, Feature, Members, Mode, Origin, Peer, Peers, Policy, PolicyKind,
+    PolicyName, PortMatch, Ports, Rule, Side, Subject, Tier,
 };
 
 /// A small deterministic generator (splitmix64): the same seed, the same test, on every machine.
@@ -23,7 +24,7 @@ impl Rng {
     }
 
     /// The next 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,7 +34,7 @@ impl Rng {
 
     /// A number below `n`, which is not 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+        (self.next_bits() % n as u64) as usize
     }
 
     /// True once in `n` times.
@@ -169,10 +170,12 @@ fn random_policy(rng: &mut Rng, index: usize) -> Policy {
             namespace: Some(namespace.to_owned()),
             name: format!("policy-{index}"),
         },
+        part: 0,
         origin: Origin { file: "random.yaml".into(), line: index as u32 + 1 },
         tier,
         priority: rng.below(3) as u32,
-        subject,
+        mode: if rng.once_in(5) { Mode::Audit } else { Mode::Enforce },
+        subject: Subject::Pods(subject),
         ingress: random_side(rng, tier, "ingress"),
         egress: random_side(rng, tier, "egress"),
     }
@@ -194,10 +197,30 @@ fn random_side(rng: &mut Rng, tier: Tier, name: &str) -> Side {
                 action,
                 peers: random_peers(rng),
                 ports: random_ports(rng),
+                enforceable: random_enforceable(rng),
+                authentication: random_authentication(rng),
             }
         })
         .collect();
     Side { isolates: tier == Tier::Normal && !rng.once_in(5), rules }
+}
+
+fn random_enforceable(rng: &mut Rng) -> Enforceable {
+    if !rng.once_in(4) {
+        return Enforceable::Yes;
+    }
+    Enforceable::No(*rng.pick(&[Feature::Http, Feature::Fqdn, Feature::Sni, Feature::Groups]))
+}
+
+fn random_authentication(rng: &mut Rng) -> Authentication {
+    *rng.pick(&[
+        Authentication::Unspecified,
+        Authentication::Unspecified,
+        Authentication::Unspecified,
+        Authentication::Disabled,
+        Authentication::Required,
+        Authentication::AlwaysFails,
+    ])
 }
 
 fn random_peers(rng: &mut Rng) -> Peers {

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, de::IgnoredAny};
 use signet_identity::Selector;
 use signet_policy::{
-    Action, Direction, Members, Origin, Peer, Peers, Policy, PolicyKind, PolicyName, PortMatch, Ports, Rule,
-    Side, Tier,
+    Action, Authentication, Direction, Enforceable, Members, Mode, Origin, Peer, Peers, Policy, PolicyKind,
+    PolicyName, PortMatch, Ports, Rule, Side, Subject, Tier,
 };
 
 use super::{
@@ -106,10 +106,12 @@ pub(crate) fn read(
             namespace: Some(named.namespace),
             name: named.name,
         },
+        part: 0,
         origin: Origin { file: object.site("").file, line: object.line("") },
         tier: Tier::Normal,
         priority: 0,
-        subject,
+        mode: Mode::Enforce,
+        subject: Subject::Pods(subject),
         ingress,
         egress,
     });
@@ -176,7 +178,15 @@ impl Lowering<'_> {
         };
         let peers = self.peers(peers.unwrap_or_default(), &format!("{field}.{peers_name}"));
         let ports = self.ports(ports.unwrap_or_default(), &format!("{field}.ports"));
-        Rule { path, line: self.object.line(&field), action: Action::Allow, peers, ports }
+        Rule {
+            path,
+            line: self.object.line(&field),
+            action: Action::Allow,
+            peers,
+            ports,
+            enforceable: Enforceable::Yes,
+            authentication: Authentication::Unspecified,
+        }
     }
 
     /// Kubernetes reads an empty list as everybody; only peers that are all broken leave nobody.
