@@ -151,18 +151,30 @@ struct policy_slot {
 	__u32 rule;
 	__u8 action; /* enum policy_action */
 	__u8 reason; /* enum reason */
-	__u8 authentication; /* 0: none asked for, 1: required */
-	__u8 pad;
+	__u8 pad[2];
 };
 _Static_assert(sizeof(struct policy_slot) == 12, "struct policy_slot");
 
 #define TIERS 3 /* Admin, Normal, Baseline */
 
+#define TIER_NORMAL 1
+
+/* What proof of identity allow rules ask for; the numbers order them. */
+enum authentication {
+	AUTHENTICATION_UNSPECIFIED = 0,
+	AUTHENTICATION_DISABLED = 1,
+	AUTHENTICATION_REQUIRED = 2,
+	AUTHENTICATION_ALWAYS_FAILS = 3,
+};
+
 /* Value of a policy table. */
 struct policy_entry {
 	struct policy_slot tier[TIERS];
+	__u16 ask_precedence; /* of the authentication; the highest wins, as in the slots; 0: nothing is asked here */
+	__u8 authentication; /* enum authentication; counts where the Normal tier allows */
+	__u8 pad;
 };
-_Static_assert(sizeof(struct policy_entry) == 36, "struct policy_entry");
+_Static_assert(sizeof(struct policy_entry) == 40, "struct policy_entry");
 
 /* Which keys a table can have at all. A superset costs lookups, never a verdict. Index: that of the table. */
 struct policy_shape {

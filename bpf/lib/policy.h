@@ -40,18 +40,22 @@ static __always_inline void keep_best(struct policy_entry *best, const struct po
 	for (int t = 0; t < TIERS; t++)
 		if (entry->tier[t].precedence > best->tier[t].precedence)
 			best->tier[t] = entry->tier[t];
+	if (entry->ask_precedence > best->ask_precedence) {
+		best->ask_precedence = entry->ask_precedence;
+		best->authentication = entry->authentication;
+	}
 }
 
 /* Looks at every key that can match: each level of peer with each length of port. */
 static __always_inline void match(void *table, const struct policy_query *q, const struct policy_shape *shape,
-				  struct policy_entry *best)
+				  __u8 view, struct policy_entry *best)
 {
 	__u8 way = q->direction & 1;
 
 	for (int level = 0; level < LEVELS; level++) {
 		if (!(shape->levels[way] & (1 << level)))
 			continue;
-		struct policy_key key = { .level = level, .flags = way };
+		struct policy_key key = { .level = level, .flags = way | view };
 		if (level == LEVEL_KIND)
 			key.peer = q->peer.kind;
 		else if (level == LEVEL_NAMESPACE)
@@ -75,37 +79,87 @@ static __always_inline void match(void *table, const struct policy_query *q, con
 	}
 }
 
-static __always_inline union decision decision_of(const struct policy_slot *slot)
-{
-	union decision d = { .rule = slot->rule, .reason = slot->reason };
+/* What one view of a table says: small enough to be returned. */
+union finding {
+	struct {
+		__u32 rule;
+		__u8 action; /* enum policy_action */
+		__u8 reason; /* enum reason */
+		__u8 authentication; /* enum authentication, of what is allowed */
+		__u8 audited; /* whether there is another view to ask */
+	};
+	__u64 packed;
+};
 
-	d.verdict = slot->action == ACTION_ALLOW ? VERDICT_FORWARDED : VERDICT_DROPPED;
-	if (slot->action == ACTION_ALLOW && slot->authentication) {
-		/* docs/security.md, "Authentication": no proof, no traffic */
-		d.verdict = VERDICT_DROPPED;
-		d.reason = REASON_AUTHENTICATION_REQUIRED;
-	}
-	return d;
-}
-
-/* A packed union decision. Admin, then Normal, then Baseline: the first tier that has a verdict has the last word. */
-__noinline __u64 judge(const struct policy_query *q)
+/*
+ * A packed union finding. Admin, then Normal, then Baseline: the first tier that has a verdict has the last word. A
+ * function of its own in the kernel, like judge: the verifier sees it once, and the stack holds it once.
+ */
+__noinline __u64 find(const struct policy_query *q, __u8 view)
 {
+	union finding found = { .action = ACTION_DENY, .reason = REASON_UNKNOWN_IDENTITY };
+
 	if (!q)
-		return dropped(REASON_UNKNOWN_IDENTITY).packed;
-
-	struct policy_entry best = {};
+		return found.packed;
 	__u32 index = q->table;
 	void *table = bpf_map_lookup_elem(&policy_tables, &index);
 	struct policy_shape *shape = bpf_map_lookup_elem(&policy_shapes, &index);
 
 	if (!table || !shape)
-		return dropped(REASON_UNKNOWN_IDENTITY).packed;
-	match(table, q, shape, &best);
-	for (int t = 0; t < TIERS; t++)
-		if (best.tier[t].precedence && best.tier[t].action != ACTION_PASS)
-			return decision_of(&best.tier[t]).packed;
-	return forwarded(REASON_NO_POLICY).packed;
+		return found.packed;
+	struct policy_entry best = {};
+	match(table, q, shape, view, &best);
+	found.action = ACTION_ALLOW;
+	found.reason = REASON_NO_POLICY;
+	found.audited = shape->audited;
+	for (int t = 0; t < TIERS; t++) {
+		const struct policy_slot *slot = &best.tier[t];
+		if (!slot->precedence || slot->action == ACTION_PASS)
+			continue;
+		found.rule = slot->rule;
+		found.action = slot->action;
+		found.reason = slot->reason;
+		if (t == TIER_NORMAL && slot->action == ACTION_ALLOW)
+			found.authentication = best.authentication;
+		break;
+	}
+	if (found.authentication == AUTHENTICATION_ALWAYS_FAILS) {
+		found.action = ACTION_DENY;
+		found.reason = REASON_AUTHENTICATION_REQUIRED;
+	}
+	return found.packed;
+}
+
+static __always_inline union decision decision_of(union finding found, enum verdict verdict)
+{
+	union decision d = { .rule = found.rule, .reason = found.reason, .verdict = verdict };
+
+	return d;
+}
+
+/* A packed union decision: what the enforced policies say, and whether the audited ones would change it. */
+__noinline __u64 judge(const struct policy_query *q)
+{
+	union finding now = { .packed = find(q, 0) };
+	union finding then = now;
+	union decision d;
+
+	if (now.audited)
+		then.packed = find(q, POLICY_WITH_AUDIT);
+	if (now.action != ACTION_ALLOW) {
+		d = decision_of(now, VERDICT_DROPPED);
+		d.would_allow = then.action == ACTION_ALLOW;
+		return d.packed;
+	}
+	if (now.authentication == AUTHENTICATION_REQUIRED) {
+		/* docs/security.md, "Authentication": no proof, no traffic */
+		d = decision_of(now, VERDICT_DROPPED);
+		d.reason = REASON_AUTHENTICATION_REQUIRED;
+		return d.packed;
+	}
+	if (then.action != ACTION_ALLOW)
+		return decision_of(then, VERDICT_AUDIT).packed;
+	return decision_of(now, VERDICT_FORWARDED).packed;
 }
 
 #endif

@@ -51,7 +51,7 @@ impl Directory {
         view.local.extend(local.iter().map(|(name, pod)| (pod.ifindex, name.clone())));
         view.addresses = pods.iter().flat_map(|p| p.addresses.iter().map(|a| (*a, p.name.clone()))).collect();
         view.pods.extend(pods.iter().map(|p| (p.name.clone(), p.clone())));
-        view.directory = plan.directory.clone();
+        view.directory = plan.compiled.directory.clone();
         view.rules = rules.clone();
     }
 }

@@ -191,7 +191,7 @@ impl Node {
         };
         let mut plan = plan(&cluster, &mut self.numbers);
         for (name, pod) in &self.pods {
-            let Some(table) = plan.tables.get(name) else { continue };
+            let Some(table) = plan.compiled.subjects.get(name) else { continue };
             // an interface's index is not given out again while the host is up
             let endpoint =
                 Endpoint { id: pod.ifindex, table: *table, addresses: pod.addresses.clone(), mac: pod.mac.0 };
@@ -255,7 +255,9 @@ fn remove_leftovers(config: &Config, sandbox: &Sandbox) -> Result<(), Error> {
     // removing a link's pin detaches it; the folders go with their pins
     for folder in [&config.bpffs, &config.run_dir] {
         match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(host("removing what is left")(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(host("removing what is left")(error));
+            }
             _ => {}
         }
     }

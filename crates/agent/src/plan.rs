@@ -7,8 +7,8 @@ use std::{
 
 use ipnet::IpNet;
 use signet_datapath::Desired;
-use signet_identity::{Directory, Identity, Interner, Kind, Members, Pod, PodName};
-use signet_policy::{Policy, RuleBook, Universe, compile, vocabulary};
+use signet_identity::{Identity, Interner, Kind, Members, Pod, PodName};
+use signet_policy::{Compiled, Policy, RuleBook};
 
 /// Who is where: the input of a plan.
 pub struct Cluster<'a> {
@@ -37,36 +37,26 @@ pub struct Numbers {
 pub struct Plan {
     /// Tables, addresses and prefixes.
     pub desired: Desired,
-    /// Which table holds the policy of each local pod.
-    pub tables: BTreeMap<PodName, Identity>,
-    /// Who everybody is.
-    pub directory: Directory,
+    /// Who everybody is, and whose policy is in which table.
+    pub compiled: Compiled,
 }
 
 /// Works out tables and addresses.
 pub fn plan(cluster: &Cluster<'_>, numbers: &mut Numbers) -> Plan {
     let members =
         Members { pods: cluster.pods.clone(), nodes: cluster.nodes.clone(), ranges: cluster.ranges.clone() };
-    let directory = Directory::build(&members, &vocabulary(cluster.policies), &mut numbers.identities);
-    let mut subjects = vec![];
-    for (pod, facts) in directory.subjects.iter().filter(|(pod, _)| cluster.local.contains(*pod)) {
-        subjects.push((pod.clone(), numbers.identities.number(facts), facts));
-    }
-    let universe = Universe {
-        identities: directory.identities.iter().map(|(i, f)| (*i, f.clone())).collect(),
-        namespaces: numbers.identities.namespaces().clone(),
+    let compiled = Compiled::new(&members, cluster.policies, &mut numbers.identities, &mut numbers.rules);
+    let here =
+        |identity| compiled.subjects.iter().any(|(pod, i)| i == identity && cluster.local.contains(pod));
+    let peer = |identity: &Identity| {
+        let facts = compiled.directory.identities.get(identity)?;
+        Some(compiled.universe.peer(*identity, facts))
     };
-    let mut desired = Desired::default();
-    for (_, table, facts) in &subjects {
-        desired
-            .tables
-            .entry(*table)
-            .or_insert_with(|| compile(cluster.policies, facts, &universe, &mut numbers.rules));
-    }
-    let peer =
-        |identity: &Identity| directory.identities.get(identity).map(|facts| universe.peer(*identity, facts));
-    desired.addresses = directory.addresses.iter().filter_map(|(a, i)| Some((*a, peer(i)?))).collect();
-    desired.prefixes = directory.prefixes.iter().filter_map(|(p, i)| Some((*p, peer(i)?))).collect();
-    let tables = subjects.into_iter().map(|(pod, table, _)| (pod, table)).collect();
-    Plan { desired, tables, directory }
+    let desired = Desired {
+        endpoints: BTreeMap::new(),
+        tables: compiled.tables.iter().filter(|(i, _)| here(i)).map(|(i, t)| (*i, t.clone())).collect(),
+        addresses: compiled.directory.addresses.iter().filter_map(|(a, i)| Some((*a, peer(i)?))).collect(),
+        prefixes: compiled.directory.prefixes.iter().filter_map(|(p, i)| Some((*p, peer(i)?))).collect(),
+    };
+    Plan { desired, compiled }
 }

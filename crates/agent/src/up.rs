@@ -104,12 +104,18 @@ impl Up {
     pub fn stop(self) -> Result<(), Error> {
         let _ = self.commands.send(Command::Stop);
         self.node.join().unwrap_or_else(|_| {
-            Err(Error::Host { what: "stopping the node", source: std::io::Error::other("its thread panicked") })
+            Err(Error::Host {
+                what: "stopping the node",
+                source: std::io::Error::other("its thread panicked"),
+            })
         })
     }
 }
 
-fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Error> {
     let host = |source| Error::Host { what: "starting a thread", source };
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(host)
 }
@@ -122,7 +128,8 @@ fn serve(
     ring: &Arc<Ring>,
 ) -> Result<(), Error> {
     let stop = Arc::new(AtomicBool::new(false));
-    let collector = events::collect(node.event_reader()?, node.directory(), ring.clone(), stop.clone(), EVENT_PAUSE)?;
+    let collector =
+        events::collect(node.event_reader()?, node.directory(), ring.clone(), stop.clone(), EVENT_PAUSE)?;
     while let Ok(command) = inbox.recv() {
         let progress = match command {
             Command::Stop => break,

@@ -1,4 +1,5 @@
 //! Open conformance cases through the kernel's programs: every check is a packet at the hooks of both its ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
@@ -42,7 +43,7 @@ impl Scenario {
             let id = FIRST_INDEX + index as u32;
             let mac = [2, 0, 0, 0, 1, index as u8];
             let addresses = pod.pod.addresses.clone();
-            let endpoint = Endpoint { id, table: plan.tables[&pod.pod.name], addresses, mac };
+            let endpoint = Endpoint { id, table: plan.compiled.subjects[&pod.pod.name], addresses, mac };
             plan.desired.endpoints.insert(id, endpoint);
             endpoints.insert(pod.pod.name.to_string(), (id, mac));
         }

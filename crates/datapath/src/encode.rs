@@ -2,7 +2,7 @@
 
 use signet_abi as abi;
 use signet_identity::Kind;
-use signet_policy::{Action, Authentication, Direction, Entry, Key, Level, Slot, Table, Tier, View};
+use signet_policy::{Action, Authentication, Direction, Entry, Key, Level, Slot, Table, View};
 
 /// `enum peer_kind` of a kind.
 pub(crate) fn peer_kind(kind: Kind) -> u32 {
@@ -68,17 +68,26 @@ fn encode_slot(slot: &Slot) -> abi::policy_slot {
         rule: slot.rule.0,
         action: action as u8,
         reason: slot.reason as u8,
-        authentication: 0,
-        pad: 0,
+        pad: [0; 2],
+    }
+}
+
+fn authentication(authentication: Authentication) -> u32 {
+    match authentication {
+        Authentication::Unspecified => abi::AUTHENTICATION_UNSPECIFIED,
+        Authentication::Disabled => abi::AUTHENTICATION_DISABLED,
+        Authentication::Required => abi::AUTHENTICATION_REQUIRED,
+        Authentication::AlwaysFails => abi::AUTHENTICATION_ALWAYS_FAILS,
     }
 }
 
 /// The value as the kernel's table has it.
 pub fn encode_entry(entry: &Entry) -> abi::policy_entry {
-    let mut tier = entry.tiers.map(|slot| slot.as_ref().map(encode_slot).unwrap_or_default());
-    let asked = entry.ask.is_some_and(|a| a.authentication >= Authentication::Required);
-    tier[Tier::Normal as usize].authentication = u8::from(asked);
-    abi::policy_entry { tier }
+    let tier = entry.tiers.map(|slot| slot.as_ref().map(encode_slot).unwrap_or_default());
+    let ask = entry.ask.map(|ask| (ask.precedence, authentication(ask.authentication)));
+    let (precedence, asked) = ask.unwrap_or_default();
+    // an ask's precedence is below 2,000
+    abi::policy_entry { tier, ask_precedence: precedence as u16, authentication: asked as u8, pad: 0 }
 }
 
 /// Which keys the table can have at all.

@@ -1,4 +1,5 @@
 //! Packet tables: frames through the real programs in the kernel, as sentences.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

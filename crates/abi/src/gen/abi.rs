@@ -10,6 +10,7 @@ pub const LEVELS: u32 = 4;
 pub const POLICY_EGRESS: u32 = 1;
 pub const POLICY_WITH_AUDIT: u32 = 2;
 pub const TIERS: u32 = 3;
+pub const TIER_NORMAL: u32 = 1;
 pub const CT_REPLIED: u32 = 1;
 pub const CT_FIN_ORIGINAL: u32 = 2;
 pub const CT_FIN_REPLY: u32 = 4;
@@ -158,8 +159,7 @@ pub struct policy_slot {
     pub rule: __u32,
     pub action: __u8,
     pub reason: __u8,
-    pub authentication: __u8,
-    pub pad: __u8,
+    pub pad: [__u8; 2usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -169,20 +169,31 @@ const _: () = {
     ["Offset of field: policy_slot::rule"][::std::mem::offset_of!(policy_slot, rule) - 4usize];
     ["Offset of field: policy_slot::action"][::std::mem::offset_of!(policy_slot, action) - 8usize];
     ["Offset of field: policy_slot::reason"][::std::mem::offset_of!(policy_slot, reason) - 9usize];
-    ["Offset of field: policy_slot::authentication"]
-        [::std::mem::offset_of!(policy_slot, authentication) - 10usize];
-    ["Offset of field: policy_slot::pad"][::std::mem::offset_of!(policy_slot, pad) - 11usize];
+    ["Offset of field: policy_slot::pad"][::std::mem::offset_of!(policy_slot, pad) - 10usize];
 };
+pub const AUTHENTICATION_UNSPECIFIED: authentication = 0;
+pub const AUTHENTICATION_DISABLED: authentication = 1;
+pub const AUTHENTICATION_REQUIRED: authentication = 2;
+pub const AUTHENTICATION_ALWAYS_FAILS: authentication = 3;
+pub type authentication = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct policy_entry {
     pub tier: [policy_slot; 3usize],
+    pub ask_precedence: __u16,
+    pub authentication: __u8,
+    pub pad: __u8,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of policy_entry"][::std::mem::size_of::<policy_entry>() - 36usize];
+    ["Size of policy_entry"][::std::mem::size_of::<policy_entry>() - 40usize];
     ["Alignment of policy_entry"][::std::mem::align_of::<policy_entry>() - 4usize];
     ["Offset of field: policy_entry::tier"][::std::mem::offset_of!(policy_entry, tier) - 0usize];
+    ["Offset of field: policy_entry::ask_precedence"]
+        [::std::mem::offset_of!(policy_entry, ask_precedence) - 36usize];
+    ["Offset of field: policy_entry::authentication"]
+        [::std::mem::offset_of!(policy_entry, authentication) - 38usize];
+    ["Offset of field: policy_entry::pad"][::std::mem::offset_of!(policy_entry, pad) - 39usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]

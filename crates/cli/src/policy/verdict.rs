@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use signet_cluster::{Settings, Snapshot};
 use signet_identity::Protocol;
-use signet_policy::{Judgement, Outcome, RuleRef, Traffic, decide};
+use signet_policy::{Answer, Authentication, Judgement, Outcome, RuleRef, Traffic, decide};
 
 use super::ends::{ends, find};
 use crate::output::{DENIED, Format, USAGE};
@@ -177,7 +177,7 @@ fn answer(snapshot: &Snapshot, ranges: &[IpNet], query: &Query) -> Result<Value,
     let answer = decide(&snapshot.policies, &traffic);
     Ok(json!({
         "verdict": word(answer.outcome),
-        "authentication": "disabled",
+        "authentication": authentication(&answer),
         "egress": side(&answer.egress),
         "ingress": side(&answer.ingress),
     }))
@@ -186,16 +186,29 @@ fn answer(snapshot: &Snapshot, ranges: &[IpNet], query: &Query) -> Result<Value,
 fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Allowed => "ALLOWED",
+        Outcome::Audit => "AUDIT",
         Outcome::Denied => "DENIED",
     }
 }
 
+/// Whether traffic that passes needs a proof of identity first.
+fn authentication(answer: &Answer) -> &'static str {
+    match answer.authentication() {
+        Authentication::Required | Authentication::AlwaysFails => "required",
+        Authentication::Unspecified | Authentication::Disabled => "disabled",
+    }
+}
+
 fn side(judgement: &Judgement) -> Value {
-    json!({
+    let mut out = json!({
         "verdict": word(judgement.outcome),
         "reason": judgement.reason.name(),
         "rules": judgement.rules.iter().map(rule).collect::<Vec<_>>(),
-    })
+    });
+    if judgement.would_allow {
+        out["would_allow"] = json!(true);
+    }
+    out
 }
 
 fn rule(rule: &RuleRef) -> Value {

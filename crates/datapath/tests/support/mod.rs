@@ -9,10 +9,10 @@ use std::{
 
 use signet_abi::{Reason, event};
 use signet_datapath::{Datapath, Desired, Endpoint, Hook, Passed};
-use signet_identity::{Directory, Interner, Key, Kind, Labels, Members, PodName, Protocol, Selector, Test};
+use signet_identity::{Interner, Key, Kind, Labels, Members, PodName, Protocol, Selector, Test};
 use signet_policy::{
-    Action, Origin, Peers, Policy, PolicyKind, PolicyName, PortMatch, Ports, Rule, RuleBook, Side, Tier,
-    Universe, compile, vocabulary,
+    Action, Authentication, Compiled, Enforceable, Mode, Origin, Peers, Policy, PolicyKind, PolicyName,
+    PortMatch, Ports, Rule, RuleBook, Side, Subject, Tier,
 };
 use signet_testkit::{Frame, L4};
 
@@ -54,10 +54,12 @@ fn policy(pod: &str, name: &str, ingress: Side, egress: Side) -> Vec<Policy> {
     let is_pod = Test::In([pod.to_owned()].into());
     vec![Policy {
         name: PolicyName { kind: PolicyKind::NetworkPolicy, namespace: Some("ns".into()), name: name.into() },
+        part: 0,
+        mode: Mode::Enforce,
         origin: Origin { file: "test.yaml".into(), line: 1 },
         tier: Tier::Normal,
         priority: 0,
-        subject: Selector::everything().and(Key::Label("name".into()), is_pod),
+        subject: Subject::Pods(Selector::everything().and(Key::Label("name".into()), is_pod)),
         ingress,
         egress,
     }]
@@ -80,6 +82,8 @@ pub fn allow(pod: &str, protocol: Protocol, port: u16) -> Vec<Policy> {
         action: Action::Allow,
         peers: Peers::Any,
         ports: Ports::These(vec![PortMatch::one(protocol, port)]),
+        enforceable: Enforceable::Yes,
+        authentication: Authentication::Unspecified,
     };
     policy(pod, "allow", Side { isolates: true, rules: vec![rule] }, Side::default())
 }
@@ -127,24 +131,19 @@ impl Node {
             nodes: vec![(NODE.parse().unwrap(), Kind::Host)],
             ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/64".parse().unwrap()],
         };
-        let directory = Directory::build(&members, &vocabulary(&policies), &mut self.interner);
-        let universe = Universe {
-            identities: directory.identities.iter().map(|(i, f)| (*i, f.clone())).collect(),
-            namespaces: self.interner.namespaces().clone(),
-        };
+        let compiled = Compiled::new(&members, &policies, &mut self.interner, &mut self.rules);
         let mut desired = Desired::default();
         for (pod, known) in self.pods.iter().zip(&pods) {
-            let facts = &directory.subjects[&known.name];
-            let table = self.interner.number(facts);
-            desired.tables.insert(table, compile(&policies, facts, &universe, &mut self.rules));
+            let table = compiled.subjects[&known.name];
+            desired.tables.insert(table, compiled.tables[&table].clone());
             let endpoint =
                 Endpoint { id: pod.index, table, addresses: known.addresses.clone(), mac: pod.mac() };
             desired.endpoints.insert(1000 + pod.index, endpoint);
         }
-        let peer = |i| universe.peer(i, &directory.identities[&i]);
+        let peer = |i| compiled.universe.peer(i, &compiled.directory.identities[&i]);
         desired.addresses =
-            directory.addresses.iter().map(|(a, i)| (*a, peer(*i))).collect::<BTreeMap<_, _>>();
-        desired.prefixes = directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect();
+            compiled.directory.addresses.iter().map(|(a, i)| (*a, peer(*i))).collect::<BTreeMap<_, _>>();
+        desired.prefixes = compiled.directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect();
         self.datapath.publish(&desired).unwrap();
     }
 
