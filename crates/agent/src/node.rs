@@ -106,9 +106,10 @@ impl Node {
         let wanted: BTreeMap<PodName, &PodManifest> =
             snapshot.pods.iter().filter(|p| !p.pod.host_network).map(|p| (p.pod.name.clone(), p)).collect();
         let removed = self.remove_pods(&wanted)?;
-        let pods = self.with_addresses(snapshot);
+        let addressed = self.with_addresses(snapshot);
+        let pods: Vec<Pod> = addressed.iter().map(|(pod, _)| pod.clone()).collect();
         let created = self.create_pods(&wanted, &pods)?;
-        let revision = self.publish(snapshot, &pods)?;
+        let revision = self.publish(snapshot, &addressed)?;
         let started = self.start_pods(&wanted, &pods, created)?;
         Ok(Applied { revision, started, removed })
     }
@@ -136,15 +137,15 @@ impl Node {
     }
 
     /// All pods, with the addresses that they have or are given here.
-    fn with_addresses(&mut self, snapshot: &Snapshot) -> Vec<Pod> {
+    fn with_addresses<'s>(&mut self, snapshot: &'s Snapshot) -> Vec<(Pod, &'s PodManifest)> {
         let fixed = snapshot.pods.iter().filter(|p| !p.pod.addresses.is_empty());
         fixed.for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
-        let address = |manifest: &PodManifest| {
+        let address = |manifest: &'s PodManifest| {
             let mut pod = manifest.pod.clone();
             if pod.addresses.is_empty() && !pod.host_network {
                 pod.addresses = self.ipam.addresses(&pod.name);
             }
-            pod
+            (pod, manifest)
         };
         snapshot.pods.iter().map(address).collect()
     }
@@ -181,9 +182,9 @@ impl Node {
         Ok(created)
     }
 
-    fn publish(&mut self, snapshot: &Snapshot, pods: &[Pod]) -> Result<u32, Error> {
+    fn publish(&mut self, snapshot: &Snapshot, pods: &[(Pod, &PodManifest)]) -> Result<u32, Error> {
         let cluster = Cluster {
-            pods: pods.iter().collect(),
+            pods: pods.iter().map(|(pod, _)| pod).collect(),
             local: self.pods.keys().cloned().collect(),
             nodes: self.node_addresses(snapshot)?,
             ranges: self.config.ranges.clone(),

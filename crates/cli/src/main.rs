@@ -1,10 +1,13 @@
 //! `signet`: one binary, every role.
 #![allow(clippy::print_stdout, reason = "a command prints")]
 
+mod demo;
 mod output;
 mod policy;
+mod signals;
+mod up;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +23,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// An AI cluster on this machine, end to end, then a summary. Exit 1 if any expectation failed.
+    Demo(demo::DemoArgs),
+    /// Run the pods of a folder of manifests and enforce their policies, until interrupted.
+    Up(up::UpArgs),
+    /// Remove every trace of Signet from this host.
+    Cleanup,
     /// What the policies of a folder of manifests say.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -45,6 +54,10 @@ enum PolicyCommand {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
     match run(&cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -54,8 +67,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// The command that becomes a pod's first process: this very program, even when its file is replaced meanwhile.
+fn pod_init() -> Vec<OsString> {
+    ["/proc/self/exe", "pod-init", "--spec"].map(OsString::from).to_vec()
+}
+
 fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Demo(args) => demo::demo(args),
+        Command::Up(args) => up::up(args),
+        Command::Cleanup => up::cleanup(),
         Command::Policy(PolicyCommand::Verdict(args)) => policy::verdict(args),
         Command::PodInit { spec } => match signet_sandbox::pod_init(spec)? {},
         Command::Workload { arguments } => match signet_workload::run(arguments) {

@@ -1,0 +1,241 @@
+//! `signet demo`: an AI cluster on this machine, on real traffic, held against what should happen.
+
+mod expect;
+mod manifests;
+
+use std::{
+    io::{IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use signet_agent::{Config, Network, Progress, Up};
+use signet_flow::{response_of, to_json};
+
+use crate::{
+    demo::expect::{Expectation, pod, rule},
+    output::{DENIED, Format, Table},
+    signals,
+};
+
+/// How long the pods have to show what is expected of them.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one look at the flows lasts before a signal is noticed.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Arguments of `signet demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Leave it running when all has been shown, until interrupted.
+    #[arg(long)]
+    keep: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+const GATEWAY: &str = "platform/gateway-0";
+const MODEL: &str = "ai-workloads/model-0";
+const VECTOR_DB: &str = "data/vector-db-0";
+const FEATURES: &str = "data/feature-store-0";
+const NOTEBOOK: &str = "ai-workloads/notebook";
+const FORGER: &str = "ai-workloads/forger";
+
+const PIPELINE: Expectation = Expectation {
+    name: "the gateway reaches the model",
+    from: GATEWAY,
+    to: MODEL,
+    protocol: "TCP",
+    port: 8080,
+    direction: "INGRESS",
+    verdict: "FORWARDED",
+    reason: "policy-allow",
+    rule: "ai-workloads/model-from-gateway ingress[0]",
+};
+
+const AT_FIRST: [Expectation; 6] = [
+    PIPELINE,
+    Expectation {
+        name: "the model reaches the vector database",
+        from: MODEL,
+        to: VECTOR_DB,
+        port: 6333,
+        rule: "data/vector-db-from-model ingress[0]",
+        ..PIPELINE
+    },
+    Expectation {
+        name: "the model reaches the feature store",
+        from: MODEL,
+        to: FEATURES,
+        port: 6566,
+        rule: "data/feature-store-from-model ingress[0]",
+        ..PIPELINE
+    },
+    Expectation {
+        name: "the notebook does not reach the vector database",
+        from: NOTEBOOK,
+        to: VECTOR_DB,
+        port: 6333,
+        verdict: "DROPPED",
+        reason: "policy-default-deny",
+        rule: "data/default-deny-ingress default-deny",
+        ..PIPELINE
+    },
+    Expectation {
+        name: "the notebook does not reach the feature store",
+        from: NOTEBOOK,
+        to: FEATURES,
+        port: 6566,
+        verdict: "DROPPED",
+        reason: "policy-default-deny",
+        rule: "data/default-deny-ingress default-deny",
+        ..PIPELINE
+    },
+    Expectation {
+        name: "packets with a forged source are dropped",
+        from: FORGER,
+        to: VECTOR_DB,
+        protocol: "UDP",
+        port: 6333,
+        direction: "EGRESS",
+        verdict: "DROPPED",
+        reason: "spoofed-source",
+        rule: "",
+    },
+];
+
+const AFTER_THE_EDIT: Expectation = Expectation {
+    name: "an edit of the policy cuts the gateway's live connection",
+    verdict: "DROPPED",
+    reason: "policy-default-deny",
+    rule: "ai-workloads/model-from-gateway default-deny",
+    ..PIPELINE
+};
+
+/// An expectation and the flow that met it, if one did.
+struct Outcome {
+    expectation: Expectation,
+    flow: Option<Value>,
+}
+
+/// Runs the demo.
+pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    if !nix::unistd::Uid::effective().is_root() {
+        bail!("the demo makes network namespaces and loads programs into the kernel: run it as root, or with sudo");
+    }
+    let stop = signals::stop_flag()?;
+    let folder = tempfile::tempdir().context("a folder for the manifests")?;
+    manifests::write(folder.path())?;
+    let config = Config {
+        node: "demo".into(),
+        run_dir: "/run/signet-demo".into(),
+        bpffs: "/sys/fs/bpf/signet-demo".into(),
+        // addresses for documentation: nobody's
+        network: Network::Own(vec![[192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()]),
+        ..Config::default()
+    };
+    say("starting six pods, each in a network of its own …");
+    let up = Up::start(config, folder.path(), crate::pod_init())?;
+    let result = show(&up, folder.path(), args, &stop);
+    if args.keep && result.is_ok() && !stop.load(Ordering::Relaxed) {
+        say("left running; Ctrl-C ends it");
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(LOOK);
+        }
+    }
+    up.stop().context("removing what the demo made")?;
+    match result? {
+        _ if stop.load(Ordering::Relaxed) && !args.keep => bail!("interrupted; everything was removed"),
+        true => Ok(ExitCode::SUCCESS),
+        false => Ok(ExitCode::from(DENIED)),
+    }
+}
+
+/// Shows everything; says whether every expectation held.
+fn show(up: &Up, folder: &Path, args: &DemoArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<bool> {
+    applied(up, stop)?;
+    say("watching their traffic …");
+    let mut outcomes = watch(up, &AT_FIRST, stop)?;
+    say("editing the model's policy: the gateway is taken out while its connection is open …");
+    manifests::shut_out_the_gateway(folder)?;
+    applied(up, stop)?;
+    outcomes.extend(watch(up, &[AFTER_THE_EDIT], stop)?);
+    print(&outcomes, args.output)?;
+    Ok(outcomes.iter().all(|o| o.flow.is_some()))
+}
+
+/// Waits until the manifests, as they are now, are in force.
+fn applied(up: &Up, stop: &AtomicBool) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !stop.load(Ordering::Relaxed) && Instant::now() < deadline {
+        match up.progress().recv_timeout(LOOK) {
+            Ok(Progress::Applied(_)) => return Ok(()),
+            Ok(Progress::Unreadable(error)) => return Err(error.into()),
+            Ok(Progress::Refused(error)) => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    bail!("the manifests were not in force after {} s", PATIENCE.as_secs())
+}
+
+/// Reads flows until each expectation is met, or patience ends.
+fn watch(up: &Up, expectations: &[Expectation], stop: &AtomicBool) -> anyhow::Result<Vec<Outcome>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut outcomes: Vec<Outcome> =
+        expectations.iter().map(|e| Outcome { expectation: *e, flow: None }).collect();
+    let mut reader = up.flows().reader();
+    while outcomes.iter().any(|o| o.flow.is_none()) && Instant::now() < deadline && !stop.load(Ordering::Relaxed) {
+        let Some(flow) = reader.next_before(Instant::now() + LOOK) else { continue };
+        let flow = to_json(&response_of((*flow).clone()))?;
+        for outcome in outcomes.iter_mut().filter(|o| o.flow.is_none() && o.expectation.is_met_by(&flow)) {
+            outcome.flow = Some(flow.clone());
+        }
+    }
+    Ok(outcomes)
+}
+
+fn print(outcomes: &[Outcome], format: Format) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if format == Format::Json {
+        let all: Vec<Value> = outcomes
+            .iter()
+            .map(|o| json!({"name": o.expectation.name, "held": o.flow.is_some(), "flow": o.flow}))
+            .collect();
+        writeln!(out, "{:#}", json!({ "expectations": all }))?;
+        return Ok(());
+    }
+    let mut table = Table::new(["", "EXPECTATION", "FROM", "TO", "PORT", "VERDICT", "REASON", "RULE"]);
+    for Outcome { expectation, flow } in outcomes {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let port = format!("{} {}", expectation.protocol, expectation.port);
+        let seen = flow.as_ref().map_or_else(
+            || [expectation.from.into(), expectation.to.into(), port.clone(), "not seen".into(), String::new(), String::new()],
+            |f| {
+                let flow = &f["flow"];
+                let (from, to) = (pod(&flow["source"]), pod(&flow["destination"]));
+                [from, to, port.clone(), text(&flow["verdict"]), text(&f["signet"]["reason"]), rule(f)]
+            },
+        );
+        let mark = if flow.is_some() { "held" } else { "FAILED" };
+        table.row([mark.to_owned(), expectation.name.to_owned()].into_iter().chain(seen));
+    }
+    table.print(&mut out)?;
+    let held = outcomes.iter().filter(|o| o.flow.is_some()).count();
+    writeln!(out, "\n{held} of {} expectations held", outcomes.len())?;
+    Ok(())
+}
+
+/// Progress, for people who wait.
+fn say(text: &str) {
+    let mut err = std::io::stderr();
+    let (dim, off) = if err.is_terminal() { ("\u{1b}[2m", "\u{1b}[0m") } else { ("", "") };
+    let _ = writeln!(err, "{dim}{text}{off}");
+}
