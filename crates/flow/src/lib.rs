@@ -1,1 +1,25 @@
-//! flow
+//! One flow log: what the kernel and the gateway decided, kept, filtered and served to whoever asks.
+//!
+//! Input: event records of the kernel, and names for the numbers in them. Output: [`flow::Flow`]s of Hubble's API, so
+//! that its clients work, with Signet's reason and rule beside them ([`FlowExtension`]). In order:
+//! [`flow_of`] → [`Ring`] → [`Filters`] → [`serve`] → [`Client`] → [`to_json`] or [`line`].
+//!
+//! INVARIANT: whoever pushes a flow never waits for whoever reads (`a_slow_reader_loses_only_its_own`).
+//! INVARIANT: what was lost is said, to the reader that lost it (`a_slow_reader_is_told_how_many_flows_it_lost`).
+//! INVARIANT: a filter that is not understood refuses the request (`a_field_that_is_not_supported_is_named`).
+//!
+//! It refuses to know maps, Kubernetes and policies: [`Names`] is all that it sees of them.
+
+mod enrich;
+mod extension;
+mod json;
+mod layer4;
+mod proto;
+
+pub use enrich::{EndpointInfo, Names, flow_of, response_of};
+pub use extension::{FLOW_EXTENSION_URL, ask_for_extensions, asks_for_extensions, extension_of};
+pub use json::{JsonError, to_json};
+pub use proto::{
+    flow, observer, peer, relay,
+    signet::{FlowExtension, Rule as ExtensionRule},
+};
