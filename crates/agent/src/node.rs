@@ -54,11 +54,12 @@ impl Node {
     /// Whatever the host, the kernel or the pods of an earlier run refuse.
     pub fn open(config: Config, init: Vec<OsString>) -> Result<Self, Error> {
         let host = |what| move |source| Error::Host { what, source };
-        let sandbox = open_sandbox(&config, init)?;
         if let Network::Own(addresses) = &config.network {
+            // in this order: cleaning up restores settings, and they must not be the host's
             signet_sandbox::isolate_node(addresses)?;
-            remove_leftovers(&config, &sandbox)?;
+            cleanup(&config)?;
         }
+        let sandbox = open_sandbox(&config, init)?;
         host::ensure_bpffs(&config.bpffs).map_err(host("mounting a BPF file system"))?;
         let datapath = Datapath::load(Some(&config.bpffs))?;
         sandbox.prepare_node()?;

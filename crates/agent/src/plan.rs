@@ -46,15 +46,20 @@ pub fn plan(cluster: &Cluster<'_>, numbers: &mut Numbers) -> Plan {
     let members =
         Members { pods: cluster.pods.clone(), nodes: cluster.nodes.clone(), ranges: cluster.ranges.clone() };
     let compiled = Compiled::new(&members, cluster.policies, &mut numbers.identities, &mut numbers.rules);
-    let here =
-        |identity| compiled.subjects.iter().any(|(pod, i)| i == identity && cluster.local.contains(pod));
+    let here: BTreeSet<Identity> =
+        compiled.subjects.iter().filter(|(pod, _)| cluster.local.contains(*pod)).map(|(_, i)| *i).collect();
     let peer = |identity: &Identity| {
         let facts = compiled.directory.identities.get(identity)?;
         Some(compiled.universe.peer(*identity, facts))
     };
     let desired = Desired {
         endpoints: BTreeMap::new(),
-        tables: compiled.tables.iter().filter(|(i, _)| here(i)).map(|(i, t)| (*i, t.clone())).collect(),
+        tables: compiled
+            .tables
+            .iter()
+            .filter(|(i, _)| here.contains(*i))
+            .map(|(i, t)| (*i, t.clone()))
+            .collect(),
         addresses: compiled.directory.addresses.iter().filter_map(|(a, i)| Some((*a, peer(i)?))).collect(),
         prefixes: compiled.directory.prefixes.iter().filter_map(|(p, i)| Some((*p, peer(i)?))).collect(),
     };

@@ -1,12 +1,6 @@
 //! `signet up` and `signet cleanup`: a node at work, and its last trace.
 
-use std::{
-    io::Write,
-    path::PathBuf,
-    process::ExitCode,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{io::Write, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -79,7 +73,9 @@ fn report(progress: &Progress) -> anyhow::Result<()> {
             }
         }
         Progress::Unreadable(error) => eprintln!("{error}\nthe last good manifests stay in force"),
-        Progress::Refused(error) => eprintln!("{error}\nwhat was in force before stays; the next change is tried"),
+        Progress::Refused(error) => {
+            eprintln!("{error}\nwhat was in force before stays; the next change is tried")
+        }
     }
     Ok(())
 }
@@ -87,8 +83,11 @@ fn report(progress: &Progress) -> anyhow::Result<()> {
 /// Removes every trace of a node of the default configuration, and of the demo.
 pub(crate) fn cleanup() -> anyhow::Result<ExitCode> {
     need_root()?;
-    let demo =
-        Config { run_dir: "/run/signet-demo".into(), bpffs: "/sys/fs/bpf/signet-demo".into(), ..Config::default() };
+    let demo = Config {
+        run_dir: "/run/signet-demo".into(),
+        bpffs: "/sys/fs/bpf/signet-demo".into(),
+        ..Config::default()
+    };
     for config in [Config::default(), demo] {
         signet_agent::cleanup(&config)?;
     }

@@ -15,6 +15,7 @@ mod extension;
 mod json;
 mod layer4;
 mod proto;
+mod ring;
 
 pub use enrich::{EndpointInfo, Names, flow_of, response_of};
 pub use extension::{FLOW_EXTENSION_URL, ask_for_extensions, asks_for_extensions, extension_of};
@@ -23,3 +24,4 @@ pub use proto::{
     flow, observer, peer, relay,
     signet::{FlowExtension, Rule as ExtensionRule},
 };
+pub use ring::{Reader, Ring};

@@ -23,6 +23,8 @@ pub(crate) struct Expectation {
     pub(crate) reason: &'static str,
     /// `namespace/name rule` of the policy, empty for none.
     pub(crate) rule: &'static str,
+    /// Whether the packet belongs to a connection that was open: a SYN does not count.
+    pub(crate) live: bool,
 }
 
 impl Expectation {
@@ -37,6 +39,7 @@ impl Expectation {
             && flow["flow"]["verdict"] == self.verdict
             && flow["signet"]["reason"] == self.reason
             && rule(flow) == self.rule
+            && !(self.live && l4["flags"]["SYN"] == true)
     }
 }
 
@@ -50,5 +53,9 @@ pub(crate) fn pod(endpoint: &Value) -> String {
 pub(crate) fn rule(flow: &Value) -> String {
     let rule = &flow["signet"]["rule"];
     let text = |key: &str| rule[key].as_str().unwrap_or_default();
-    if rule.is_null() { String::new() } else { format!("{}/{} {}", text("namespace"), text("name"), text("rule")) }
+    if rule.is_null() {
+        String::new()
+    } else {
+        format!("{}/{} {}", text("namespace"), text("name"), text("rule"))
+    }
 }

@@ -59,6 +59,7 @@ const PIPELINE: Expectation = Expectation {
     verdict: "FORWARDED",
     reason: "policy-allow",
     rule: "ai-workloads/model-from-gateway ingress[0]",
+    live: false,
 };
 
 const AT_FIRST: [Expectation; 6] = [
@@ -109,6 +110,7 @@ const AT_FIRST: [Expectation; 6] = [
         verdict: "DROPPED",
         reason: "spoofed-source",
         rule: "",
+        live: false,
     },
 ];
 
@@ -117,6 +119,7 @@ const AFTER_THE_EDIT: Expectation = Expectation {
     verdict: "DROPPED",
     reason: "policy-default-deny",
     rule: "ai-workloads/model-from-gateway default-deny",
+    live: true,
     ..PIPELINE
 };
 
@@ -129,7 +132,9 @@ struct Outcome {
 /// Runs the demo.
 pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     if !nix::unistd::Uid::effective().is_root() {
-        bail!("the demo makes network namespaces and loads programs into the kernel: run it as root, or with sudo");
+        bail!(
+            "the demo makes network namespaces and loads programs into the kernel: run it as root, or with sudo"
+        );
     }
     let stop = signals::stop_flag()?;
     let folder = tempfile::tempdir().context("a folder for the manifests")?;
@@ -192,7 +197,10 @@ fn watch(up: &Up, expectations: &[Expectation], stop: &AtomicBool) -> anyhow::Re
     let mut outcomes: Vec<Outcome> =
         expectations.iter().map(|e| Outcome { expectation: *e, flow: None }).collect();
     let mut reader = up.flows().reader();
-    while outcomes.iter().any(|o| o.flow.is_none()) && Instant::now() < deadline && !stop.load(Ordering::Relaxed) {
+    while outcomes.iter().any(|o| o.flow.is_none())
+        && Instant::now() < deadline
+        && !stop.load(Ordering::Relaxed)
+    {
         let Some(flow) = reader.next_before(Instant::now() + LOOK) else { continue };
         let flow = to_json(&response_of((*flow).clone()))?;
         for outcome in outcomes.iter_mut().filter(|o| o.flow.is_none() && o.expectation.is_met_by(&flow)) {
@@ -217,7 +225,16 @@ fn print(outcomes: &[Outcome], format: Format) -> anyhow::Result<()> {
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let port = format!("{} {}", expectation.protocol, expectation.port);
         let seen = flow.as_ref().map_or_else(
-            || [expectation.from.into(), expectation.to.into(), port.clone(), "not seen".into(), String::new(), String::new()],
+            || {
+                [
+                    expectation.from.into(),
+                    expectation.to.into(),
+                    port.clone(),
+                    "not seen".into(),
+                    String::new(),
+                    String::new(),
+                ]
+            },
             |f| {
                 let flow = &f["flow"];
                 let (from, to) = (pod(&flow["source"]), pod(&flow["destination"]));
