@@ -88,12 +88,16 @@ impl Site {
         }
     }
 
-    fn order(&self) -> (&str, u32) {
-        let line = match &self.place {
+    /// The line, or 0 for the file as a whole.
+    pub(crate) fn line(&self) -> u32 {
+        match &self.place {
             Place::File => 0,
             Place::Field { line, .. } => *line,
-        };
-        (&self.file, line)
+        }
+    }
+
+    fn order(&self) -> (&str, u32) {
+        (&self.file, self.line())
     }
 }
 

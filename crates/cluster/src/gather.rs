@@ -7,11 +7,13 @@ use std::{
 };
 
 use signet_identity::{Labels, PodName};
-use signet_policy::Policy;
+use signet_policy::{Mode, Origin, Policy};
 
 use crate::{
+    baseline,
     error::{Problem, Site},
-    snapshot::{EndpointSlice, Namespace, Node, PodManifest, Service, ServiceAccount, Snapshot},
+    snapshot::{EndpointSlice, Namespace, Node, PodManifest, Service, ServiceAccount, Settings, Snapshot},
+    wire::cilium::group::CidrGroup,
 };
 
 /// The most pods of a snapshot: the largest cluster that Kubernetes supports.
@@ -24,15 +26,22 @@ const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 pub(crate) struct Gathered {
     pub(crate) pods: Vec<Placed<PodManifest>>,
     pub(crate) workloads: Vec<Workload>,
-    pub(crate) policies: Vec<Policy>,
+    pub(crate) policies: Vec<Draft>,
     pub(crate) namespaces: BTreeMap<String, Namespace>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) services: Vec<Service>,
     pub(crate) endpoint_slices: Vec<EndpointSlice>,
     pub(crate) service_accounts: Vec<ServiceAccount>,
+    pub(crate) cidr_groups: Vec<CidrGroup>,
     seen: BTreeMap<ObjectKey, Site>,
     referred: BTreeSet<String>,
     controllers: BTreeSet<ObjectKey>,
+}
+
+/// A policy, and the mode that its own annotation asks for.
+pub(crate) struct Draft {
+    pub(crate) policy: Policy,
+    pub(crate) mode: Option<Mode>,
 }
 
 /// Which object: kind, namespace (empty for cluster-wide kinds) and name.
@@ -112,22 +121,61 @@ impl Gathered {
         self.controllers.insert(key);
     }
 
-    /// The snapshot; what is wrong across objects goes to `problems`.
-    pub(crate) fn finish(mut self, problems: &mut Vec<Problem>) -> Snapshot {
+    /// Sorts what policies refer to, so that they mean the same in whatever order the files are.
+    pub(crate) fn sort(&mut self) {
         self.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        self.services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        self.cidr_groups.sort_by(|a, b| a.name.cmp(&b.name));
+        self.endpoint_slices.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    }
+
+    /// The snapshot; what is wrong across objects goes to `problems`.
+    pub(crate) fn finish(mut self, settings: &Settings, problems: &mut Vec<Problem>) -> Snapshot {
         self.complete_namespaces();
+        self.add_baselines(settings);
         self.expand_workloads(problems);
         self.check_names(problems);
         self.check_addresses(problems);
         self.share_namespace_labels();
+        let policies = self.take_policies(settings);
         let mut pods: Vec<_> = self.pods.into_iter().map(|placed| placed.item).collect();
         pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
-        self.policies.sort_by(|a, b| a.name.cmp(&b.name));
-        self.services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-        self.endpoint_slices.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         self.service_accounts.sort();
-        let Self { policies, namespaces, nodes, services, endpoint_slices, service_accounts, .. } = self;
+        let Self { namespaces, nodes, services, endpoint_slices, service_accounts, .. } = self;
         Snapshot { pods, policies, namespaces, nodes, services, endpoint_slices, service_accounts }
+    }
+
+    /// Adds the policies of RSVP-only namespaces.
+    fn add_baselines(&mut self, settings: &Settings) {
+        for (name, namespace) in &self.namespaces {
+            if !namespace.default_deny.unwrap_or(settings.default_deny) {
+                continue;
+            }
+            let key = ObjectKey { kind: "Namespace".into(), namespace: String::new(), name: name.clone() };
+            // a namespace without an object is RSVP-only by the settings
+            let origin = self.seen.get(&key).map_or_else(
+                || Origin { file: "configuration".into(), line: 0 },
+                |site| Origin { file: Arc::clone(&site.file), line: site.line() },
+            );
+            let policies = baseline::policies(name, &settings.dns, &origin);
+            self.policies.extend(policies.into_iter().map(|policy| Draft { policy, mode: None }));
+        }
+    }
+
+    /// The policies by their names, each in its mode: its own, else that of its namespace, else that of all.
+    fn take_policies(&mut self, settings: &Settings) -> Vec<Policy> {
+        let drafts = std::mem::take(&mut self.policies);
+        let mut policies: Vec<Policy> = drafts
+            .into_iter()
+            .map(|Draft { mut policy, mode }| {
+                let namespace = policy.name.namespace.as_ref().and_then(|n| self.namespaces.get(n));
+                let mode = mode.or_else(|| namespace.and_then(|n| n.mode));
+                policy.mode = mode.unwrap_or(settings.mode);
+                policy
+            })
+            .collect();
+        policies.sort_by(|a, b| (&a.name, a.part).cmp(&(&b.name, b.part)));
+        policies
     }
 
     /// Adds the namespaces that are only referred to, and the name of each to its labels.

@@ -10,6 +10,7 @@
 //! INVARIANT: the same objects make the same snapshot, in whatever files and order they are
 //! (`the_order_of_files_does_not_matter`).
 
+mod baseline;
 mod document;
 mod error;
 mod files;

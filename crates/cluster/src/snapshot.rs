@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc};
 
 use signet_identity::{Labels, Pod, Protocol};
-use signet_policy::{Origin, Policy};
+use signet_policy::{Mode, Origin, Policy};
 
 use crate::{
     document,
@@ -19,11 +19,18 @@ use crate::{
 pub struct Settings {
     /// Whether the `ipBlock` of a NetworkPolicy matches pods and nodes by their address. Default: true.
     pub ipblock_matches_pods: bool,
+    /// Whether policies hold where neither they nor their namespace say. Default: they do.
+    pub mode: Mode,
+    /// Whether namespaces that do not say are RSVP-only: what no policy allows is denied, beside the baseline policies
+    /// `signet-baseline-{dns,probes,apiserver,metrics}`. Default: they are not.
+    pub default_deny: bool,
+    /// The cluster's DNS addresses, which RSVP-only namespaces may ask. Default: none.
+    pub dns: Vec<IpAddr>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ipblock_matches_pods: true }
+        Self { ipblock_matches_pods: true, mode: Mode::Enforce, default_deny: false, dns: Vec::new() }
     }
 }
 
@@ -99,6 +106,10 @@ pub struct Namespace {
     pub labels: Arc<Labels>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The mode of its policies that do not say, where its annotation does.
+    pub mode: Option<Mode>,
+    /// Whether it is RSVP-only, where its annotation says.
+    pub default_deny: Option<bool>,
 }
 
 /// A node.
@@ -119,6 +130,8 @@ pub struct Service {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Its own labels.
+    pub labels: Labels,
     /// The labels of the pods behind it. None: endpoints come from elsewhere, or there are none.
     pub selector: Option<Labels>,
     /// Its ports.
@@ -207,15 +220,22 @@ impl Snapshot {
     }
 
     fn of(texts: Vec<Text>, settings: &Settings, mut problems: Vec<Problem>) -> Result<Self, Error> {
-        let mut gathered = Gathered::default();
+        let (mut gathered, mut late) = (Gathered::default(), Vec::new());
         for Text { file, text } in texts {
             document::read(&file, &text, &mut problems, &mut |document, problems| {
                 for object in Object::all_of(&file, document, problems) {
-                    wire::read(&object, settings, &mut gathered, problems);
+                    match wire::refers_to_others(&object) {
+                        true => late.push(object),
+                        false => wire::read(&object, settings, &mut gathered, problems),
+                    }
                 }
             });
         }
-        let snapshot = gathered.finish(&mut problems);
+        gathered.sort();
+        for object in late {
+            wire::read(&object, settings, &mut gathered, &mut problems);
+        }
+        let snapshot = gathered.finish(settings, &mut problems);
         Error::of(problems).map_or(Ok(snapshot), Err)
     }
 }

@@ -141,3 +141,8 @@ fn the_recipes_of_the_community_are_met() {
     assert!(run("ahmetb_recipes.jsonl").is_none_or(|n| n >= 41));
     assert!(run("cyclonus_recipes.jsonl").is_none_or(|n| n >= 1098));
 }
+
+#[test]
+fn the_suite_of_cluster_network_policies_is_met() {
+    assert!(run("cnp_conformance.jsonl").is_none_or(|n| n >= 301));
+}

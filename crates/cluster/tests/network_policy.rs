@@ -138,7 +138,7 @@ fn blocks_match_pods_unless_told_otherwise() {
         members,
     };
     assert_eq!(policy(spec).ingress.rules[0].peers, Peers::These(vec![block(Members::Match)]));
-    let settings = Settings { ipblock_matches_pods: false };
+    let settings = Settings { ipblock_matches_pods: false, ..Settings::default() };
     let snapshot = Snapshot::from_texts(&[("p.yaml", &manifest(spec))], &settings).unwrap();
     assert_eq!(snapshot.policies[0].ingress.rules[0].peers, Peers::These(vec![block(Members::Ignored)]));
 }
@@ -228,13 +228,13 @@ fn all_faults_of_a_policy_are_named() {
 #[test]
 fn policies_that_are_not_supported_are_errors() {
     for (api_version, kind, field) in [
-        ("cilium.io/v2", "CiliumNetworkPolicy", "kind: CiliumNetworkPolicy is not supported by this version"),
-        ("cilium.io/v2", "CiliumClusterwideNetworkPolicy", "kind: "),
-        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "kind: "),
+        ("cilium.io/v2", "CiliumLocalRedirectPolicy", "kind: CiliumLocalRedirectPolicy is not supported"),
+        ("cilium.io/v1", "CiliumNetworkPolicy", "apiVersion: "),
         ("signet.dev/v1alpha1", "ModelPolicy", "kind: "),
         ("networking.k8s.io/v1", "NetworkPolicies", "kind: "),
         ("networking.k8s.io/v1beta1", "NetworkPolicy", "apiVersion: "),
         ("extensions/v1beta1", "NetworkPolicy", "apiVersion: "),
+        ("policy.networking.k8s.io/v1alpha1", "ClusterNetworkPolicy", "apiVersion: "),
     ] {
         let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: p}}\n");
         let found = read(&text).unwrap_err();

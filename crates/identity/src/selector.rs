@@ -111,7 +111,8 @@ impl Selector {
 }
 
 impl Test {
-    fn holds(&self, value: Value<'_>) -> bool {
+    /// Whether it holds of what is known under a key.
+    pub fn holds(&self, value: Value<'_>) -> bool {
         match (self, value) {
             (Self::In(set), Value::Is(v)) => set.contains(v),
             (Self::In(_), Value::Absent | Value::Unmentioned) => false,

@@ -1,5 +1,7 @@
 //! Random clusters and policies: the compiled tables give every verdict that the interpreter gives, by the same rule.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail")]
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use signet_abi::Reason;

@@ -1,5 +1,8 @@
 //! Objects → what has been gathered: one submodule for each wire format.
 
+pub(crate) mod cilium;
+mod cluster_policy;
+pub(crate) mod lower;
 pub(crate) mod meta;
 mod network_policy;
 mod pod;
@@ -15,6 +18,11 @@ use crate::{error::Problem, gather::Gathered, object::Object, snapshot::Settings
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resource {
     NetworkPolicy,
+    /// ClusterNetworkPolicy, and the two kinds that it was before.
+    ClusterPolicy(cluster_policy::Dialect),
+    /// CiliumNetworkPolicy, or CiliumClusterwideNetworkPolicy.
+    CiliumPolicy(meta::Scope),
+    CidrGroup,
     Pod,
     Workload,
     Namespace,
@@ -39,6 +47,9 @@ pub(crate) fn read(
 ) {
     let result = match Resource::of(object) {
         Resource::NetworkPolicy => network_policy::read(object, settings, gathered, problems),
+        Resource::ClusterPolicy(dialect) => cluster_policy::read(object, dialect, gathered, problems),
+        Resource::CiliumPolicy(scope) => cilium::read(object, scope, gathered, problems),
+        Resource::CidrGroup => cilium::group::read(object, gathered, problems),
         Resource::Pod => pod::read(object, gathered, problems),
         Resource::Workload => workload::read(object, gathered, problems),
         Resource::Namespace => topology::read_namespace(object, gathered, problems),
@@ -60,6 +71,11 @@ pub(crate) fn read(
     problems.extend(result.err());
 }
 
+/// Whether the meaning of an object depends on others (nodes, services, groups), and so is read after them.
+pub(crate) fn refers_to_others(object: &Object) -> bool {
+    matches!(Resource::of(object), Resource::ClusterPolicy(_) | Resource::CiliumPolicy(_))
+}
+
 impl Resource {
     fn of(object: &Object) -> Self {
         let Object { group, version, kind, .. } = object;
@@ -68,7 +84,14 @@ impl Resource {
             ("networking.k8s.io" | "extensions", "NetworkPolicy") => Self::UnknownVersion,
             // The other kinds of this group do not matter; what may be a misspelt policy does.
             ("networking.k8s.io", kind) if kind.to_ascii_lowercase().contains("polic") => Self::UnknownKind,
-            ("cilium.io" | "policy.networking.k8s.io" | "signet.dev", _) => Self::UnknownKind,
+            ("policy.networking.k8s.io", kind) => match (cluster_policy::Dialect::of(kind), version.as_str())
+            {
+                (Some(dialect), found) if found == dialect.version() => Self::ClusterPolicy(dialect),
+                (Some(_), _) => Self::UnknownVersion,
+                (None, _) => Self::UnknownKind,
+            },
+            ("cilium.io", kind) => Self::of_cilium(kind, version),
+            ("signet.dev", _) => Self::UnknownKind,
             ("", "Pod") => Self::Pod,
             ("", "Namespace") => Self::Namespace,
             ("", "Node") => Self::Node,
@@ -79,6 +102,30 @@ impl Resource {
             | ("", "ReplicationController")
             | ("batch", "Job" | "CronJob") => Self::Workload,
             _ => Self::Ignored,
+        }
+    }
+
+    /// Of Cilium's kinds, those that are not about who may talk to whom do not matter.
+    fn of_cilium(kind: &str, version: &str) -> Self {
+        match (kind, version) {
+            ("CiliumNetworkPolicy", "v2") => Self::CiliumPolicy(meta::Scope::Namespace),
+            ("CiliumClusterwideNetworkPolicy", "v2") => Self::CiliumPolicy(meta::Scope::Cluster),
+            ("CiliumCIDRGroup", "v2" | "v2alpha1") => Self::CidrGroup,
+            ("CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy" | "CiliumCIDRGroup", _) => {
+                Self::UnknownVersion
+            }
+            (
+                "CiliumEndpoint"
+                | "CiliumEndpointSlice"
+                | "CiliumIdentity"
+                | "CiliumNode"
+                | "CiliumNodeConfig",
+                _,
+            )
+            | ("CiliumLoadBalancerIPPool" | "CiliumPodIPPool" | "CiliumL2AnnouncementPolicy", _)
+            | ("CiliumGatewayClassConfig" | "CiliumVTEPConfig", _) => Self::Ignored,
+            (kind, _) if kind.starts_with("CiliumBGP") => Self::Ignored,
+            _ => Self::UnknownKind,
         }
     }
 }

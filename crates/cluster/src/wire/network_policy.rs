@@ -4,7 +4,6 @@
 //! INVARIANT: a direction that `policyTypes` does not list neither isolates nor has rules
 //! (`a_direction_that_policy_types_leaves_out_is_not_touched`).
 
-use ipnet::IpNet;
 use serde::{Deserialize, de::IgnoredAny};
 use signet_identity::Selector;
 use signet_policy::{
@@ -13,13 +12,14 @@ use signet_policy::{
 };
 
 use super::{
+    lower,
     meta::{self, Scope, StrictMeta},
     port::{self, IntOrString},
     selector::{LabelSelector, On},
 };
 use crate::{
     error::Problem,
-    gather::Gathered,
+    gather::{Draft, Gathered},
     object::{Object, Report},
     snapshot::Settings,
 };
@@ -96,11 +96,12 @@ pub(crate) fn read(
 ) -> Result<(), Problem> {
     let WirePolicy { metadata, spec, .. } = object.parse()?;
     let named = meta::register(metadata.map(Into::into), Scope::Namespace, gathered, object, problems);
+    let mode = named.as_ref().and_then(|n| lower::mode(&n.annotations, &mut Report::new(object, problems)));
     let namespace = named.as_ref().map_or_else(String::new, |named| named.namespace.clone());
     let mut lowering = Lowering { object, namespace, settings, report: Report::new(object, problems) };
     let (subject, ingress, egress) = lowering.spec(spec.unwrap_or_default());
     let Some(named) = named else { return Ok(()) };
-    gathered.policies.push(Policy {
+    let policy = Policy {
         name: PolicyName {
             kind: PolicyKind::NetworkPolicy,
             namespace: Some(named.namespace),
@@ -114,7 +115,8 @@ pub(crate) fn read(
         subject: Subject::Pods(subject),
         ingress,
         egress,
-    });
+    };
+    gathered.policies.push(Draft { policy, mode });
     Ok(())
 }
 
@@ -218,7 +220,7 @@ impl Lowering<'_> {
             }
             (Some(pods), None, None) => Some(Peer::Pods(pods.in_namespace(&self.namespace))),
             (None, Some(namespaces), None) => Some(Peer::Pods(namespaces)),
-            (Some(pods), Some(namespaces), None) => Some(Peer::Pods(both(&pods, &namespaces))),
+            (Some(pods), Some(namespaces), None) => Some(Peer::Pods(lower::both(&pods, &namespaces))),
         }
     }
 
@@ -229,11 +231,11 @@ impl Lowering<'_> {
             self.report.add(&cidr_field, "is required");
             return None;
         };
-        let prefix = self.prefix(&cidr, &cidr_field)?;
+        let prefix = lower::prefix(&cidr, &cidr_field, &mut self.report)?;
         let mut excepted = Vec::new();
         for (i, except) in except.into_iter().flatten().enumerate() {
             let field = format!("{field}.except[{i}]");
-            let Some(except) = self.prefix(&except, &field) else { continue };
+            let Some(except) = lower::prefix(&except, &field, &mut self.report) else { continue };
             if !prefix.contains(&except) || prefix.prefix_len() == except.prefix_len() {
                 self.report.add(&field, format_args!("{except} is not a strict subset of the cidr {prefix}"));
             }
@@ -241,14 +243,6 @@ impl Lowering<'_> {
         }
         let members = if self.settings.ipblock_matches_pods { Members::Match } else { Members::Ignored };
         Some(Peer::Prefix { prefix, except: excepted, members })
-    }
-
-    fn prefix(&mut self, text: &str, field: &str) -> Option<IpNet> {
-        let prefix = parse_prefix(text);
-        if prefix.is_none() {
-            self.report.add(field, format_args!("{text:?} is not a CIDR, as in 10.0.0.0/8 or fd00::/64"));
-        }
-        prefix
     }
 
     /// Kubernetes reads an empty list as every port of every protocol.
@@ -295,13 +289,7 @@ impl Lowering<'_> {
     }
 
     fn selector(&mut self, wire: LabelSelector, on: On, field: &str) -> Selector {
-        wire.lower(on).unwrap_or_else(|faults| {
-            for fault in faults {
-                self.report.add(&format!("{field}.{}", fault.path), fault.message);
-            }
-            // Never used: the problems just added leave no snapshot.
-            Selector::everything()
-        })
+        lower::selector(wire, on, field, &mut self.report)
     }
 }
 
@@ -315,18 +303,4 @@ impl From<WireEgress> for WireRule {
     fn from(WireEgress { to, ports }: WireEgress) -> Self {
         Self { peers: to, ports }
     }
-}
-
-fn both(a: &Selector, b: &Selector) -> Selector {
-    Selector::new(a.requirements().iter().chain(b.requirements()).cloned().collect())
-}
-
-/// A CIDR in the canonical form of its numbers; host bits are dropped, as Kubernetes does. IPv4 inside IPv6 is
-/// refused: whether it means the one or the other is not agreed.
-fn parse_prefix(text: &str) -> Option<IpNet> {
-    let (address, length) = text.split_once('/')?;
-    let canonical = length == "0" || (length.bytes().all(|b| b.is_ascii_digit()) && !length.starts_with('0'));
-    let prefix = IpNet::new(address.parse().ok()?, length.parse().ok().filter(|_| canonical)?).ok()?;
-    let mapped = matches!(prefix, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
-    (!mapped).then(|| prefix.trunc())
 }

@@ -65,29 +65,52 @@ pub fn selector_from_value(value: &Value, on: On) -> Result<Option<Selector>, Ve
     wire.map(|wire| wire.lower(on)).transpose()
 }
 
+/// A condition of a selector on a key as it was written.
+#[derive(Debug)]
+pub(crate) struct Term {
+    /// The key.
+    pub(crate) key: String,
+    /// What must hold of it.
+    pub(crate) test: Test,
+    /// The path of the condition in the selector.
+    pub(crate) path: String,
+}
+
 impl LabelSelector {
     /// The selector that this says.
     pub(crate) fn lower(self, on: On) -> Result<Selector, Vec<Fault>> {
+        let terms = self.terms(|key| key)?;
+        let requirements = terms.into_iter().map(|t| Requirement { key: on.key(t.key), test: t.test });
+        Ok(Selector::new(requirements.collect()))
+    }
+
+    /// The conditions that this says; `bare` leaves of a key what has the syntax of a label's.
+    pub(crate) fn terms(self, bare: fn(&str) -> &str) -> Result<Vec<Term>, Vec<Fault>> {
         let Self { match_labels, match_expressions } = self;
-        let (mut requirements, mut faults) = (Vec::new(), Vec::new());
+        let (mut terms, mut faults) = (Vec::new(), Vec::new());
         for (key, value) in match_labels.into_iter().flatten() {
             let path = format!("matchLabels.{key}");
-            faults.extend(validate_key(&key).err().map(|e| Fault::new(&path, e)));
+            faults.extend(validate_key(bare(&key)).err().map(|e| Fault::new(&path, e)));
             faults.extend(validate_value(&value).err().map(|e| Fault::new(&path, e)));
-            requirements.push(Requirement { key: on.key(key), test: Test::In(BTreeSet::from([value])) });
+            terms.push(Term { key, test: Test::In(BTreeSet::from([value])), path });
         }
         for (i, expression) in match_expressions.into_iter().flatten().enumerate() {
-            requirements.extend(expression.lower(on, &format!("matchExpressions[{i}]"), &mut faults));
+            let path = format!("matchExpressions[{i}]");
+            faults.extend(
+                validate_key(bare(&expression.key)).err().map(|e| Fault::new(format!("{path}.key"), e)),
+            );
+            let key = expression.key.clone();
+            let test = expression.test(&path, &mut faults);
+            terms.extend(test.map(|test| Term { key, test, path: format!("{path}.key") }));
         }
-        if faults.is_empty() { Ok(Selector::new(requirements)) } else { Err(faults) }
+        if faults.is_empty() { Ok(terms) } else { Err(faults) }
     }
 }
 
 impl Expression {
-    fn lower(self, on: On, path: &str, faults: &mut Vec<Fault>) -> Option<Requirement> {
-        let Self { key, operator, values } = self;
+    fn test(self, path: &str, faults: &mut Vec<Fault>) -> Option<Test> {
+        let Self { key: _, operator, values } = self;
         let values = values.unwrap_or_default();
-        faults.extend(validate_key(&key).err().map(|e| Fault::new(format!("{path}.key"), e)));
         for (i, value) in values.iter().enumerate() {
             let fault = validate_value(value).err();
             faults.extend(fault.map(|e| Fault::new(format!("{path}.values[{i}]"), e)));
@@ -113,7 +136,7 @@ impl Expression {
         if !takes_values && !values.is_empty() {
             faults.push(Fault::new(format!("{path}.values"), format_args!("{operator} takes no values")));
         }
-        Some(Requirement { key: on.key(key), test })
+        Some(test)
     }
 }
 

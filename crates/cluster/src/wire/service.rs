@@ -117,6 +117,7 @@ pub(super) fn read_service(
     gathered.services.push(Service {
         namespace: named.namespace,
         name: named.name,
+        labels: named.labels,
         selector,
         ports,
         frontend,

@@ -1,10 +1,11 @@
 //! Namespace and Node, tolerantly.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Deserialize;
 
 use super::{
+    lower,
     meta::{self, Meta, Scope},
     pod,
 };
@@ -15,6 +16,9 @@ use crate::{
     object::{Object, Report},
     snapshot::{Namespace, Node},
 };
+
+/// The annotation that makes a namespace RSVP-only, or says that it is not.
+const DEFAULT_DENY: &str = "signet.dev/default-deny";
 
 #[derive(Debug, Deserialize)]
 struct WireNamespace {
@@ -47,11 +51,26 @@ pub(super) fn read_namespace(
 ) -> Result<(), Problem> {
     let WireNamespace { metadata } = object.parse()?;
     if let Some(named) = meta::register(metadata, Scope::Cluster, gathered, object, problems) {
-        Report::new(object, problems).check("metadata.name", names::label_fault(&named.name));
-        let namespace = Namespace { labels: Arc::new(named.labels), annotations: named.annotations };
+        let mut report = Report::new(object, problems);
+        report.check("metadata.name", names::label_fault(&named.name));
+        let mode = lower::mode(&named.annotations, &mut report);
+        let default_deny = default_deny(&named.annotations, &mut report);
+        let (labels, annotations) = (Arc::new(named.labels), named.annotations);
+        let namespace = Namespace { labels, annotations, mode, default_deny };
         gathered.namespaces.insert(named.name, namespace);
     }
     Ok(())
+}
+
+/// What the annotation says, if it is there; what is wrong with it goes to `report`.
+fn default_deny(annotations: &BTreeMap<String, String>, report: &mut Report<'_>) -> Option<bool> {
+    let value = annotations.get(DEFAULT_DENY)?;
+    let read = value.parse().ok();
+    if read.is_none() {
+        let field = format!("metadata.annotations.{DEFAULT_DENY}");
+        report.add(&field, format_args!("{value:?} is not one of true and false"));
+    }
+    read
 }
 
 /// Reads one Node.
