@@ -15,6 +15,8 @@ mod extension;
 mod json;
 mod layer4;
 mod proto;
+mod reader;
+mod ring;
 
 pub use enrich::{EndpointInfo, Names, flow_of, response_of};
 pub use extension::{FLOW_EXTENSION_URL, ask_for_extensions, asks_for_extensions, extension_of};
@@ -23,3 +25,5 @@ pub use proto::{
     flow, observer, peer, relay,
     signet::{FlowExtension, Rule as ExtensionRule},
 };
+pub use reader::Reader;
+pub use ring::{DEFAULT_CAPACITY, Record, Ring};
