@@ -21,6 +21,17 @@
 /* Reasons are bytes. */
 #define MAX_REASONS 256
 
+/* What can be set when the programs are loaded; bpf/config.h has the defaults. */
+struct config {
+	__u64 tcp_idle_ns; /* how long an established TCP flow may be idle before it is forgotten */
+	__u64 tcp_closed_ns; /* TCP after a reset or both FINs */
+	__u64 any_idle_ns; /* everything else, once replied to */
+	__u64 new_idle_ns; /* not replied to yet */
+	__u32 drop_events; /* how many drops for one reason a CPU reports in 100 ms; counters stay exact */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct config) == 40, "struct config");
+
 /* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. Network byte order. */
 struct address {
 	__u32 word[4];

@@ -43,10 +43,10 @@ static __always_inline void ct_key_of(const struct packet *p, struct flow *flow)
 static __always_inline __u64 ct_idle_ns(const struct ct_entry *entry, __u8 protocol)
 {
 	if (entry->state & CT_CLOSED)
-		return cfg_tcp_closed_ns;
+		return config.tcp_closed_ns;
 	if (!(entry->state & CT_REPLIED))
-		return cfg_new_idle_ns;
-	return protocol == PROTO_TCP ? cfg_tcp_idle_ns : cfg_any_idle_ns;
+		return config.new_idle_ns;
+	return protocol == PROTO_TCP ? config.tcp_idle_ns : config.any_idle_ns;
 }
 
 static __always_inline void ct_find(const struct packet *p, struct flow *flow, __u64 now)

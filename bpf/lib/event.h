@@ -40,7 +40,7 @@ static __always_inline bool may_report_drop(enum reason reason)
 		budget->sent = 0;
 	}
 	budget->sent += 1;
-	return budget->sent <= cfg_drop_events;
+	return budget->sent <= config.drop_events;
 }
 
 static __always_inline void emit(const struct packet *p, const struct endpoint *endpoint, const struct report *report)

@@ -10,7 +10,7 @@ use std::{
 };
 
 use signet_cluster::{PodManifest, Snapshot};
-use signet_datapath::{Datapath, Endpoint, EventReader};
+use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
 use signet_identity::{Interner, Kind, Pod, PodName};
 use signet_policy::RuleBook;
 use signet_sandbox::{Options, PodSpec, PodState, Process, Sandbox, SandboxPod};
@@ -61,7 +61,8 @@ impl Node {
         }
         let sandbox = open_sandbox(&config, init)?;
         host::ensure_bpffs(&config.bpffs).map_err(host("mounting a BPF file system"))?;
-        let datapath = Datapath::load(Some(&config.bpffs))?;
+        let datapath =
+            Datapath::load(&LoadOptions { pins: Some(config.bpffs.clone()), ..LoadOptions::default() })?;
         sandbox.prepare_node()?;
         let mut ipam = Ipam::new(&config.ranges);
         let mut pods = BTreeMap::new();

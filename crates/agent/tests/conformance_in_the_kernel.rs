@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 use serde_json::{Value, json};
 use signet_agent::{Cluster, Numbers, plan};
 use signet_cluster::{Settings, Snapshot};
-use signet_datapath::{Datapath, Endpoint, Hook, Passed};
+use signet_datapath::{Datapath, Endpoint, Hook, Options, Passed};
 use signet_identity::{Interner, Pod, Protocol};
 use signet_policy::{Direction, End, Outcome, RuleBook, Traffic, Who, decide};
 use signet_testkit::{Frame, L4, SYN};
@@ -47,7 +47,7 @@ impl Scenario {
             plan.desired.endpoints.insert(id, endpoint);
             endpoints.insert(pod.pod.name.to_string(), (id, mac));
         }
-        let mut datapath = Datapath::load(None).unwrap();
+        let mut datapath = Datapath::load(&Options::default()).unwrap();
         datapath.publish(&plan.desired).unwrap();
         Self { id, snapshot, datapath, endpoints }
     }

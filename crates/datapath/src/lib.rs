@@ -19,6 +19,6 @@ mod publish;
 pub use encode::{encode_entry, encode_key};
 pub use error::Error;
 pub use events::{EventReader, boot_offset};
-pub use load::Datapath;
+pub use load::{Datapath, Options};
 pub use probe::{Hook, Passed};
 pub use publish::{Desired, Endpoint};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, ProgramMut};
 use signet_abi as abi;
 
 use crate::{error::Error, maps::Map, publish::Published};
@@ -31,25 +31,34 @@ pub struct Datapath {
     ct_flows: Map<abi::ct_key, abi::ct_entry>,
 }
 
+/// How the programs are loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// A folder on a BPF file system; none for a datapath that ends with its process (tests).
+    pub pins: Option<PathBuf>,
+    /// How many drops for one reason a CPU reports in 100 ms. Default: `bpf/config.h`. The counters stay exact.
+    pub drop_events: Option<u32>,
+}
+
 impl Datapath {
-    /// Loads the programs. With `pins`, a folder on a BPF file system, maps and links outlive this process, and those of
-    /// an earlier process are taken over.
+    /// Loads the programs. With pins, maps and links outlive this process, and those of an earlier one are taken over.
     ///
     /// # Errors
     /// [`Error::Load`] if the kernel refuses the programs, [`Error::Pin`] if the folder cannot be used.
-    pub fn load(pins: Option<&Path>) -> Result<Self, Error> {
+    pub fn load(options: &Options) -> Result<Self, Error> {
         let failed = |source| Error::Load { source };
+        let pins = options.pins.as_deref();
         let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
-        if let Some(folder) = pins {
-            for sub in ["maps", "links"] {
-                let path = folder.join(sub);
-                std::fs::create_dir_all(&path).map_err(|source| Error::Pin { path, source })?;
+        for mut map in open.maps_mut() {
+            let name = map.name().to_owned();
+            if name.to_string_lossy().ends_with(".rodata") {
+                configure(&mut map, options)?;
+            } else if let Some(folder) = pins {
+                map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
             }
-            // libbpf's own maps (.rodata) belong to this load of the programs
-            for mut map in open.maps_mut().filter(|m| !m.name().to_string_lossy().contains('.')) {
-                let path = folder.join("maps").join(map.name());
-                map.set_pin_path(path).map_err(failed)?;
-            }
+        }
+        for path in pins.iter().flat_map(|folder| ["maps", "links"].map(|sub| folder.join(sub))) {
+            std::fs::create_dir_all(&path).map_err(|source| Error::Pin { path, source })?;
         }
         let object = open.load().map_err(failed)?;
         let mut datapath = Self {
@@ -112,6 +121,16 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+/// Overwrites the defaults of `bpf/config.h`.
+fn configure(map: &mut OpenMapMut<'_>, options: &Options) -> Result<(), Error> {
+    let bytes = map.initial_value_mut().filter(|b| b.len() == size_of::<abi::config>());
+    let bytes = bytes.ok_or(Error::Missing("struct config as all of its .rodata"))?;
+    let mut config: abi::config = bytemuck::pod_read_unaligned(bytes);
+    config.drop_events = options.drop_events.unwrap_or(config.drop_events);
+    bytes.copy_from_slice(bytemuck::bytes_of(&config));
+    Ok(())
 }
 
 fn handle(object: &Object, name: &'static str) -> Result<MapHandle, Error> {

@@ -15,6 +15,10 @@ mod extension;
 mod json;
 mod layer4;
 mod proto;
+<<<<<<< HEAD
+=======
+mod reader;
+>>>>>>> flow
 mod ring;
 
 pub use enrich::{EndpointInfo, Names, flow_of, response_of};
@@ -24,4 +28,9 @@ pub use proto::{
     flow, observer, peer, relay,
     signet::{FlowExtension, Rule as ExtensionRule},
 };
+<<<<<<< HEAD
 pub use ring::{Reader, Ring};
+=======
+pub use reader::Reader;
+pub use ring::{DEFAULT_CAPACITY, Record, Ring};
+>>>>>>> flow

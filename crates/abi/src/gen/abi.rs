@@ -23,6 +23,27 @@ pub type __u32 = ::std::os::raw::c_uint;
 pub type __u64 = ::std::os::raw::c_ulonglong;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct config {
+    pub tcp_idle_ns: __u64,
+    pub tcp_closed_ns: __u64,
+    pub any_idle_ns: __u64,
+    pub new_idle_ns: __u64,
+    pub drop_events: __u32,
+    pub pad: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of config"][::std::mem::size_of::<config>() - 40usize];
+    ["Alignment of config"][::std::mem::align_of::<config>() - 8usize];
+    ["Offset of field: config::tcp_idle_ns"][::std::mem::offset_of!(config, tcp_idle_ns) - 0usize];
+    ["Offset of field: config::tcp_closed_ns"][::std::mem::offset_of!(config, tcp_closed_ns) - 8usize];
+    ["Offset of field: config::any_idle_ns"][::std::mem::offset_of!(config, any_idle_ns) - 16usize];
+    ["Offset of field: config::new_idle_ns"][::std::mem::offset_of!(config, new_idle_ns) - 24usize];
+    ["Offset of field: config::drop_events"][::std::mem::offset_of!(config, drop_events) - 32usize];
+    ["Offset of field: config::pad"][::std::mem::offset_of!(config, pad) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct address {
     pub word: [__u32; 4usize],
 }

@@ -58,7 +58,7 @@ struct Query {
 
 /// Answers one query, or each line of a file.
 pub(crate) fn verdict(args: &VerdictArgs) -> anyhow::Result<ExitCode> {
-    let settings = Settings { ipblock_matches_pods: args.ipblock_matches_pods };
+    let settings = Settings { ipblock_matches_pods: args.ipblock_matches_pods, ..Settings::default() };
     let snapshot = match Snapshot::read_dir(&args.manifests, &settings) {
         Ok(snapshot) => snapshot,
         Err(error) => {

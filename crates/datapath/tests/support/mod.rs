@@ -8,7 +8,7 @@ use std::{
 };
 
 use signet_abi::{Reason, event};
-use signet_datapath::{Datapath, Desired, Endpoint, Hook, Passed};
+use signet_datapath::{Datapath, Desired, Endpoint, Hook, Options, Passed};
 use signet_identity::{Interner, Key, Kind, Labels, Members, PodName, Protocol, Selector, Test};
 use signet_policy::{
     Action, Authentication, Compiled, Enforceable, Mode, Origin, Peers, Policy, PolicyKind, PolicyName,
@@ -117,7 +117,7 @@ impl Node {
             println!("SKIPPED: needs root to load programs into the kernel");
             return None;
         }
-        let datapath = Datapath::load(None).unwrap();
+        let datapath = Datapath::load(&Options::default()).unwrap();
         let interner = Interner::starting_at(0);
         let mut node = Self { datapath, pods: pods.to_vec(), interner, rules: RuleBook::default() };
         node.set_policies(policies);

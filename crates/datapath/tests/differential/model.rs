@@ -1,0 +1,296 @@
+//! What should happen to a packet at a hook: `policy::judge` for verdicts, and the few rules of flows, in plain maps.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use signet_abi::Reason;
+use signet_identity::{Kind, Pod, Protocol};
+use signet_policy::{
+    Authentication, Direction, End, Judgement, Outcome, Policy, RuleRef, Traffic, Who, judge,
+};
+use signet_testkit::{ACK, FIN, Frame, L4, RST, SYN};
+
+/// A frame, and the frame that it quotes if it is an ICMP error.
+#[derive(Debug, Clone)]
+pub struct Packet {
+    pub frame: Frame,
+    pub quoted: Option<Frame>,
+}
+
+/// What the model says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    pub passes: bool,
+    pub audit: bool,
+    pub reason: Reason,
+    /// The rule, where it is known.
+    pub rule: Option<Option<RuleRef>>,
+    pub would_allow: bool,
+}
+
+type FlowEnd = (IpAddr, u16);
+type Key = (FlowEnd, FlowEnd, u8, Option<IpAddr>);
+
+#[derive(Debug, Clone, Default)]
+struct Flow {
+    initiator: Option<FlowEnd>,
+    replied: bool,
+    fins: [bool; 2],
+    closed: bool,
+}
+
+/// What conntrack looks at.
+#[derive(Debug, Clone, Copy)]
+struct Tuple {
+    source: FlowEnd,
+    destination: FlowEnd,
+    protocol: Protocol,
+    flags: u8,
+    icmp: Option<u8>,
+}
+
+pub struct Model {
+    pub pods: Vec<Pod>,
+    pub nodes: Vec<(IpAddr, Kind)>,
+    pub ranges: Vec<ipnet::IpNet>,
+    pub policies: Vec<Policy>,
+    flows: BTreeMap<Key, Flow>,
+    fragments: BTreeMap<(IpAddr, IpAddr, u32, usize, bool, u8), Tuple>,
+}
+
+/// Where a packet is seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct At {
+    /// Index of the pod.
+    pub pod: usize,
+    pub way: Direction,
+    pub own_node: bool,
+}
+
+fn drop(reason: Reason) -> Said {
+    Said { passes: false, audit: false, reason, rule: Some(None), would_allow: false }
+}
+
+fn header_length(protocol: Protocol) -> u16 {
+    match protocol.0 {
+        6 => 20,
+        132 => 12,
+        17 | 1 | 58 => 8,
+        _ => 0,
+    }
+}
+
+fn tuple_of(frame: &Frame) -> Tuple {
+    let (protocol, from, to, flags, icmp) = match &frame.l4 {
+        L4::Tcp { from, to, flags } => (Protocol::TCP, *from, *to, *flags, None),
+        L4::Udp { from, to } => (Protocol::UDP, *from, *to, 0, None),
+        L4::Sctp { from, to } => (Protocol::SCTP, *from, *to, 0, None),
+        L4::Icmp { kind, id, .. } => {
+            let protocol = if frame.from.is_ipv6() { Protocol::ICMPV6 } else { Protocol::ICMP };
+            let echo = if frame.from.is_ipv6() { [128, 129] } else { [8, 0] }.contains(kind);
+            let id = if echo { *id } else { 0 };
+            (protocol, id, id, 0, Some(*kind))
+        }
+        L4::Other { protocol, .. } => (Protocol(*protocol), 0, 0, 0, None),
+    };
+    Tuple { source: (frame.from, from), destination: (frame.to, to), protocol, flags, icmp }
+}
+
+impl Tuple {
+    fn v6(&self) -> bool {
+        self.source.0.is_ipv6()
+    }
+
+    fn is_request(&self) -> bool {
+        self.icmp == Some(if self.v6() { 128 } else { 8 })
+    }
+
+    fn is_answer(&self) -> bool {
+        self.icmp == Some(if self.v6() { 129 } else { 0 })
+    }
+
+    fn is_error(&self) -> bool {
+        match (self.icmp, self.v6()) {
+            (Some(kind), true) => (1..=4).contains(&kind),
+            (Some(kind), false) => [3, 11, 12].contains(&kind),
+            (None, _) => false,
+        }
+    }
+
+    fn key(&self) -> Key {
+        let asker = if self.is_request() {
+            Some(self.source.0)
+        } else if self.is_answer() {
+            Some(self.destination.0)
+        } else {
+            None
+        };
+        let (a, b) = (self.source.min(self.destination), self.source.max(self.destination));
+        (a, b, self.protocol.0, asker)
+    }
+
+    fn policy_port(&self, reply: bool) -> u16 {
+        match self.icmp {
+            Some(_) if self.is_answer() && reply => {
+                if self.v6() {
+                    128
+                } else {
+                    8
+                }
+            }
+            Some(kind) => u16::from(kind),
+            None if reply => self.source.1,
+            None => self.destination.1,
+        }
+    }
+}
+
+impl Model {
+    pub fn new(pods: Vec<Pod>, nodes: Vec<(IpAddr, Kind)>, ranges: Vec<ipnet::IpNet>) -> Self {
+        Self { pods, nodes, ranges, policies: vec![], flows: BTreeMap::new(), fragments: BTreeMap::new() }
+    }
+
+    /// The packet at a hook.
+    pub fn see(&mut self, packet: &Packet, at: At) -> Said {
+        let frame = &packet.frame;
+        let mut tuple = tuple_of(frame);
+        if frame.fragment.is_some_and(|(_, offset, _)| offset > 0 && offset < header_length(tuple.protocol)) {
+            return drop(Reason::InvalidPacket);
+        }
+        if at.way == Direction::Egress {
+            if frame.mac != mac(at.pod) {
+                return drop(Reason::SpoofedMac);
+            }
+            if !self.pods[at.pod].addresses.contains(&frame.from) {
+                return drop(Reason::SpoofedSource);
+            }
+        }
+        if let Some((id, offset, _)) = frame.fragment {
+            let key = (frame.from, frame.to, id, at.pod, at.way == Direction::Egress, tuple.protocol.0);
+            if offset == 0 {
+                self.fragments.insert(key, Tuple { flags: 0, ..tuple });
+            } else {
+                match self.fragments.get(&key) {
+                    Some(first) => tuple = *first,
+                    None => return drop(Reason::FragmentUnknown),
+                }
+            }
+        }
+        let whole = frame.fragment.is_none_or(|(_, offset, _)| offset == 0);
+        self.admit(&tuple, packet.quoted.as_ref().filter(|_| whole), at)
+    }
+
+    fn admit(&mut self, tuple: &Tuple, quoted: Option<&Frame>, at: At) -> Said {
+        if let Some(quoted) = quoted.filter(|_| tuple.is_error())
+            && self.is_related(tuple, quoted, at)
+        {
+            return Said {
+                passes: true,
+                audit: false,
+                reason: Reason::Related,
+                rule: None,
+                would_allow: false,
+            };
+        }
+        if tuple.icmp.is_some() && !tuple.is_request() && !tuple.is_answer() {
+            return self.open(tuple, at, false);
+        }
+        let Some(flow) = self.flows.get(&tuple.key()).cloned() else {
+            return self.open(tuple, at, !tuple.is_answer());
+        };
+        let reply = flow.initiator != Some(tuple.source);
+        let syn = tuple.protocol == Protocol::TCP && tuple.flags & (SYN | ACK | RST) == SYN;
+        if syn && (reply || flow.closed) {
+            return self.open(tuple, at, true);
+        }
+        let said = self.judge(tuple, at, if reply { opposite(at.way) } else { at.way }, reply);
+        if said.passes {
+            self.touch(tuple, reply);
+            return said;
+        }
+        if reply && !flow.replied { self.open(tuple, at, !tuple.is_answer()) } else { said }
+    }
+
+    fn open(&mut self, tuple: &Tuple, at: At, track: bool) -> Said {
+        let said = self.judge(tuple, at, at.way, false);
+        if said.passes && track {
+            self.flows.insert(tuple.key(), Flow { initiator: Some(tuple.source), ..Flow::default() });
+        }
+        said
+    }
+
+    fn touch(&mut self, tuple: &Tuple, reply: bool) {
+        let Some(flow) = self.flows.get_mut(&tuple.key()) else { return };
+        if tuple.protocol == Protocol::TCP {
+            flow.closed |= tuple.flags & RST != 0;
+            flow.fins[usize::from(reply)] |= tuple.flags & FIN != 0;
+            flow.closed |= flow.fins == [true, true];
+        }
+        flow.replied |= reply;
+    }
+
+    fn is_related(&self, error: &Tuple, quoted: &Frame, at: At) -> bool {
+        let inner = Tuple { flags: 0, ..tuple_of(quoted) };
+        let own = if at.way == Direction::Ingress { inner.source.0 } else { inner.destination.0 };
+        if inner.source.0 != error.destination.0 || !self.pods[at.pod].addresses.contains(&own) {
+            return false;
+        }
+        let Some(flow) = self.flows.get(&inner.key()) else { return false };
+        let reply = flow.initiator != Some(inner.source);
+        let then = At { way: opposite(at.way), own_node: false, ..at };
+        self.judge(&inner, then, if reply { at.way } else { then.way }, reply).passes
+    }
+
+    /// What the pod's policies say in `direction` about the other end of a packet that goes `at.way`.
+    fn judge(&self, tuple: &Tuple, at: At, direction: Direction, reply: bool) -> Said {
+        let remote = if at.way == Direction::Egress { tuple.destination.0 } else { tuple.source.0 };
+        let pod = &self.pods[at.pod];
+        let own = if at.way == Direction::Egress { tuple.source.0 } else { tuple.destination.0 };
+        let me = End { who: Who::Pod(pod), address: Some(own) };
+        let peer = self.peer(remote, at);
+        let (from, to) = if direction == Direction::Egress { (me, peer) } else { (peer, me) };
+        let traffic = Traffic { from, to, protocol: tuple.protocol, port: tuple.policy_port(reply) };
+        said(judge(&self.policies, &traffic, direction))
+    }
+
+    fn peer(&self, address: IpAddr, at: At) -> End<'_> {
+        let host = self.nodes.contains(&(address, Kind::Host));
+        if at.own_node {
+            return End { who: Who::Kind(Kind::Host), address: host.then_some(address) };
+        }
+        if host && at.way == Direction::Ingress {
+            // translated to this node's address by somebody
+            return End { who: Who::Kind(Kind::Unmanaged), address: None };
+        }
+        if let Some(pod) = self.pods.iter().find(|p| p.addresses.contains(&address)) {
+            return End { who: Who::Pod(pod), address: Some(address) };
+        }
+        let node = self.nodes.iter().find(|(a, _)| *a == address).map(|(_, kind)| *kind);
+        let inside = self.ranges.iter().any(|r| r.contains(&address));
+        let kind = node.unwrap_or(if inside { Kind::Unmanaged } else { Kind::World });
+        End { who: Who::Kind(kind), address: Some(address) }
+    }
+}
+
+fn opposite(way: Direction) -> Direction {
+    match way {
+        Direction::Ingress => Direction::Egress,
+        Direction::Egress => Direction::Ingress,
+    }
+}
+
+/// The Ethernet address of a pod.
+pub fn mac(pod: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 1, pod as u8]
+}
+
+/// Until proofs exist, what needs one is dropped.
+fn said(judgement: Judgement) -> Said {
+    let Judgement { outcome, reason, rules, authentication, would_allow } = judgement;
+    let rule = Some(rules.first().cloned());
+    if outcome != Outcome::Denied && authentication == Authentication::Required {
+        // the rule of an audited verdict is another one than that which asks
+        let rule = if outcome == Outcome::Audit { None } else { rule };
+        return Said { rule, ..drop(Reason::AuthenticationRequired) };
+    }
+    Said { passes: outcome != Outcome::Denied, audit: outcome == Outcome::Audit, reason, rule, would_allow }
+}
