@@ -173,7 +173,7 @@ fn domain_names_accept_nothing_and_are_listed() {
                 - {action: Accept, to: [{domainNames: ['*.example.com']}, {networks: [8.8.8.0/24]}]}\n\
                 - {action: Deny, to: [{networks: [0.0.0.0/0]}]}";
     let c = Cluster::read(&(pods() + &cluster_policy("ClusterNetworkPolicy", "a", spec)));
-    assert_eq!(c.tcp("ml/web", "ip:9.9.9.9", 443), "deny policy-deny egress[1]");
+    assert_eq!(c.tcp("ml/web", "ip:9.9.9.9", 443), "deny unenforceable-fqdn egress[0]");
     assert_eq!(c.tcp("ml/web", "ip:8.8.8.8", 443), "allow");
     let listed = unenforceable(&c.snapshot.policies);
     assert_eq!((listed.len(), listed[0].feature), (1, Feature::Fqdn));
