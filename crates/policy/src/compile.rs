@@ -66,8 +66,21 @@ enum Rank {
     Normal { deny: bool, peer: Narrowness, port: u8, order: Order },
     /// Normal: this node to its own pods.
     OwnNode,
-    /// Admin and Baseline: the first rule.
-    Ordered(Reverse<(u32, PolicyName, u32, usize)>),
+    /// Admin and Baseline: the first rule. What an earlier rule would have allowed, could it be enforced, goes ahead of
+    /// the deny that it escapes.
+    Ordered(Reverse<Place>, Option<Reverse<Place>>),
+}
+
+/// Where a rule of the Admin or Baseline tier stands: priority, policy, part, index. Lower goes first.
+type Place = (u32, PolicyName, u32, usize);
+
+/// An allow rule of the Admin or Baseline tier that cannot be enforced.
+struct Unkept {
+    tier: Tier,
+    place: Place,
+    rule: RuleNumber,
+    reason: Reason,
+    keys: Keys,
 }
 
 /// The order of what rules ask for; greater wins.
@@ -120,9 +133,56 @@ impl Compiler<'_> {
                 }
             }
         }
+        self.collect_unkept(policies);
         if direction == Direction::Ingress {
             self.collect_own_node();
         }
+    }
+
+    /// Admin and Baseline: where a deny meets what an earlier rule would have allowed, could it be enforced, that rule
+    /// is named, with its reason.
+    fn collect_unkept(&mut self, policies: &[&Policy]) {
+        let unkept = self.unkept(policies);
+        if unkept.is_empty() {
+            return;
+        }
+        let universe = self.universe;
+        let peers: BTreeMap<Identity, PeerKey> =
+            universe.identities.iter().map(|(i, facts)| (*i, universe.peer(*i, facts))).collect();
+        let mut named = Vec::new();
+        for denied in self.candidates.iter().filter(|c| c.action == Action::Deny) {
+            let Rank::Ordered(Reverse(after), None) = &denied.rank else { continue };
+            for before in unkept.iter().filter(|u| u.tier == denied.tier && u.place < *after) {
+                named.push(Candidate {
+                    tier: denied.tier,
+                    rank: Rank::Ordered(Reverse(after.clone()), Some(Reverse(before.place.clone()))),
+                    rule: before.rule,
+                    action: Action::Deny,
+                    reason: before.reason,
+                    keys: intersection(&before.keys, &denied.keys, &peers),
+                });
+            }
+        }
+        self.candidates.extend(named);
+    }
+
+    fn unkept(&mut self, policies: &[&Policy]) -> Vec<Unkept> {
+        let mut found = Vec::new();
+        for policy in policies.iter().filter(|p| p.tier != Tier::Normal) {
+            for (index, rule) in policy.side(self.direction).rules.iter().enumerate() {
+                let (Action::Allow, Enforceable::No(feature)) = (rule.action, rule.enforceable) else {
+                    continue;
+                };
+                let number = self.rules.number(RuleRef::new(policy, rule));
+                let peers = clauses(&rule.peers);
+                let ports = port_clauses(&rule.ports);
+                let pairs = peers.iter().flat_map(|(_, peer)| ports.iter().map(|(_, port)| (*peer, *port)));
+                let keys = pairs.flat_map(|(peer, port)| self.keys(peer, port)).collect();
+                let (tier, place, reason) = (policy.tier, place(policy, index), feature.reason());
+                found.push(Unkept { tier, place, rule: number, reason, keys });
+            }
+        }
+        found
     }
 
     fn collect_isolation(&mut self, policy: &Policy) {
@@ -170,9 +230,7 @@ impl Compiler<'_> {
                     Tier::Normal => {
                         Rank::Normal { deny: rule.action == Action::Deny, peer, port, order: order() }
                     }
-                    Tier::Admin | Tier::Baseline => {
-                        Rank::Ordered(Reverse((policy.priority, policy.name.clone(), policy.part, index)))
-                    }
+                    Tier::Admin | Tier::Baseline => Rank::Ordered(Reverse(place(policy, index)), None),
                 };
                 let keys = self.keys(peer_clause, port_clause);
                 self.candidates.push(Candidate {
@@ -280,6 +338,39 @@ impl Compiler<'_> {
                 table.insert(Key { view, direction, peer, port }, &entry);
             }
         }
+    }
+}
+
+fn place(policy: &Policy, index: usize) -> Place {
+    (policy.priority, policy.name.clone(), policy.part, index)
+}
+
+/// The keys that match what keys of both sides match. Levels and ports are nested: two keys have nothing in common, or
+/// one holds the other.
+fn intersection(a: &[(Level, PortKey)], b: &[(Level, PortKey)], peers: &BTreeMap<Identity, PeerKey>) -> Keys {
+    let narrower_level = |a: Level, b: Level| match (is_within(a, b, peers), is_within(b, a, peers)) {
+        (true, _) => Some(a),
+        (false, true) => Some(b),
+        (false, false) => None,
+    };
+    let narrower_port = |a: PortKey, b: PortKey| match (a.is_within(&b), b.is_within(&a)) {
+        (true, _) => Some(a),
+        (false, true) => Some(b),
+        (false, false) => None,
+    };
+    let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (a, b)));
+    pairs.filter_map(|(a, b)| Some((narrower_level(a.0, b.0)?, narrower_port(a.1, b.1)?))).collect()
+}
+
+/// Whether everybody of `a` is of `b`.
+fn is_within(a: Level, b: Level, peers: &BTreeMap<Identity, PeerKey>) -> bool {
+    match (a, b) {
+        (_, Level::Any) | (Level::Namespace(_), Level::Kind(Kind::Pod)) => true,
+        (Level::Identity(i), Level::Kind(kind)) => peers.get(&i).is_some_and(|p| p.kind == kind),
+        (Level::Identity(i), Level::Namespace(number)) => {
+            peers.get(&i).is_some_and(|p| p.namespace == number)
+        }
+        (a, b) => a == b,
     }
 }
 

@@ -274,18 +274,26 @@ fn kind_of(who: Who<'_>) -> Kind {
 
 /// Admin and Baseline: lower priority first, then by name, then in the order of the rules.
 fn first_match(mut matches: Vec<Match<'_>>) -> Option<Judgement> {
-    // what cannot be enforced allows nothing, and leaves nothing to the next tier
-    matches.retain(|m| m.rule.action == Action::Deny || m.rule.enforceable == Enforceable::Yes);
     matches.sort_by(|a, b| {
         let order = |m: &Match<'_>| (m.policy.priority, m.policy.name.clone(), m.policy.part, m.index);
         order(a).cmp(&order(b))
     });
-    let first = matches.first()?;
-    let rules = vec![RuleRef::new(first.policy, first.rule)];
-    match first.rule.action {
-        Action::Allow => Some(allowed(Reason::PolicyAllow, rules)),
-        Action::Deny => Some(denied(Reason::PolicyDeny, rules)),
+    // what cannot be enforced allows nothing, and leaves nothing to the next tier
+    let kept = |m: &Match<'_>| m.rule.action == Action::Deny || m.rule.enforceable == Enforceable::Yes;
+    let first = matches.iter().position(kept)?;
+    let reference = |m: &Match<'_>| RuleRef::new(m.policy, m.rule);
+    match matches[first].rule.action {
+        Action::Allow => Some(allowed(Reason::PolicyAllow, vec![reference(&matches[first])])),
         Action::Pass => None,
+        Action::Deny => {
+            let before = matches[..first].iter().find(|m| m.rule.action == Action::Allow);
+            Some(match before.map(|m| (m, m.rule.enforceable)) {
+                Some((m, Enforceable::No(feature))) => {
+                    denied(feature.reason(), vec![reference(m), reference(&matches[first])])
+                }
+                _ => denied(Reason::PolicyDeny, vec![reference(&matches[first])]),
+            })
+        }
     }
 }
 

@@ -43,6 +43,13 @@ impl PortKey {
     /// Every port of every protocol.
     pub const EVERYTHING: Self = Self { protocol: 0, bits: 0, port: 0 };
 
+    /// Whether every port of this is one of `other`.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        let mask = (0xffff_0000_u32 >> other.bits) as u16;
+        *other == Self::EVERYTHING
+            || (self.protocol == other.protocol && self.bits >= other.bits && self.port & mask == other.port)
+    }
+
     /// The keys that together are exactly the ports `first..=last` of `protocol`.
     pub fn of_range(protocol: Protocol, first: u16, last: u16) -> Vec<Self> {
         let (mut at, end) = (u32::from(first), u32::from(last) + 1);

@@ -81,12 +81,23 @@ pub const OUTSIDE: [&str; 8] = [
     "fd00:10:244::99",
 ];
 
+/// Addresses of what is neither a pod nor outside.
+const OTHERS: [(&str, Kind); 7] = [
+    ("172.18.0.1", Kind::Host),
+    ("fd00:18::1", Kind::Host),
+    ("172.18.0.2", Kind::RemoteNode),
+    ("172.18.0.3", Kind::KubeApiserver),
+    ("172.18.0.4", Kind::Health),
+    ("fd00:18::5", Kind::Init),
+    ("172.18.0.6", Kind::Ingress),
+];
+
 /// A random cluster with its policies.
 #[derive(Debug, Clone)]
 pub struct World {
     /// The pods.
     pub pods: Vec<Pod>,
-    /// Node addresses: this node's, and another's.
+    /// Addresses of nodes and of whatever else is not a pod.
     pub nodes: Vec<(IpAddr, Kind)>,
     /// The policies.
     pub policies: Vec<Policy>,
@@ -99,11 +110,7 @@ impl World {
             NAMESPACES.iter().map(|n| (*n, Arc::new(namespace_labels(rng, n)))).collect();
         let count = 2 + rng.below(5);
         let pods = (0..count).map(|i| random_pod(rng, i, &namespace_labels)).collect();
-        let nodes =
-            [("172.18.0.1", Kind::Host), ("fd00:18::1", Kind::Host), ("172.18.0.2", Kind::RemoteNode)]
-                .iter()
-                .filter_map(|(ip, kind)| Some((ip.parse().ok()?, *kind)))
-                .collect();
+        let nodes = OTHERS.iter().filter_map(|(ip, kind)| Some((ip.parse().ok()?, *kind))).collect();
         let policies = (0..rng.below(6)).map(|i| random_policy(rng, i)).collect();
         Self { pods, nodes, policies }
     }
@@ -164,20 +171,28 @@ fn random_policy(rng: &mut Rng, index: usize) -> Policy {
         Tier::Normal => random_selector(rng).in_namespace(namespace),
         Tier::Admin | Tier::Baseline => random_selector(rng),
     };
+    // sometimes one more part of the object before
+    let part = u32::from(index > 0 && rng.once_in(5));
+    let subject = match rng.below(20) {
+        0 => Subject::Nodes,
+        1 => Subject::Nobody,
+        _ => Subject::Pods(subject),
+    };
+    let prefix = if part == 0 { String::new() } else { format!("specs[{part}].") };
     Policy {
         name: PolicyName {
             kind: PolicyKind::NetworkPolicy,
             namespace: Some(namespace.to_owned()),
-            name: format!("policy-{index}"),
+            name: format!("policy-{}", index - part as usize),
         },
-        part: 0,
-        origin: Origin { file: "random.yaml".into(), line: index as u32 + 1 },
+        part,
+        origin: Origin { file: "random.yaml".into(), line: index as u32 + 1 - part },
         tier,
         priority: rng.below(3) as u32,
         mode: if rng.once_in(5) { Mode::Audit } else { Mode::Enforce },
-        subject: Subject::Pods(subject),
-        ingress: random_side(rng, tier, "ingress"),
-        egress: random_side(rng, tier, "egress"),
+        subject,
+        ingress: random_side(rng, tier, &format!("{prefix}ingress")),
+        egress: random_side(rng, tier, &format!("{prefix}egress")),
     }
 }
 
@@ -283,7 +298,12 @@ fn random_port(rng: &mut Rng) -> PortMatch {
             PortMatch::Range { protocol, first: a.min(b), last: a.max(b) }
         }
         2 => PortMatch::Named { protocol, name: (*rng.pick(&PORT_NAMES)).to_owned() },
-        3 => PortMatch::one(*rng.pick(&[Protocol::ICMP, Protocol::ICMPV6]), *rng.pick(&[0, 8, 128])),
+        3 => random_icmp(rng),
         _ => PortMatch::one(protocol, *rng.pick(&PORTS)),
     }
+}
+
+fn random_icmp(rng: &mut Rng) -> PortMatch {
+    let (protocol, echo) = *rng.pick(&[(Protocol::ICMP, 8), (Protocol::ICMPV6, 128)]);
+    PortMatch::one(protocol, *rng.pick(&[0, 3, echo, echo]))
 }

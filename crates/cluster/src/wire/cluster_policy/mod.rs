@@ -2,17 +2,19 @@
 //! before → [`Policy`], as strict as their schemas.
 //! Source: network-policy-api, `apis/v1alpha2` and `apis/v1alpha1`.
 
-use serde::{Deserialize, de::IgnoredAny};
-use signet_identity::{Kind, Protocol, Selector};
+mod ports;
+mod schema;
+
+use signet_identity::{Kind, Selector};
 use signet_policy::{
     Action, Authentication, Direction, Enforceable, Feature, Mode, Origin, Peer, Peers, Policy, PolicyKind,
     PolicyName, PortMatch, Ports, Rule, Side, Subject, Tier,
 };
 
+use self::schema::{WireNamespacedPods, WirePeer, WirePods, WirePolicy, WireRule, WireSpec};
 use super::{
     lower,
-    meta::{self, Named, Scope, StrictMeta},
-    port,
+    meta::{self, Named, Scope},
     selector::{LabelSelector, On},
 };
 use crate::{
@@ -31,135 +33,6 @@ pub(crate) enum Dialect {
     Cluster,
     Admin,
     BaselineAdmin,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "fields that do not matter here are listed so that others are refused")]
-struct WirePolicy {
-    api_version: Option<IgnoredAny>,
-    kind: Option<IgnoredAny>,
-    metadata: Option<StrictMeta>,
-    spec: Option<WireSpec>,
-    status: Option<IgnoredAny>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireSpec {
-    tier: Option<String>,
-    priority: Option<i64>,
-    subject: Option<WirePods>,
-    ingress: Option<Vec<WireIngress>>,
-    egress: Option<Vec<WireEgress>>,
-}
-
-/// Pods by their namespaces, or by their namespaces and labels. Exactly one.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WirePods {
-    namespaces: Option<LabelSelector>,
-    pods: Option<WireNamespacedPods>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireNamespacedPods {
-    namespace_selector: Option<LabelSelector>,
-    pod_selector: Option<LabelSelector>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireIngress {
-    name: Option<String>,
-    action: Option<String>,
-    from: Option<Vec<WirePods>>,
-    protocols: Option<Vec<WireProtocol>>,
-    ports: Option<Vec<WirePort>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireEgress {
-    name: Option<String>,
-    action: Option<String>,
-    to: Option<Vec<WirePeer>>,
-    protocols: Option<Vec<WireProtocol>>,
-    ports: Option<Vec<WirePort>>,
-}
-
-/// A rule of either direction.
-struct WireRule {
-    name: Option<String>,
-    action: Option<String>,
-    peers: Vec<WirePeer>,
-    protocols: Option<Vec<WireProtocol>>,
-    ports: Option<Vec<WirePort>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WirePeer {
-    namespaces: Option<LabelSelector>,
-    pods: Option<WireNamespacedPods>,
-    nodes: Option<LabelSelector>,
-    networks: Option<Vec<String>>,
-    domain_names: Option<Vec<String>>,
-}
-
-/// Ports as v1alpha2 writes them. Exactly one.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireProtocol {
-    tcp: Option<WireDestination>,
-    udp: Option<WireDestination>,
-    sctp: Option<WireDestination>,
-    destination_named_port: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireDestination {
-    destination_port: Option<WireNumbers>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireNumbers {
-    number: Option<i64>,
-    range: Option<WireRange>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireRange {
-    start: i64,
-    end: i64,
-}
-
-/// Ports as v1alpha1 writes them. Exactly one.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WirePort {
-    port_number: Option<WirePortNumber>,
-    port_range: Option<WirePortRange>,
-    named_port: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WirePortNumber {
-    protocol: Option<String>,
-    port: i64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WirePortRange {
-    protocol: Option<String>,
-    start: i64,
-    end: i64,
 }
 
 impl Dialect {
@@ -450,153 +323,6 @@ impl Lowering<'_> {
             let message = format_args!("{name:?} is not a domain name, as in a.example or *.a.example");
             self.report.add(&format!("{field}[{i}]"), message);
         }
-    }
-
-    fn ports(
-        &mut self,
-        protocols: Option<Vec<WireProtocol>>,
-        ports: Option<Vec<WirePort>>,
-        field: &str,
-    ) -> Ports {
-        let (name, other, is_other) = match self.dialect {
-            Dialect::Cluster => ("protocols", "ports", ports.is_some()),
-            Dialect::Admin | Dialect::BaselineAdmin => ("ports", "protocols", protocols.is_some()),
-        };
-        if is_other {
-            self.report.add(&format!("{field}.{other}"), format_args!("unknown field, expected {name}"));
-            return Ports::These(Vec::new());
-        }
-        let field = format!("{field}.{name}");
-        let count = protocols.as_ref().map(Vec::len).or(ports.as_ref().map(Vec::len));
-        match count {
-            None => return Ports::Any,
-            Some(0) => self.report.add(&field, "at least one is required where the list is there"),
-            Some(count) => self.count(count, &field, name),
-        }
-        let mut found = Vec::new();
-        for (i, wire) in protocols.into_iter().flatten().enumerate() {
-            self.protocol(wire, &format!("{field}[{i}]"), &mut found);
-        }
-        for (i, wire) in ports.into_iter().flatten().enumerate() {
-            self.port(wire, &format!("{field}[{i}]"), &mut found);
-        }
-        Ports::These(found)
-    }
-
-    fn protocol(&mut self, wire: WireProtocol, field: &str, found: &mut Vec<PortMatch>) {
-        let WireProtocol { tcp, udp, sctp, destination_named_port } = wire;
-        match (tcp, udp, sctp, destination_named_port) {
-            (Some(to), None, None, None) => self.destination(Protocol::TCP, to, (field, "tcp"), found),
-            (None, Some(to), None, None) => self.destination(Protocol::UDP, to, (field, "udp"), found),
-            (None, None, Some(to), None) => self.destination(Protocol::SCTP, to, (field, "sctp"), found),
-            (None, None, None, Some(name)) => {
-                self.named(&name, &format!("{field}.destinationNamedPort"), found);
-            }
-            _ => {
-                self.report.add(field, "exactly one of tcp, udp, sctp and destinationNamedPort is required");
-            }
-        }
-    }
-
-    fn destination(
-        &mut self,
-        protocol: Protocol,
-        to: WireDestination,
-        (field, name): (&str, &str),
-        found: &mut Vec<PortMatch>,
-    ) {
-        let field = format!("{field}.{name}.destinationPort");
-        match to.destination_port {
-            None => self.report.add(&field, "is required"),
-            Some(WireNumbers { number: Some(number), range: None }) => {
-                let port = port::number(number, &format!("{field}.number"), &mut self.report);
-                found.extend(port.map(|port| PortMatch::one(protocol, port)));
-            }
-            Some(WireNumbers { number: None, range: Some(range) }) => {
-                self.range(protocol, &range, &format!("{field}.range"), found);
-            }
-            Some(_) => self.report.add(&field, "exactly one of number and range is required"),
-        }
-    }
-
-    fn range(&mut self, protocol: Protocol, range: &WireRange, field: &str, found: &mut Vec<PortMatch>) {
-        let WireRange { start, end } = *range;
-        if start >= end {
-            self.report.add(field, format_args!("the start {start} must be less than the end {end}"));
-        }
-        let first = port::number(start, &format!("{field}.start"), &mut self.report);
-        let last = port::number(end, &format!("{field}.end"), &mut self.report);
-        if let (Some(first), Some(last)) = (first, last) {
-            found.push(PortMatch::Range { protocol, first, last });
-        }
-    }
-
-    fn port(&mut self, wire: WirePort, field: &str, found: &mut Vec<PortMatch>) {
-        match wire {
-            WirePort {
-                port_number: Some(WirePortNumber { protocol, port }),
-                port_range: None,
-                named_port: None,
-            } => {
-                let field = format!("{field}.portNumber");
-                let protocol =
-                    port::protocol(protocol.as_deref(), &format!("{field}.protocol"), &mut self.report);
-                let port = port::number(port, &format!("{field}.port"), &mut self.report);
-                found.extend(protocol.zip(port).map(|(protocol, port)| PortMatch::one(protocol, port)));
-            }
-            WirePort { port_number: None, port_range: Some(range), named_port: None } => {
-                let WirePortRange { protocol, start, end } = range;
-                let field = format!("{field}.portRange");
-                let protocol =
-                    port::protocol(protocol.as_deref(), &format!("{field}.protocol"), &mut self.report);
-                if let Some(protocol) = protocol {
-                    self.range(protocol, &WireRange { start, end }, &field, found);
-                }
-            }
-            WirePort { port_number: None, port_range: None, named_port: Some(name) } => {
-                self.named(&name, &format!("{field}.namedPort"), found);
-            }
-            _ => self.report.add(field, "exactly one of portNumber, portRange and namedPort is required"),
-        }
-    }
-
-    /// A name stands for what each destination has behind it, whatever the protocol.
-    fn named(&mut self, name: &str, field: &str, found: &mut Vec<PortMatch>) {
-        port::name(name, field, &mut self.report);
-        let protocols = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
-        found.extend(protocols.map(|protocol| PortMatch::Named { protocol, name: name.to_owned() }));
-    }
-}
-
-impl WirePeer {
-    /// How many of the fields are there.
-    fn fields(&self) -> usize {
-        let Self { namespaces, pods, nodes, networks, domain_names } = self;
-        let there = [namespaces.is_some(), pods.is_some(), nodes.is_some(), networks.is_some()];
-        there.into_iter().chain([domain_names.is_some()]).filter(|there| *there).count()
-    }
-
-    fn has_no_named_ports(&self) -> bool {
-        self.nodes.is_some() || self.networks.is_some() || self.domain_names.is_some()
-    }
-}
-
-impl From<WirePods> for WirePeer {
-    fn from(WirePods { namespaces, pods }: WirePods) -> Self {
-        Self { namespaces, pods, ..Self::default() }
-    }
-}
-
-impl From<WireIngress> for WireRule {
-    fn from(WireIngress { name, action, from, protocols, ports }: WireIngress) -> Self {
-        let peers = from.into_iter().flatten().map(WirePeer::from).collect();
-        Self { name, action, peers, protocols, ports }
-    }
-}
-
-impl From<WireEgress> for WireRule {
-    fn from(WireEgress { name, action, to, protocols, ports }: WireEgress) -> Self {
-        Self { name, action, peers: to.unwrap_or_default(), protocols, ports }
     }
 }
 
