@@ -12,7 +12,9 @@
 
 mod enrich;
 mod extension;
+mod filter;
 mod json;
+mod labels;
 mod layer4;
 mod proto;
 <<<<<<< HEAD
@@ -20,9 +22,11 @@ mod proto;
 mod reader;
 >>>>>>> flow
 mod ring;
+mod value;
 
 pub use enrich::{EndpointInfo, Names, flow_of, response_of};
 pub use extension::{FLOW_EXTENSION_URL, ask_for_extensions, asks_for_extensions, extension_of};
+pub use filter::{FilterError, Filters};
 pub use json::{JsonError, to_json};
 pub use proto::{
     flow, observer, peer, relay,
