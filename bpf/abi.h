@@ -228,6 +228,7 @@ _Static_assert(sizeof(struct ct_half) == 24, "struct ct_half");
 #define CT_FIN_ORIGINAL 2
 #define CT_FIN_REPLY 4
 #define CT_CLOSED 8 /* reset, or FIN seen both ways */
+#define CT_OWN_NODE 16 /* this node itself opened it, whatever address it used */
 
 /* A flow. */
 struct ct_entry {

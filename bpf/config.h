@@ -5,8 +5,8 @@
 
 #define SECOND_NS 1000000000ULL
 
-/* The only thing in .rodata: userspace overwrites it as a whole. */
-const volatile struct config config = {
+/* Alone in its section: userspace overwrites it as a whole. */
+const volatile struct config config SEC(".rodata.config") = {
 	.tcp_idle_ns = 8000 * SECOND_NS,
 	.tcp_closed_ns = 10 * SECOND_NS,
 	.any_idle_ns = 120 * SECOND_NS,

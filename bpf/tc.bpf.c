@@ -51,7 +51,7 @@ static __always_inline __u16 policy_port(const struct packet *p, bool reply)
 
 /* Asks the endpoint's policy, in one direction, about the other end of `p`. */
 static __always_inline void judge_half(const struct passage *at, const struct packet *p, __u8 direction, bool reply,
-				       struct ct_half *half)
+				       bool own_node, struct ct_half *half)
 {
 	const struct address *remote = remote_address(at, p);
 	struct policy_query query = {
@@ -65,7 +65,7 @@ static __always_inline void judge_half(const struct passage *at, const struct pa
 	half->address_epoch = address_epoch(remote);
 	half->revision = at->endpoint->revision;
 	barrier();
-	query.peer = peer_of(remote, at->way == DIRECTION_INGRESS, at->own_node);
+	query.peer = peer_of(remote, at->way == DIRECTION_INGRESS, own_node);
 	union decision d = { .packed = judge(&query) };
 	half->endpoint = at->endpoint->id;
 	half->peer_identity = query.peer.identity;
@@ -103,7 +103,7 @@ static __always_inline struct report admit_known(const struct passage *at, const
 
 	if (half_is_valid(half, at->endpoint, address_epoch(remote_address(at, p))))
 		return report_of(half, 0, direction, reply);
-	judge_half(at, p, direction, reply, &fresh);
+	judge_half(at, p, direction, reply, flow->entry->state & CT_OWN_NODE, &fresh);
 	if (half->endpoint != at->endpoint->id)
 		kind = EVENT_NEW;
 	else if (half->verdict != fresh.verdict)
@@ -112,14 +112,19 @@ static __always_inline struct report admit_known(const struct passage *at, const
 	return report_of(&fresh, kind, direction, reply);
 }
 
+static __always_inline bool create(const struct passage *at, struct flow *flow, const struct ct_half *half)
+{
+	return ct_create(flow, at->packet, half, at->way, &at->scratch->entry, at->own_node ? CT_OWN_NODE : 0);
+}
+
 static __always_inline struct report admit_new(const struct passage *at, struct flow *flow, bool track)
 {
 	const struct packet *p = at->packet;
 	struct ct_half half = {};
 
-	judge_half(at, p, at->way, false, &half);
+	judge_half(at, p, at->way, false, at->own_node, &half);
 	struct report report = report_of(&half, EVENT_NEW, at->way, false);
-	if (report.decision.verdict != VERDICT_DROPPED && track && !ct_create(flow, p, &half, at->way, &at->scratch->entry)) {
+	if (report.decision.verdict != VERDICT_DROPPED && track && !create(at, flow, &half)) {
 		/* docs/security.md, "Full tables": what cannot be recorded does not pass */
 		report.decision = dropped(REASON_CONNTRACK_FULL);
 		report.kind = EVENT_DROP;

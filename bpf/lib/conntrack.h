@@ -128,7 +128,7 @@ static __always_inline void ct_promote(struct flow *flow, struct ct_entry *copy)
 
 /* Records a flow that this packet opened. False: there is no room. */
 static __always_inline bool ct_create(struct flow *flow, const struct packet *p, const struct ct_half *half,
-				      enum direction way, struct ct_entry *entry)
+				      enum direction way, struct ct_entry *entry, __u8 state)
 {
 	__builtin_memset(entry, 0, sizeof(*entry));
 	entry->created_ns = bpf_ktime_get_coarse_ns();
@@ -136,6 +136,7 @@ static __always_inline bool ct_create(struct flow *flow, const struct packet *p,
 	entry->packets[0] = 1;
 	entry->bytes[0] = p->length;
 	entry->initiator = flow->source_end;
+	entry->state = state;
 	entry->half[way] = *half;
 	if (flow->established)
 		bpf_map_delete_elem(&ct_flows, &flow->key);

@@ -118,8 +118,11 @@ __noinline __u32 check_link(struct __sk_buff *skb, const struct packet *p, const
 		return from_pod ? check_arp(skb, endpoint) : REASON_LINK_LOCAL;
 
 	enum reason reason = check_discovery(skb, p, endpoint, way);
-	if (!from_pod)
-		return reason;
+	if (!from_pod) {
+		/* nobody else has the pod's own address */
+		bool own = address_equal(&p->source, &endpoint->address[p->family & 1]);
+		return own && reason == REASON_UNKNOWN ? REASON_SPOOFED_SOURCE : reason;
+	}
 	if (reason != REASON_UNKNOWN && reason != REASON_LINK_LOCAL)
 		return reason;
 	if (address_equal(&p->source, &endpoint->address[p->family & 1]) && !is_unspecified(&p->source))

@@ -265,6 +265,9 @@ __noinline __u32 parse(struct __sk_buff *skb, struct packet *p)
 	default:
 		return REASON_UNSUPPORTED_PROTOCOL;
 	}
+	/* nobody talks to itself over a wire */
+	if (reason == REASON_UNKNOWN && address_equal(&p->source, &p->destination))
+		return REASON_INVALID_PACKET;
 	if (reason != REASON_UNKNOWN || p->fragment == FRAGMENT_LATER)
 		return reason;
 	return parse_l4(skb, p, true);

@@ -51,9 +51,9 @@ impl Datapath {
         let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_owned();
-            if name.to_string_lossy().ends_with(".rodata") {
+            if name == ".rodata.config" {
                 configure(&mut map, options)?;
-            } else if let Some(folder) = pins {
+            } else if let Some(folder) = pins.filter(|_| !name.to_string_lossy().contains('.')) {
                 map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
             }
         }
@@ -126,7 +126,7 @@ impl Datapath {
 /// Overwrites the defaults of `bpf/config.h`.
 fn configure(map: &mut OpenMapMut<'_>, options: &Options) -> Result<(), Error> {
     let bytes = map.initial_value_mut().filter(|b| b.len() == size_of::<abi::config>());
-    let bytes = bytes.ok_or(Error::Missing("struct config as all of its .rodata"))?;
+    let bytes = bytes.ok_or(Error::Missing("struct config in .rodata.config"))?;
     let mut config: abi::config = bytemuck::pod_read_unaligned(bytes);
     config.drop_events = options.drop_events.unwrap_or(config.drop_events);
     bytes.copy_from_slice(bytemuck::bytes_of(&config));

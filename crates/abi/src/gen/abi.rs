@@ -2,6 +2,7 @@
 
 // Made by `cargo xtask codegen` from bpf/abi.h. Do not edit.
 
+
 pub const ABI_VERSION: u32 = 1;
 pub const ADDRESS_BUCKETS: u32 = 4096;
 pub const MAX_POLICY_TABLES: u32 = 4096;
@@ -15,6 +16,7 @@ pub const CT_REPLIED: u32 = 1;
 pub const CT_FIN_ORIGINAL: u32 = 2;
 pub const CT_FIN_REPLY: u32 = 4;
 pub const CT_CLOSED: u32 = 8;
+pub const CT_OWN_NODE: u32 = 16;
 pub const EVENT_REPLY: u32 = 1;
 pub const EVENT_WOULD_ALLOW: u32 = 2;
 pub type __u8 = ::std::os::raw::c_uchar;

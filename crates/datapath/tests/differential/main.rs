@@ -28,9 +28,9 @@ use signet_testkit::{ACK, FIN, Frame, L4, OUTSIDE, RANGES, RST, Rng, SYN, World}
 use model::{At, Model, Packet, Said, mac};
 
 const FIRST_INDEX: u32 = 1000;
-const PACKETS_PER_WORLD: usize = 600;
+const PACKETS_PER_WORLD: usize = 3000;
 /// The policies change this often.
-const PACKETS_PER_REVISION: usize = 60;
+const PACKETS_PER_REVISION: usize = 150;
 
 fn option(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -275,10 +275,12 @@ fn run_world(kernel: &mut Kernel, seed: u64, coverage: &mut Coverage) {
     kernel.datapath.forget_flows().unwrap();
     kernel.publish(&model);
     let mut sent: Vec<Frame> = vec![];
+    let mut history: Vec<String> = vec![];
     for step in 0..PACKETS_PER_WORLD {
         if step % PACKETS_PER_REVISION == PACKETS_PER_REVISION - 1 {
             model.policies = next_policies(&mut rng, &model.policies);
             kernel.publish(&model);
+            history.push(format!("{step}: another revision"));
         }
         let fragment_id = (seed as u32).wrapping_mul(8);
         let (packet, from, to) = random_packet(&mut rng, &model, &sent, fragment_id);
@@ -286,7 +288,11 @@ fn run_world(kernel: &mut Kernel, seed: u64, coverage: &mut Coverage) {
         for at in hooks(from, to) {
             let expected = model.see(&packet, at);
             let seen = kernel.see(&bytes, at);
-            compare(kernel, &expected, &seen, &|| explain(seed, step, &packet, at, &model));
+            compare(kernel, &expected, &seen, &|| {
+                explain(seed, step, &packet, at, &model) + "\n" + &history.join("\n")
+            });
+            let Frame { from, to, l4, fragment, .. } = &packet.frame;
+            history.push(format!("{step}: {from} > {to} {l4:?} {fragment:?} {at:?}: {expected:?}"));
             coverage.packets += 1;
             coverage.audits += usize::from(expected.audit);
             coverage.would_allow += usize::from(expected.would_allow);

@@ -36,6 +36,7 @@ struct Flow {
     replied: bool,
     fins: [bool; 2],
     closed: bool,
+    own_node: bool,
 }
 
 /// What conntrack looks at.
@@ -156,6 +157,9 @@ impl Model {
         if frame.fragment.is_some_and(|(_, offset, _)| offset > 0 && offset < header_length(tuple.protocol)) {
             return drop(Reason::InvalidPacket);
         }
+        if frame.from == frame.to {
+            return drop(Reason::InvalidPacket);
+        }
         if at.way == Direction::Egress {
             if frame.mac != mac(at.pod) {
                 return drop(Reason::SpoofedMac);
@@ -163,6 +167,9 @@ impl Model {
             if !self.pods[at.pod].addresses.contains(&frame.from) {
                 return drop(Reason::SpoofedSource);
             }
+        }
+        if at.way == Direction::Ingress && self.pods[at.pod].addresses.contains(&frame.from) {
+            return drop(Reason::SpoofedSource);
         }
         if let Some((id, offset, _)) = frame.fragment {
             let key = (frame.from, frame.to, id, at.pod, at.way == Direction::Egress, tuple.protocol.0);
@@ -202,7 +209,8 @@ impl Model {
         if syn && (reply || flow.closed) {
             return self.open(tuple, at, true);
         }
-        let said = self.judge(tuple, at, if reply { opposite(at.way) } else { at.way }, reply);
+        let known = At { own_node: flow.own_node, ..at };
+        let said = self.judge(tuple, known, if reply { opposite(at.way) } else { at.way }, reply);
         if said.passes {
             self.touch(tuple, reply);
             return said;
@@ -213,7 +221,7 @@ impl Model {
     fn open(&mut self, tuple: &Tuple, at: At, track: bool) -> Said {
         let said = self.judge(tuple, at, at.way, false);
         if said.passes && track {
-            self.flows.insert(tuple.key(), Flow { initiator: Some(tuple.source), ..Flow::default() });
+            self.flows.insert(tuple.key(), Flow { initiator: Some(tuple.source), own_node: at.own_node, ..Flow::default() });
         }
         said
     }
@@ -236,7 +244,7 @@ impl Model {
         }
         let Some(flow) = self.flows.get(&inner.key()) else { return false };
         let reply = flow.initiator != Some(inner.source);
-        let then = At { way: opposite(at.way), own_node: false, ..at };
+        let then = At { way: opposite(at.way), own_node: flow.own_node, ..at };
         self.judge(&inner, then, if reply { at.way } else { then.way }, reply).passes
     }
 
