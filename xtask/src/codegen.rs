@@ -1,6 +1,11 @@
 //! Generated files: `bpf/abi.h` -> `crates/abi/src/gen/*.rs` and `docs/reasons.md`.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -35,10 +40,27 @@ fn generate(root: &Path) -> Result<Vec<Generated>> {
     let header = fs::read_to_string(root.join("bpf/abi.h"))?;
     let reasons = reasons(&header)?;
     Ok(vec![
-        Generated { path: "crates/abi/src/gen/abi.rs", text: bindings(root)? },
-        Generated { path: "crates/abi/src/gen/reason.rs", text: reason_rs(&reasons) },
+        Generated { path: "crates/abi/src/gen/abi.rs", text: formatted(root, &bindings(root)?)? },
+        Generated { path: "crates/abi/src/gen/reason.rs", text: formatted(root, &reason_rs(&reasons))? },
         Generated { path: "docs/reasons.md", text: reasons_md(&reasons) },
     ])
+}
+
+/// As `cargo fmt` would leave it.
+fn formatted(root: &Path, text: &str) -> Result<String> {
+    let mut rustfmt = Command::new("rustfmt")
+        .args(["--edition=2024", "--config-path"])
+        .arg(root.join("rustfmt.toml"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("rustfmt")?;
+    rustfmt.stdin.take().context("rustfmt's input")?.write_all(text.as_bytes())?;
+    let out = rustfmt.wait_with_output()?;
+    if !out.status.success() {
+        bail!("rustfmt does not take what was generated");
+    }
+    Ok(String::from_utf8(out.stdout)?)
 }
 
 /// Every struct gets the derives that let it be copied to and from map bytes.
@@ -66,7 +88,6 @@ fn bindings(root: &Path) -> Result<String> {
         .derive_eq(true)
         .derive_hash(true)
         .parse_callbacks(Box::new(PlainData))
-        .formatter(bindgen::Formatter::Rustfmt)
         .generate()
         .context("bindgen (needs libclang)")?;
     Ok(bindings.to_string())

@@ -2,7 +2,6 @@
 
 // Made by `cargo xtask codegen` from bpf/abi.h. Do not edit.
 
-
 pub const ABI_VERSION: u32 = 1;
 pub const ADDRESS_BUCKETS: u32 = 4096;
 pub const MAX_POLICY_TABLES: u32 = 4096;

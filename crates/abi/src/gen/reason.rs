@@ -137,9 +137,13 @@ impl Reason {
             Self::NoPolicy => "No policy isolates the pod in this direction.",
             Self::OwnNode => "This node itself sent it to its own pod, as kubelet probes do.",
             Self::Related => "An ICMP error that quotes a flow which is allowed.",
-            Self::LinkLocal => "ARP, neighbour discovery or multicast listener reports of the pod's own link.",
+            Self::LinkLocal => {
+                "ARP, neighbour discovery or multicast listener reports of the pod's own link."
+            }
             Self::SpoofedMac => "The Ethernet source is not the pod's own.",
-            Self::SpoofedSource => "The source address, or the address claimed by ARP or NDP, is not the pod's own.",
+            Self::SpoofedSource => {
+                "The source address, or the address claimed by ARP or NDP, is not the pod's own."
+            }
             Self::PolicyDefaultDeny => "A policy isolates the pod and no rule allows it.",
             Self::InvalidPacket => "The packet ends inside a header, or its headers contradict each other.",
             Self::UnsupportedProtocol => "It is neither IPv4, IPv6, ARP nor neighbour discovery.",
@@ -151,8 +155,12 @@ impl Reason {
             Self::AuthenticationRequired => "A rule asks for a proof of identity that there is none of.",
             Self::Unencrypted => "It would have crossed between nodes in the clear.",
             Self::UnenforceableHttp => "Only an HTTP rule would allow it, and this version enforces none.",
-            Self::UnenforceableFqdn => "Only a rule for DNS names would allow it, and this version enforces none.",
-            Self::UnenforceableSni => "Only a rule for TLS server names would allow it, and this version enforces none.",
+            Self::UnenforceableFqdn => {
+                "Only a rule for DNS names would allow it, and this version enforces none."
+            }
+            Self::UnenforceableSni => {
+                "Only a rule for TLS server names would allow it, and this version enforces none."
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use signet_agent::{Config, Network, Progress, Up};
-use signet_flow::{response_of, to_json};
+use signet_flow::{Record, response_of, to_json};
 
 use crate::{
     demo::expect::{Expectation, pod, rule},
@@ -196,13 +196,14 @@ fn watch(up: &Up, expectations: &[Expectation], stop: &AtomicBool) -> anyhow::Re
     let deadline = Instant::now() + PATIENCE;
     let mut outcomes: Vec<Outcome> =
         expectations.iter().map(|e| Outcome { expectation: *e, flow: None }).collect();
-    let mut reader = up.flows().reader();
+    let mut reader = up.flows().read();
     while outcomes.iter().any(|o| o.flow.is_none())
         && Instant::now() < deadline
         && !stop.load(Ordering::Relaxed)
     {
-        let Some(flow) = reader.next_before(Instant::now() + LOOK) else { continue };
-        let flow = to_json(&response_of((*flow).clone()))?;
+        let record = reader.wait(Instant::now() + LOOK);
+        let Some(flow) = record.as_ref().and_then(Record::flow) else { continue };
+        let flow = to_json(&response_of((**flow).clone()))?;
         for outcome in outcomes.iter_mut().filter(|o| o.flow.is_none() && o.expectation.is_met_by(&flow)) {
             outcome.flow = Some(flow.clone());
         }

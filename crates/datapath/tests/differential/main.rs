@@ -152,9 +152,11 @@ fn answer(rng: &mut Rng, model: &Model, sent: &Frame) -> Option<(Frame, Party, P
             }
         }
         L4::Udp { from, to } | L4::Sctp { from, to } if back => std::mem::swap(from, to),
-        L4::Icmp { kind, .. } if back => match *kind {
-            8 => *kind = 0,
-            128 => *kind = 129,
+        L4::Icmp { kind, .. } => match *kind {
+            8 if back => *kind = 0,
+            128 if back => *kind = 129,
+            8 | 128 => {}
+            // an error's own quotation is not known any more
             _ => return None,
         },
         _ => {}

@@ -221,7 +221,10 @@ impl Model {
     fn open(&mut self, tuple: &Tuple, at: At, track: bool) -> Said {
         let said = self.judge(tuple, at, at.way, false);
         if said.passes && track {
-            self.flows.insert(tuple.key(), Flow { initiator: Some(tuple.source), own_node: at.own_node, ..Flow::default() });
+            self.flows.insert(
+                tuple.key(),
+                Flow { initiator: Some(tuple.source), own_node: at.own_node, ..Flow::default() },
+            );
         }
         said
     }
