@@ -10,24 +10,31 @@
 //!
 //! It refuses to know maps, Kubernetes and policies: [`Names`] is all that it sees of them.
 
+mod client;
 mod enrich;
 mod extension;
 mod filter;
 mod json;
 mod labels;
 mod layer4;
+mod print;
 mod proto;
+mod query;
 mod reader;
 mod ring;
+mod serve;
 mod value;
 
+pub use client::{Client, ClientError, Flows};
 pub use enrich::{EndpointInfo, Names, flow_of, response_of};
 pub use extension::{FLOW_EXTENSION_URL, ask_for_extensions, asks_for_extensions, extension_of};
 pub use filter::{FilterError, Filters};
 pub use json::{JsonError, to_json};
+pub use print::line;
 pub use proto::{
     flow, observer, peer, relay,
     signet::{FlowExtension, Rule as ExtensionRule},
 };
 pub use reader::Reader;
 pub use ring::{DEFAULT_CAPACITY, Record, Ring};
+pub use serve::{DRAIN, Listen, Listeners, NodeInfo, ServeError, serve};
