@@ -1,0 +1,157 @@
+//! What one GetFlows request asks for, and how it is read off the ring.
+//!
+//! Without `follow` the answer is about the moment of the request: the last `number` of the flows that match (all for 0),
+//! or the first with `first`. With `follow` the last `number` come first (none for 0, all since `since`) and the answer
+//! has no end; `until` means nothing then. Losses pass every filter and do not count.
+
+use std::sync::Arc;
+
+use pbjson_types::Timestamp;
+
+use crate::{
+    enrich::response_of,
+    extension::asks_for_extensions,
+    filter::{FilterError, Filters},
+    flow::Flow,
+    observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes},
+    reader::Reader,
+    ring::{Found, Record, Ring, earlier},
+};
+
+/// A request, understood.
+#[derive(Debug)]
+pub(crate) struct Query {
+    filters: Filters,
+    /// 0 for any number.
+    number: u64,
+    first: bool,
+    follow: bool,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    extensions: bool,
+}
+
+impl TryFrom<&GetFlowsRequest> for Query {
+    type Error = FilterError;
+
+    fn try_from(request: &GetFlowsRequest) -> Result<Self, Self::Error> {
+        let extensions = asks_for_extensions(request);
+        // the mask is answered with everything: Hubble's own clients leave out of it what they print
+        let GetFlowsRequest {
+            number,
+            first,
+            follow,
+            blacklist,
+            whitelist,
+            since,
+            until,
+            field_mask: _,
+            experimental: _,
+            extensions: _,
+        } = request;
+        Ok(Self {
+            filters: Filters::new(whitelist, blacklist)?,
+            number: *number,
+            first: *first,
+            follow: *follow,
+            since: *since,
+            until: until.filter(|_| !follow),
+            extensions,
+        })
+    }
+}
+
+impl Query {
+    /// Where the answer starts and, without `follow`, where it ends.
+    fn range(&self, ring: &Ring) -> (u64, u64) {
+        let now = ring.end();
+        let start = match self {
+            Self { first: true, .. } => ring.oldest(),
+            Self { follow: true, number: 0, since: None, .. } => now,
+            _ => self.rewind(ring, now),
+        };
+        (start, if self.follow { u64::MAX } else { now })
+    }
+
+    /// The place of the last `number` flows that match.
+    fn rewind(&self, ring: &Ring, now: u64) -> u64 {
+        let (mut start, mut found) = (now, 0);
+        for place in (ring.oldest()..now).rev() {
+            if let Found::Here(Record::Flow(flow)) = ring.find(place)
+                && self.wants(&flow)
+            {
+                start = place;
+                found += 1;
+                if found == self.number {
+                    break;
+                }
+            }
+        }
+        start
+    }
+
+    fn wants(&self, flow: &Flow) -> bool {
+        self.in_time(flow.time) && self.filters.pass(flow)
+    }
+
+    fn in_time(&self, time: Option<Timestamp>) -> bool {
+        let time = time.unwrap_or_default();
+        !self.since.is_some_and(|since| earlier(&time, &since))
+            && !self.until.is_some_and(|until| earlier(&until, &time))
+    }
+
+    fn limit(&self) -> u64 {
+        if self.number == 0 || self.follow { u64::MAX } else { self.number }
+    }
+}
+
+/// The answer to a query, one message at a time.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    query: Query,
+    reader: Reader,
+    end: u64,
+    given: u64,
+    node_name: Arc<str>,
+}
+
+impl Answer {
+    pub(crate) fn new(query: Query, ring: &Arc<Ring>, node_name: Arc<str>) -> Self {
+        let (start, end) = query.range(ring);
+        Self { query, reader: Reader::new(Arc::clone(ring), start), end, given: 0, node_name }
+    }
+
+    /// The next message; nothing at the end of an answer that has one.
+    pub(crate) async fn next(&mut self) -> Option<GetFlowsResponse> {
+        while self.given < self.query.limit() {
+            let record = match self.reader.try_next_before(self.end) {
+                Some(record) => record,
+                None if self.query.follow => self.reader.next().await,
+                None => return None,
+            };
+            if let Some(response) = self.response(record) {
+                return Some(response);
+            }
+        }
+        None
+    }
+
+    fn response(&mut self, record: Record) -> Option<GetFlowsResponse> {
+        match record {
+            Record::Flow(flow) if self.query.wants(&flow) => {
+                self.given += 1;
+                let mut flow = Arc::unwrap_or_clone(flow);
+                if !self.query.extensions {
+                    flow.extensions = None;
+                }
+                Some(response_of(flow))
+            }
+            Record::Lost(lost) if self.query.in_time(lost.last) => Some(GetFlowsResponse {
+                node_name: self.node_name.to_string(),
+                time: lost.last,
+                response_types: Some(ResponseTypes::LostEvents(lost)),
+            }),
+            Record::Flow(_) | Record::Lost(_) => None,
+        }
+    }
+}
