@@ -2,7 +2,9 @@
 //!
 //! Input: YAML or JSON files. Output: pods, policies lowered onto `signet_policy`'s model, and what they refer to,
 //! sorted. Files become `document`s with positions, documents become objects, and each kind enters through one
-//! conversion in `wire`. Policies are read strictly (an unknown field is an error), other kinds tolerantly.
+//! conversion in `wire`; policies whose meaning depends on other objects (services, nodes, groups of prefixes) are read
+//! after those. RSVP-only namespaces get the policies of `baseline`. Policies are read strictly (an unknown field is an
+//! error), other kinds tolerantly.
 //! Knows nothing of verdicts, maps, sandboxes or flows.
 //!
 //! INVARIANT: any problem, and there is no snapshot (`one_bad_file_leaves_no_snapshot_and_all_problems_are_named`).

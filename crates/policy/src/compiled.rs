@@ -21,22 +21,37 @@ pub struct Compiled {
     pub universe: Universe,
     /// By the number of the facts that policies know of a pod whatever its address.
     pub tables: BTreeMap<Identity, Table>,
-    /// Which of the tables each pod has; pods on the host's network have none.
+    /// Which of the tables each local pod has; pods on the host's network have none.
     pub subjects: BTreeMap<PodName, Identity>,
 }
 
 impl Compiled {
-    /// Compiles `policies` for everybody in `members`. Numbers come from `interner` and `rules`, which outlive a
-    /// revision: the same facts and rules keep theirs.
+    /// Compiles `policies` with a table for every pod in `members`. Numbers come from `interner` and `rules`, which
+    /// outlive a revision: the same facts and rules keep theirs.
     pub fn new(
         members: &Members<'_>,
         policies: &[Policy],
         interner: &mut Interner,
         rules: &mut RuleBook,
     ) -> Self {
+        Self::for_pods(members, policies, interner, rules, |_| true)
+    }
+
+    /// Like [`Compiled::new`], with tables for the pods that `local` names only: what one node needs.
+    pub fn for_pods(
+        members: &Members<'_>,
+        policies: &[Policy],
+        interner: &mut Interner,
+        rules: &mut RuleBook,
+        local: impl Fn(&PodName) -> bool,
+    ) -> Self {
         let directory = Directory::build(members, &vocabulary(policies), interner);
-        let subjects: BTreeMap<PodName, Identity> =
-            directory.subjects.iter().map(|(name, facts)| (name.clone(), interner.number(facts))).collect();
+        let subjects: BTreeMap<PodName, Identity> = directory
+            .subjects
+            .iter()
+            .filter(|(name, _)| local(name))
+            .map(|(name, facts)| (name.clone(), interner.number(facts)))
+            .collect();
         let universe = Universe {
             identities: directory.identities.iter().map(|(i, f)| (*i, f.clone())).collect(),
             namespaces: interner.namespaces().clone(),

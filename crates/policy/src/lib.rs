@@ -2,8 +2,9 @@
 //!
 //! Rules come in as [`Policy`] values, lowered from whatever kind of object they were written as. [`decide`] interprets
 //! them, plainly and slowly: it is what the words mean. [`compile`] turns them into the [`Table`] that the kernel looks
-//! verdicts up in. The two share the parsed types of `model` and nothing else; tests hold one against the other, and
-//! both against the kernel. Pure values: nothing here knows about files, maps or clocks.
+//! verdicts up in, and [`Compiled`] holds the tables of a whole revision with the identities they speak of. The two
+//! share the parsed types of `model` and `clause` and nothing else; tests hold one against the other, and both against
+//! the kernel. Pure values: nothing here knows about files, maps or clocks.
 
 mod clause;
 mod compile;
