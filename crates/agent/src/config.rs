@@ -1,6 +1,9 @@
 //! What a node is told, with units and defaults.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use ipnet::IpNet;
 
@@ -22,6 +25,8 @@ pub struct Config {
     pub ipblock_matches_pods: bool,
     /// Where the node's end of the pods' links is. Default: the network namespace that Signet was started in.
     pub network: Network,
+    /// Where the flow API listens beside `agent.sock` in the run directory. Default: `127.0.0.1:4245`.
+    pub flow_address: Option<SocketAddr>,
     /// Flows kept in memory. Default: 4095.
     pub flows: usize,
 }
@@ -48,6 +53,7 @@ impl Default for Config {
             ranges: [v4, v6].into_iter().flatten().collect(),
             ipblock_matches_pods: true,
             network: Network::Host,
+            flow_address: Some(SocketAddr::from(([127, 0, 0, 1], 4245))),
             flows: 4095,
         }
     }

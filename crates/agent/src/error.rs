@@ -12,6 +12,9 @@ pub enum Error {
     /// The folder of manifests cannot be watched.
     #[error(transparent)]
     Manifests(signet_cluster::Error),
+    /// The flow API cannot be served.
+    #[error("{0}; another Signet may be running: `--flow-address` names another address")]
+    Serve(signet_flow::ServeError),
     /// The host could not be read or prepared.
     #[error("{what}: {source}")]
     Host {

@@ -5,19 +5,24 @@
 //!
 //! INVARIANT: a pod's process starts after its policy is in the kernel (`Node::apply`).
 
+mod api;
 mod config;
+mod control;
 mod error;
 mod events;
 pub mod host;
 mod ipam;
+mod ledger;
 mod names;
 mod node;
 mod plan;
 mod up;
 
 pub use config::{Config, Network};
+pub use control::{Request, ask};
 pub use error::Error;
 pub use ipam::Ipam;
+pub use ledger::{Ledger, Line, Seen, WouldDeny};
 pub use node::{Applied, Node, cleanup};
 pub use plan::{Cluster, Numbers, Plan, plan};
 pub use up::{Progress, Up};

@@ -6,13 +6,15 @@ use std::{
     fmt::Write as _,
     io::ErrorKind,
     net::IpAddr,
+    path::Path,
     sync::Arc,
 };
 
+use serde_json::{Value, json};
 use signet_cluster::{PodManifest, Snapshot};
 use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
 use signet_identity::{Interner, Kind, Pod, PodName};
-use signet_policy::RuleBook;
+use signet_policy::{RuleBook, Unenforceable, unenforceable};
 use signet_sandbox::{Options, PodSpec, PodState, Process, Sandbox, SandboxPod};
 
 use crate::{
@@ -33,6 +35,17 @@ pub struct Node {
     numbers: Numbers,
     pods: BTreeMap<PodName, SandboxPod>,
     directory: Arc<Directory>,
+    told: Told,
+}
+
+/// What the last snapshot that was applied said beyond pods and policies.
+#[derive(Default)]
+struct Told {
+    revision: u32,
+    unenforceable: Vec<Unenforceable>,
+    host_network: Vec<PodName>,
+    /// The identity and the revision of each pod.
+    endpoints: BTreeMap<PodName, u32>,
 }
 
 /// What applying a snapshot came to.
@@ -73,7 +86,7 @@ impl Node {
         }
         let numbers = Numbers { identities: Interner::starting_at(0), rules: RuleBook::default() };
         let directory = Arc::new(Directory::new(&config.node));
-        Ok(Self { config, sandbox, datapath, ipam, numbers, pods, directory })
+        Ok(Self { config, sandbox, datapath, ipam, numbers, pods, directory, told: Told::default() })
     }
 
     /// A reader of the kernel's events, for a thread of its own.
@@ -89,14 +102,36 @@ impl Node {
         self.directory.clone()
     }
 
-    /// The kernel side.
-    pub fn datapath(&self) -> &Datapath {
-        &self.datapath
+    /// Where what survives a restart is kept.
+    pub(crate) fn state_dir(&self) -> &Path {
+        &self.config.state_dir
     }
 
-    /// The pods that run here.
-    pub fn pods(&self) -> impl Iterator<Item = (&PodName, &SandboxPod)> {
-        self.pods.iter()
+    /// What `signet status` shows.
+    pub(crate) fn status(&self) -> Value {
+        let endpoint = |(name, pod): (&PodName, &SandboxPod)| {
+            json!({
+                "pod": name.to_string(),
+                "addresses": pod.addresses,
+                "identity": self.told.endpoints.get(name),
+                "revision": self.datapath.endpoint_revision(pod.ifindex),
+            })
+        };
+        let map = |(name, entries, max)| json!({"name": name, "entries": entries, "max": max});
+        let unenforceable = |u: &Unenforceable| {
+            json!({"policy": u.rule.policy.to_string(), "rule": u.rule.path, "feature": u.feature,
+                   "file": *u.rule.origin.file, "line": u.rule.origin.line})
+        };
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "node": self.config.node,
+            "revision": self.told.revision,
+            "endpoints": self.pods.iter().map(endpoint).collect::<Vec<_>>(),
+            "unenforceable": self.told.unenforceable.iter().map(unenforceable).collect::<Vec<_>>(),
+            "hostNetwork": self.told.host_network.iter().map(PodName::to_string).collect::<Vec<_>>(),
+            "maps": self.datapath.occupancy().into_iter().map(map).collect::<Vec<_>>(),
+            "lost": self.datapath.lost_events().unwrap_or_default(),
+        })
     }
 
     /// Makes the node what the manifests say. Pods that go, go first, so that nobody else's packets bear their
@@ -202,7 +237,18 @@ impl Node {
         }
         // names first: an event of the new revision may come before publishing returns
         self.directory.update(pods, &self.pods, &plan, &self.numbers.rules);
-        Ok(self.datapath.publish(&plan.desired)?)
+        let revision = self.datapath.publish(&plan.desired)?;
+        let identity = |pod: &Pod| {
+            let known = &plan.compiled.directory.addresses;
+            Some((pod.name.clone(), pod.addresses.iter().find_map(|a| known.get(a))?.0))
+        };
+        self.told = Told {
+            revision,
+            unenforceable: unenforceable(&snapshot.policies),
+            host_network: pods.iter().filter(|(p, _)| p.host_network).map(|(p, _)| p.name.clone()).collect(),
+            endpoints: pods.iter().filter_map(|(pod, _)| identity(pod)).collect(),
+        };
+        Ok(revision)
     }
 
     fn node_addresses(&self, snapshot: &Snapshot) -> Result<Vec<(IpAddr, Kind)>, Error> {

@@ -4,30 +4,30 @@ use std::{
     ffi::OsString,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
-    time::Duration,
 };
 
 use signet_cluster::{Settings, Snapshot};
 use signet_flow::Ring;
 
 use crate::{
+    api::Api,
     config::Config,
+    control::{self, Asked, Request},
     error::Error,
     events,
+    ledger::Ledger,
     node::{Applied, Node},
 };
-
-/// How often the events of the kernel are collected.
-const EVENT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the node's thread is told.
 enum Command {
     Manifests(Box<Result<Snapshot, signet_cluster::Error>>),
+    Asked(Asked),
     Stop,
 }
 
@@ -48,6 +48,7 @@ pub struct Up {
     progress: Receiver<Progress>,
     flows: Arc<Ring>,
     node: JoinHandle<Result<(), Error>>,
+    api: Api,
 }
 
 impl Up {
@@ -62,6 +63,8 @@ impl Up {
         let flows = Arc::new(Ring::new(config.flows));
         let settings = Settings { ipblock_matches_pods: config.ipblock_matches_pods, ..Settings::default() };
         let ring = flows.clone();
+        let (name, flow_address, run_dir) =
+            (config.node.clone(), config.flow_address, config.run_dir.clone());
         // everything that touches the kernel's maps stays on one thread
         let node = spawn("node", move || match Node::open(config, init) {
             Ok(node) => {
@@ -75,6 +78,10 @@ impl Up {
         })?;
         let gone = Error::Host { what: "starting the node", source: std::io::ErrorKind::BrokenPipe.into() };
         is_open.recv().unwrap_or(Err(gone))?;
+        let api = Api::start(flows.clone(), &name, flow_address, run_dir.join("agent.sock"))?;
+        let asked = commands.clone();
+        control::listen(&run_dir.join("control.sock"), move |a| asked.send(Command::Asked(a)).is_ok())
+            .map_err(|source| Error::Host { what: "making the control socket", source })?;
         let watch = signet_cluster::watch(manifests, settings).map_err(Error::Manifests)?;
         let outbox = commands.clone();
         spawn("manifests", move || {
@@ -84,7 +91,7 @@ impl Up {
                 }
             }
         })?;
-        Ok(Self { commands, progress, flows, node })
+        Ok(Self { commands, progress, flows, node, api })
     }
 
     /// What happens to the manifests, in order.
@@ -102,6 +109,7 @@ impl Up {
     /// # Errors
     /// If something refuses to go.
     pub fn stop(self) -> Result<(), Error> {
+        self.api.stop();
         let _ = self.commands.send(Command::Stop);
         self.node.join().unwrap_or_else(|_| {
             Err(Error::Host {
@@ -128,11 +136,21 @@ fn serve(
     ring: &Arc<Ring>,
 ) -> Result<(), Error> {
     let stop = Arc::new(AtomicBool::new(false));
+    let ledger = Arc::new(Mutex::new(Ledger::open(node.state_dir())));
     let collector =
-        events::collect(node.event_reader()?, node.directory(), ring.clone(), stop.clone(), EVENT_PAUSE)?;
+        events::collect(node.event_reader()?, node.directory(), ring.clone(), ledger.clone(), stop.clone())?;
     while let Ok(command) = inbox.recv() {
         let progress = match command {
             Command::Stop => break,
+            Command::Asked(asked) => {
+                let answer = match asked.request {
+                    Request::Status => node.status(),
+                    Request::Audit => serde_json::to_value(events::lock(&ledger).lines()).unwrap_or_default(),
+                };
+                // whoever asked may be gone
+                let _ = asked.answer.send(answer);
+                continue;
+            }
             Command::Manifests(snapshot) => match *snapshot {
                 Err(error) => Progress::Unreadable(error),
                 Ok(snapshot) => match node.apply(&snapshot) {

@@ -2,6 +2,8 @@
 #![allow(clippy::print_stdout, reason = "a command prints")]
 
 mod demo;
+mod node;
+mod observe;
 mod output;
 mod policy;
 mod signals;
@@ -27,6 +29,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the pods of a folder of manifests and enforce their policies, until interrupted.
     Up(up::UpArgs),
+    /// What the node does: revision, pods, maps, what it cannot enforce.
+    Status(node::NodeArgs),
+    /// Flows, with their verdict, reason and rule.
+    Observe(Box<observe::ObserveArgs>),
     /// Remove every trace of Signet from this host.
     Cleanup,
     /// What the policies of a folder of manifests say.
@@ -50,6 +56,8 @@ enum Command {
 enum PolicyCommand {
     /// Would this traffic pass? Exit 0 yes, 1 no.
     Verdict(policy::VerdictArgs),
+    /// What audited policies would have denied, as the running node saw it.
+    Audit(node::NodeArgs),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +86,9 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::demo(args),
         Command::Up(args) => up::up(args),
+        Command::Status(args) => node::status(args),
+        Command::Observe(args) => observe::observe(args),
+        Command::Policy(PolicyCommand::Audit(args)) => node::audit(args),
         Command::Cleanup => up::cleanup(),
         Command::Policy(PolicyCommand::Verdict(args)) => policy::verdict(args),
         Command::PodInit { spec } => match signet_sandbox::pod_init(spec)? {},

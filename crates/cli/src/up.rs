@@ -30,6 +30,9 @@ pub(crate) struct UpArgs {
     /// A folder on a BPF file system, where maps and links are pinned.
     #[arg(long, default_value = "/sys/fs/bpf/signet")]
     bpffs: PathBuf,
+    /// Where the flow API listens.
+    #[arg(long, default_value = "127.0.0.1:4245")]
+    flow_address: SocketAddr,
     /// The ranges that pods get addresses from, at most one of each family.
     #[arg(long, default_values = ["10.244.0.0/16", "fd00:10:244::/64"])]
     pod_range: Vec<IpNet>,
@@ -46,6 +49,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
         state_dir: args.state.clone(),
         bpffs: args.bpffs.clone(),
         ranges: args.pod_range.clone(),
+        flow_address: Some(args.flow_address),
         ..Config::default()
     };
     let settings = signet_cluster::Settings::default();

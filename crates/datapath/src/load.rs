@@ -112,6 +112,11 @@ impl Datapath {
         ]
     }
 
+    /// The revision that an endpoint's policy has in the kernel; none where there is no such endpoint.
+    pub fn endpoint_revision(&self, ifindex: u32) -> Option<u32> {
+        Some(self.endpoints.get(&ifindex).ok()??.revision)
+    }
+
     /// Forgets every flow: for tests, and for `cleanup`.
     pub fn forget_flows(&self) -> Result<(), Error> {
         for map in [&self.ct_new, &self.ct_flows] {

@@ -1,0 +1,93 @@
+//! The node's control socket: one JSON request per connection, one JSON answer. For `signet status` and its like.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    sync::mpsc::{Sender, channel},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The longest request, in bytes.
+const MAX_REQUEST: u64 = 64 * 1024;
+/// How long either side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What can be asked of a running node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Health, revision, endpoints, maps.
+    Status,
+    /// What audited policies would have denied.
+    Audit,
+}
+
+/// A request on its way to the node's thread.
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) answer: Sender<Value>,
+}
+
+/// Listens on `path`, for root alone, until the process ends. `forward` hands a request to the node; false: it is gone.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub(crate) fn listen(path: &Path, forward: impl Fn(Asked) -> bool + Send + 'static) -> io::Result<()> {
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            match answer(&stream, &forward) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::debug!(%error, "a control connection failed"),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn answer(stream: &UnixStream, forward: &impl Fn(Asked) -> bool) -> io::Result<bool> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_REQUEST)).read_line(&mut line)?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(request) => {
+            let (sender, receiver) = channel();
+            if !forward(Asked { request, answer: sender }) {
+                return Ok(false);
+            }
+            receiver
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| serde_json::json!({"error": "the node does not answer"}))
+        }
+        Err(error) => serde_json::json!({ "error": error.to_string() }),
+    };
+    let mut writer = stream;
+    writeln!(writer, "{answer}")?;
+    Ok(true)
+}
+
+/// Asks the node whose socket this is.
+///
+/// # Errors
+/// If nobody answers there, or not in JSON.
+pub fn ask(path: &Path, request: &Request) -> io::Result<Value> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE * 2))?;
+    let mut writer = &stream;
+    writeln!(writer, "{}", serde_json::to_string(request).map_err(io::Error::other)?)?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    serde_json::from_str(&line).map_err(io::Error::other)
+}

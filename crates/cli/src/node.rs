@@ -1,0 +1,108 @@
+//! `signet status` and `signet policy audit`: questions to the running node.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::Value;
+use signet_agent::{Request, ask};
+
+use crate::output::{Format, Table};
+
+/// Where the node is, and how to print.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// The run directory of the node.
+    #[arg(long, default_value = "/run/signet")]
+    run_dir: PathBuf,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+fn answer(args: &NodeArgs, request: &Request) -> anyhow::Result<Value> {
+    let socket = args.run_dir.join("control.sock");
+    ask(&socket, request)
+        .with_context(|| format!("no node answers at {}; is `signet up` running?", socket.display()))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn rows(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// What the node does.
+pub(crate) fn status(args: &NodeArgs) -> anyhow::Result<ExitCode> {
+    let status = answer(args, &Request::Status)?;
+    let mut out = std::io::stdout().lock();
+    if args.output == Format::Json {
+        writeln!(out, "{status:#}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (node, version) = (text(&status["node"]), text(&status["version"]));
+    writeln!(
+        out,
+        "node {node}, signet {version}, revision {}, {} events lost\n",
+        status["revision"], status["lost"]
+    )?;
+    let mut table = Table::new(["POD", "ADDRESSES", "IDENTITY", "REVISION"]);
+    for e in rows(&status["endpoints"]) {
+        let addresses: Vec<String> = rows(&e["addresses"]).map(text).collect();
+        table.row([text(&e["pod"]), addresses.join(" "), text(&e["identity"]), text(&e["revision"])]);
+    }
+    table.print(&mut out)?;
+    for pod in rows(&status["hostNetwork"]) {
+        writeln!(out, "{}  on the host's network: has the identity `host`, no policy selects it", text(pod))?;
+    }
+    let mut table = Table::new(["\nMAP", "ENTRIES", "MAX"]);
+    for m in rows(&status["maps"]) {
+        table.row([text(&m["name"]), text(&m["entries"]), text(&m["max"])]);
+    }
+    table.print(&mut out)?;
+    for u in rows(&status["unenforceable"]) {
+        let (policy, rule, feature) = (text(&u["policy"]), text(&u["rule"]), text(&u["feature"]));
+        writeln!(
+            out,
+            "\n{policy} {rule} ({}:{}) needs {feature}, which this version does not enforce: what only it would allow is denied",
+            text(&u["file"]),
+            u["line"]
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What audited policies would have denied.
+pub(crate) fn audit(args: &NodeArgs) -> anyhow::Result<ExitCode> {
+    let lines = answer(args, &Request::Audit)?;
+    let mut out = std::io::stdout().lock();
+    if args.output == Format::Json {
+        writeln!(out, "{lines:#}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_audit(&mut out, &lines)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The ledger as a table.
+pub(crate) fn print_audit(out: &mut impl Write, lines: &Value) -> std::io::Result<()> {
+    let mut table =
+        Table::new(["WOULD DENY", "", "PEER", "PORT", "RULE", "COUNT", "FIRST SEEN", "LAST SEEN"]);
+    for line in rows(lines) {
+        let port = format!("{} {}", text(&line["protocol"]), line["port"]);
+        let short = |v: &Value| text(v).chars().take(19).collect::<String>();
+        table.row([
+            text(&line["subject"]),
+            text(&line["direction"]),
+            text(&line["peer"]),
+            port,
+            text(&line["rule"]),
+            text(&line["count"]),
+            short(&line["first_seen"]),
+            short(&line["last_seen"]),
+        ]);
+    }
+    table.print(out)
+}
