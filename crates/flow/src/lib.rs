@@ -2,7 +2,7 @@
 //!
 //! Input: event records of the kernel, and names for the numbers in them. Output: [`flow::Flow`]s of Hubble's API, so
 //! that its clients work, with Signet's reason and rule beside them ([`FlowExtension`]). In order:
-//! [`flow_of`] → [`Ring`] → [`Filters`] → [`serve`] → [`Client`] → [`to_json`] or [`line`].
+//! [`flow_of`] → [`Ring`] → [`Filters`] → [`serve`] → [`Client`] → [`to_json`] or [`line()`].
 //!
 //! INVARIANT: whoever pushes a flow never waits for whoever reads (`a_slow_reader_loses_only_its_own`).
 //! INVARIANT: what was lost is said, to the reader that lost it (`a_slow_reader_is_told_how_many_flows_it_lost`).
