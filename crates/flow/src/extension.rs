@@ -17,15 +17,16 @@ use crate::{
 /// The type of a [`FlowExtension`] inside an `Any`.
 pub const FLOW_EXTENSION_URL: &str = "type.googleapis.com/signet.FlowExtension";
 
-impl From<&RuleRef> for Rule {
-    fn from(rule: &RuleRef) -> Self {
+impl From<RuleRef> for Rule {
+    fn from(rule: RuleRef) -> Self {
+        let RuleRef { policy, path, origin } = rule;
         Self {
-            kind: rule.policy.kind.as_str().to_owned(),
-            namespace: rule.policy.namespace.clone().unwrap_or_default(),
-            name: rule.policy.name.clone(),
-            rule: rule.path.clone(),
-            file: rule.origin.file.to_string(),
-            line: rule.origin.line,
+            kind: policy.kind.as_str().to_owned(),
+            namespace: policy.namespace.unwrap_or_default(),
+            name: policy.name,
+            rule: path,
+            file: origin.file.to_string(),
+            line: origin.line,
         }
     }
 }

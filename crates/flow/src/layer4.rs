@@ -40,7 +40,7 @@ pub(crate) fn layer4(event: &event) -> Option<Layer4> {
 pub(crate) fn summary(event: &event) -> String {
     let icmp_type = event.destination_port;
     match Protocol(event.protocol) {
-        Protocol::TCP => format!("TCP Flags: {}", tcp_flag_names(event.tcp_flags)),
+        Protocol::TCP => tcp_summary(event.tcp_flags),
         Protocol::UDP => "UDP".to_owned(),
         Protocol::SCTP => "SCTP".to_owned(),
         Protocol::ICMP => format!("ICMPv4 {}", icmp_name(&ICMP_V4, icmp_type)),
@@ -65,9 +65,18 @@ fn tcp_flags(bits: u8) -> TcpFlags {
     }
 }
 
-fn tcp_flag_names(bits: u8) -> String {
-    let set: Vec<&str> = TCP_FLAGS.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
-    set.join(", ")
+/// Put together without formatting: nearly every flow has one.
+fn tcp_summary(bits: u8) -> String {
+    let mut text = "TCP Flags:".to_owned();
+    let mut before = " ";
+    for (bit, name) in TCP_FLAGS {
+        if bits & bit != 0 {
+            text += before;
+            text += name;
+            before = ", ";
+        }
+    }
+    text
 }
 
 const ICMP_V4: [(u16, &str); 7] = [
