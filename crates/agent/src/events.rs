@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use signet_abi::VERDICT_AUDIT;
@@ -38,7 +38,7 @@ pub(crate) fn collect(
             let time = UNIX_EPOCH + offset.get() + Duration::from_nanos(event.time_ns);
             let flow = flow_of(event, &*names, time);
             if u32::from(event.verdict) == VERDICT_AUDIT {
-                let time = serde_json::to_value(&flow.time).unwrap_or_default();
+                let time = serde_json::to_value(flow.time).unwrap_or_default();
                 lock(&ledger).note(&flow, time.as_str().unwrap_or_default());
             }
             ring.push(flow);
@@ -48,6 +48,7 @@ pub(crate) fn collect(
             if polls.is_multiple_of(CLOCK_EVERY) {
                 offset.set(boot_offset());
                 store(&ledger);
+                ring.kernel_lost(reader.lost(), SystemTime::now());
             }
             !stop.load(Ordering::Relaxed)
         };

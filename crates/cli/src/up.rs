@@ -1,6 +1,8 @@
 //! `signet up` and `signet cleanup`: a node at work, and its last trace.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration};
+use std::{
+    io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration,
+};
 
 use anyhow::{Context, bail};
 use clap::Args;

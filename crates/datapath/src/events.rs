@@ -5,11 +5,12 @@ use std::time::Duration;
 use libbpf_rs::{MapHandle, RingBufferBuilder};
 use signet_abi as abi;
 
-use crate::{error::Error, load::Datapath};
+use crate::{error::Error, load::Datapath, maps::Map};
 
 /// Reads the events of a [`Datapath`]; can be moved to a thread of its own.
 pub struct EventReader {
     ring: MapHandle,
+    lost: Map<u32, u64>,
 }
 
 impl Datapath {
@@ -18,13 +19,20 @@ impl Datapath {
     /// # Errors
     /// [`Error::Map`] if the ring buffer cannot be shared.
     pub fn event_reader(&self) -> Result<EventReader, Error> {
-        let ring =
-            MapHandle::try_from(&self.events).map_err(|source| Error::Map { map: "events", source })?;
-        Ok(EventReader { ring })
+        fn shared(map: &'static str, handle: &MapHandle) -> Result<MapHandle, Error> {
+            MapHandle::try_from(handle).map_err(|source| Error::Map { map, source })
+        }
+        let lost = Map::new("events_lost", shared("events_lost", self.events_lost.handle())?);
+        Ok(EventReader { ring: shared("events", &self.events)?, lost })
     }
 }
 
 impl EventReader {
+    /// Events that found no room in the ring buffer since it was made.
+    pub fn lost(&self) -> u64 {
+        self.lost.get_per_cpu(&0).unwrap_or_default().iter().sum()
+    }
+
     /// Hands every event to `each`, and after every poll calls `idle`, until that returns false.
     ///
     /// # Errors

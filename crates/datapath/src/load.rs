@@ -26,7 +26,7 @@ pub struct Datapath {
     pub(crate) events: MapHandle,
     pub(crate) published: Published,
     counters: Map<u32, abi::counter>,
-    events_lost: Map<u32, u64>,
+    pub(crate) events_lost: Map<u32, u64>,
     ct_new: Map<abi::ct_key, abi::ct_entry>,
     ct_flows: Map<abi::ct_key, abi::ct_entry>,
 }

@@ -19,6 +19,10 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
         Self { name, handle, types: PhantomData }
     }
 
+    pub(crate) fn handle(&self) -> &MapHandle {
+        &self.handle
+    }
+
     pub(crate) fn max_entries(&self) -> usize {
         self.handle.max_entries() as usize
     }

@@ -17,11 +17,15 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use signet_agent::{Config, Network, Progress, Up};
-use signet_flow::{Record, response_of, to_json};
+use signet_agent::{Config, Network, Progress, Request, Up};
+use signet_flow::{Reader, Record, response_of, to_json};
 
 use crate::{
-    demo::expect::{Expectation, pod, rule},
+    demo::{
+        expect::{Expectation, pod, rule},
+        manifests::Edit,
+    },
+    node::print_audit,
     output::{DENIED, Format, Table},
     signals,
 };
@@ -42,12 +46,16 @@ pub(crate) struct DemoArgs {
     output: Format,
 }
 
+/// The demo's own node, beside one that may be running.
+const RUN_DIR: &str = "/run/signet-demo";
+
 const GATEWAY: &str = "platform/gateway-0";
 const MODEL: &str = "ai-workloads/model-0";
 const VECTOR_DB: &str = "data/vector-db-0";
 const FEATURES: &str = "data/feature-store-0";
 const NOTEBOOK: &str = "ai-workloads/notebook";
 const FORGER: &str = "ai-workloads/forger";
+const EXPERIMENT: &str = "lab/experiment";
 
 const PIPELINE: Expectation = Expectation {
     name: "the gateway reaches the model",
@@ -62,7 +70,7 @@ const PIPELINE: Expectation = Expectation {
     live: false,
 };
 
-const AT_FIRST: [Expectation; 6] = [
+const AT_FIRST: [Expectation; 7] = [
     PIPELINE,
     Expectation {
         name: "the model reaches the vector database",
@@ -112,16 +120,50 @@ const AT_FIRST: [Expectation; 6] = [
         rule: "",
         live: false,
     },
+    Expectation {
+        name: "in an RSVP-only namespace nothing goes that nobody invited",
+        from: EXPERIMENT,
+        to: MODEL,
+        direction: "EGRESS",
+        verdict: "DROPPED",
+        reason: "policy-default-deny",
+        rule: "lab/signet-baseline-apiserver default-deny",
+        ..PIPELINE
+    },
 ];
 
-const AFTER_THE_EDIT: Expectation = Expectation {
-    name: "an edit of the policy cuts the gateway's live connection",
-    verdict: "DROPPED",
-    reason: "policy-default-deny",
-    rule: "ai-workloads/model-from-gateway default-deny",
-    live: true,
-    ..PIPELINE
-};
+/// What is done while it runs, and what should come of it.
+const EDITS: [(&str, Edit, Expectation); 3] = [
+    (
+        "editing the model's policy: the gateway is taken out while its connection is open …",
+        Edit::ShutOutTheGateway,
+        Expectation {
+            name: "an edit of the policy cuts the gateway's live connection",
+            verdict: "DROPPED",
+            reason: "policy-default-deny",
+            rule: "ai-workloads/model-from-gateway default-deny",
+            live: true,
+            ..PIPELINE
+        },
+    ),
+    (
+        "undoing the edit …",
+        Edit::Undo,
+        Expectation { name: "the edit undone, the gateway reaches the model again", ..PIPELINE },
+    ),
+    (
+        "the same edit once more, but with the policy in audit mode …",
+        Edit::ShutOutTheGatewayInAudit,
+        Expectation {
+            name: "in audit mode the same edit cuts nothing, and is recorded",
+            verdict: "AUDIT",
+            reason: "policy-default-deny",
+            rule: "ai-workloads/model-from-gateway default-deny",
+            live: true,
+            ..PIPELINE
+        },
+    ),
+];
 
 /// An expectation and the flow that met it, if one did.
 struct Outcome {
@@ -141,13 +183,14 @@ pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     manifests::write(folder.path())?;
     let config = Config {
         node: "demo".into(),
-        run_dir: "/run/signet-demo".into(),
+        run_dir: RUN_DIR.into(),
+        state_dir: folder.path().join(".state"),
         bpffs: "/sys/fs/bpf/signet-demo".into(),
         // addresses for documentation: nobody's
         network: Network::Own(vec![[192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()]),
         ..Config::default()
     };
-    say("starting six pods, each in a network of its own …");
+    say("starting seven pods, each in a network of its own …");
     let up = Up::start(config, folder.path(), crate::pod_init())?;
     let result = show(&up, folder.path(), args, &stop);
     if args.keep && result.is_ok() && !stop.load(Ordering::Relaxed) {
@@ -168,12 +211,16 @@ pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 fn show(up: &Up, folder: &Path, args: &DemoArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<bool> {
     applied(up, stop)?;
     say("watching their traffic …");
-    let mut outcomes = watch(up, &AT_FIRST, stop)?;
-    say("editing the model's policy: the gateway is taken out while its connection is open …");
-    manifests::shut_out_the_gateway(folder)?;
-    applied(up, stop)?;
-    outcomes.extend(watch(up, &[AFTER_THE_EDIT], stop)?);
-    print(&outcomes, args.output)?;
+    let mut outcomes = watch(up.flows().read(), &AT_FIRST, stop)?;
+    for (text, edit, expectation) in EDITS {
+        say(text);
+        manifests::edit(folder, edit)?;
+        applied(up, stop)?;
+        // only what happens from now on counts
+        outcomes.extend(watch(up.flows().follow(), &[expectation], stop)?);
+    }
+    let audit = signet_agent::ask(&Path::new(RUN_DIR).join("control.sock"), &Request::Audit)?;
+    print(&outcomes, &audit, args.output)?;
     Ok(outcomes.iter().all(|o| o.flow.is_some()))
 }
 
@@ -192,11 +239,14 @@ fn applied(up: &Up, stop: &AtomicBool) -> anyhow::Result<()> {
 }
 
 /// Reads flows until each expectation is met, or patience ends.
-fn watch(up: &Up, expectations: &[Expectation], stop: &AtomicBool) -> anyhow::Result<Vec<Outcome>> {
+fn watch(
+    mut reader: Reader,
+    expectations: &[Expectation],
+    stop: &AtomicBool,
+) -> anyhow::Result<Vec<Outcome>> {
     let deadline = Instant::now() + PATIENCE;
     let mut outcomes: Vec<Outcome> =
         expectations.iter().map(|e| Outcome { expectation: *e, flow: None }).collect();
-    let mut reader = up.flows().read();
     while outcomes.iter().any(|o| o.flow.is_none())
         && Instant::now() < deadline
         && !stop.load(Ordering::Relaxed)
@@ -211,14 +261,14 @@ fn watch(up: &Up, expectations: &[Expectation], stop: &AtomicBool) -> anyhow::Re
     Ok(outcomes)
 }
 
-fn print(outcomes: &[Outcome], format: Format) -> anyhow::Result<()> {
+fn print(outcomes: &[Outcome], audit: &Value, format: Format) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
         let all: Vec<Value> = outcomes
             .iter()
             .map(|o| json!({"name": o.expectation.name, "held": o.flow.is_some(), "flow": o.flow}))
             .collect();
-        writeln!(out, "{:#}", json!({ "expectations": all }))?;
+        writeln!(out, "{:#}", json!({ "expectations": all, "audit": audit }))?;
         return Ok(());
     }
     let mut table = Table::new(["", "EXPECTATION", "FROM", "TO", "PORT", "VERDICT", "REASON", "RULE"]);
@@ -247,6 +297,8 @@ fn print(outcomes: &[Outcome], format: Format) -> anyhow::Result<()> {
     }
     table.print(&mut out)?;
     let held = outcomes.iter().filter(|o| o.flow.is_some()).count();
+    writeln!(out, "\nsignet policy audit:")?;
+    print_audit(&mut out, audit)?;
     writeln!(out, "\n{held} of {} expectations held", outcomes.len())?;
     Ok(())
 }
