@@ -6,11 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    os::fd::AsFd,
 };
 
 use ipnet::IpNet;
-use libbpf_rs::{MapCore, MapFlags};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use signet_abi as abi;
 use signet_identity::Identity;
 use signet_policy::{PeerKey, Table};
@@ -71,10 +70,38 @@ impl Published {
         Ok(adopted)
     }
 
-    fn free_slot(&self) -> Option<u32> {
-        let taken: BTreeSet<u32> = self.tables.values().map(|(slot, _)| *slot).collect();
-        (0..abi::MAX_POLICY_TABLES).find(|slot| !taken.contains(slot) && !self.foreign_slots.contains(slot))
+    fn free_slots(&self) -> impl Iterator<Item = u32> + use<> {
+        let own = self.tables.values().map(|(slot, _)| *slot);
+        let taken: BTreeSet<u32> = own.chain(self.foreign_slots.iter().copied()).collect();
+        (0..abi::MAX_POLICY_TABLES).filter(move |slot| !taken.contains(slot))
     }
+}
+
+/// A table on its way into the kernel.
+struct Swap<'d> {
+    identity: Identity,
+    slot: u32,
+    table: &'d Table,
+    inner: MapHandle,
+}
+
+/// Writes to the map of tables. Each write waits until no program uses what was there before, and all that wait at one
+/// time wait for the same moment.
+fn side_by_side<T: Sync>(
+    items: &[T],
+    write: impl Fn(&T) -> libbpf_rs::Result<()> + Sync,
+) -> Result<(), Error> {
+    const THREADS: usize = 16;
+    let share = items.len().div_ceil(THREADS).max(1);
+    let results: Vec<libbpf_rs::Result<()>> = std::thread::scope(|scope| {
+        let write = &write;
+        let threads: Vec<_> =
+            items.chunks(share).map(|chunk| scope.spawn(move || chunk.iter().try_for_each(write))).collect();
+        let gone = |_| Err(std::io::Error::other("a thread panicked").into());
+        threads.into_iter().map(|t| t.join().unwrap_or_else(gone)).collect()
+    });
+    let failed = |source| Error::Map { map: "policy_tables", source };
+    results.into_iter().collect::<libbpf_rs::Result<()>>().map_err(failed)
 }
 
 impl Datapath {
@@ -108,38 +135,47 @@ impl Datapath {
         }
     }
 
-    /// Swaps in every table that is new or different; returns whose policy changed.
+    /// Swaps in every table that is new or different; returns whose policy changed. The shape of a table is widened
+    /// first and narrowed last: meanwhile it costs lookups, never a verdict.
     fn publish_tables(&mut self, desired: &Desired) -> Result<BTreeSet<Identity>, Error> {
+        let swaps = self.swaps(desired)?;
+        for swap in &swaps {
+            let current = self.policy_shapes.get(&swap.slot)?.unwrap_or_default();
+            self.policy_shapes.set(&swap.slot, &union(&current, &shape(swap.table)))?;
+        }
+        let tables = &self.policy_tables;
+        side_by_side(&swaps, |swap| {
+            tables.update(&swap.slot.to_ne_bytes(), &inner_map_value(&swap.inner), MapFlags::ANY)
+        })?;
+        // the kernel has waited for every program that still had an old table
         let mut changed = BTreeSet::new();
-        for (identity, table) in &desired.tables {
-            let known = self.published.tables.get(identity);
-            if known.is_some_and(|(_, current)| current == table) {
-                continue;
-            }
-            let slot = known.map(|(slot, _)| *slot).or_else(|| self.published.free_slot());
-            let Some(slot) = slot else {
-                let max = abi::MAX_POLICY_TABLES as usize;
-                return Err(Error::TooLarge { what: "policy tables", entries: desired.tables.len(), max });
-            };
-            self.swap_table(slot, table)?;
-            self.published.tables.insert(*identity, (slot, table.clone()));
-            changed.insert(*identity);
+        for swap in swaps {
+            self.policy_shapes.set(&swap.slot, &shape(swap.table))?;
+            self.published.tables.insert(swap.identity, (swap.slot, swap.table.clone()));
+            changed.insert(swap.identity);
         }
         Ok(changed)
     }
 
-    /// The shape is widened first and narrowed last: meanwhile it costs lookups, never a verdict.
-    fn swap_table(&self, slot: u32, table: &Table) -> Result<(), Error> {
-        let entries: Vec<_> = table.entries.iter().map(|(k, v)| (encode_key(k), encode_entry(v))).collect();
-        let inner = filled_table(&entries)?;
-        let wanted = shape(table);
-        let current = self.policy_shapes.get(&slot)?.unwrap_or_default();
-        self.policy_shapes.set(&slot, &union(&current, &wanted))?;
-        self.policy_tables
-            .update(&slot.to_ne_bytes(), &inner_map_value(&inner), MapFlags::ANY)
-            .map_err(|source| Error::Map { map: "policy_tables", source })?;
-        let _ = inner.as_fd();
-        self.policy_shapes.set(&slot, &wanted)
+    /// The tables that are not in the kernel yet, filled, and where each will go.
+    fn swaps<'d>(&self, desired: &'d Desired) -> Result<Vec<Swap<'d>>, Error> {
+        let published = &self.published.tables;
+        let mut free = self.published.free_slots();
+        let mut swaps = vec![];
+        for (identity, table) in &desired.tables {
+            let known = published.get(identity);
+            if known.is_some_and(|(_, current)| current == table) {
+                continue;
+            }
+            let Some(slot) = known.map(|(slot, _)| *slot).or_else(|| free.next()) else {
+                let max = abi::MAX_POLICY_TABLES as usize;
+                return Err(Error::TooLarge { what: "policy tables", entries: desired.tables.len(), max });
+            };
+            let entries: Vec<_> =
+                table.entries.iter().map(|(k, v)| (encode_key(k), encode_entry(v))).collect();
+            swaps.push(Swap { identity: *identity, slot, table, inner: filled_table(&entries)? });
+        }
+        Ok(swaps)
     }
 
     fn publish_addresses(&self, desired: &Desired) -> Result<(), Error> {
@@ -214,14 +250,10 @@ impl Datapath {
         self.published.foreign_slots.clear();
         let gone: Vec<Identity> =
             self.published.tables.keys().filter(|i| !desired.tables.contains_key(i)).copied().collect();
-        for identity in gone {
-            if let Some((slot, _)) = self.published.tables.remove(&identity) {
-                self.policy_tables
-                    .delete(&slot.to_ne_bytes())
-                    .map_err(|source| Error::Map { map: "policy_tables", source })?;
-            }
-        }
-        Ok(())
+        let slots: Vec<u32> =
+            gone.iter().filter_map(|i| self.published.tables.remove(i)).map(|(slot, _)| slot).collect();
+        let tables = &self.policy_tables;
+        side_by_side(&slots, |slot| tables.delete(&slot.to_ne_bytes()))
     }
 }
 

@@ -41,12 +41,24 @@ fn a_syn_is_never_taken_for_a_reply() {
 #[test]
 fn a_source_that_is_not_the_pods_own_is_dropped() {
     let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
-    let forged = Frame { from: SERVER.v4.parse().unwrap(), ..CLIENT.to(&SERVER, false, tcp(1, 2, SYN)) };
+    let forged = Frame { from: "10.244.0.3".parse().unwrap(), ..CLIENT.to(&SERVER, false, tcp(1, 2, SYN)) };
     assert_eq!(node.send(&CLIENT, None, &forged), (Passed::Dropped, Reason::SpoofedSource));
-    let forged6 = Frame { from: SERVER.v6.parse().unwrap(), ..CLIENT.to(&SERVER, true, tcp(1, 2, SYN)) };
+    let forged6 = Frame { from: "fd00:10:244::3".parse().unwrap(), ..CLIENT.to(&SERVER, true, tcp(1, 2, SYN)) };
     assert_eq!(node.send(&CLIENT, None, &forged6), (Passed::Dropped, Reason::SpoofedSource));
     let mac = Frame { mac: SERVER.mac(), ..CLIENT.to(&SERVER, false, tcp(1, 2, SYN)) };
     assert_eq!(node.send(&CLIENT, None, &mac), (Passed::Dropped, Reason::SpoofedMac));
+}
+
+#[test]
+fn nothing_goes_or_comes_under_the_address_that_it_goes_to() {
+    let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
+    for v6 in [false, true] {
+        let to_itself = CLIENT.to(&CLIENT, v6, tcp(1, 2, SYN));
+        assert_eq!(node.send(&CLIENT, None, &to_itself), (Passed::Dropped, Reason::InvalidPacket));
+        assert_eq!(node.deliver(&CLIENT, &to_itself), (Passed::Dropped, Reason::InvalidPacket));
+        let own = CLIENT.to(&SERVER, v6, tcp(1, 2, SYN));
+        assert_eq!(node.deliver(&CLIENT, &own), (Passed::Dropped, Reason::SpoofedSource), "back to its sender");
+    }
 }
 
 #[test]
