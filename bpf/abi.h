@@ -85,19 +85,23 @@ enum direction {
 /* What is known about one local pod. Key: ifindex of its interface on the node. */
 struct endpoint {
 	__u32 id; /* the endpoint's number, never reused while the host is up; not 0 */
-	__u32 table; /* index into policy_tables */
+	__u32 table[2]; /* indexes into policy_tables, by the generation of the peer's numbers; equal but in transitions */
 	__u32 revision; /* of its policy; not 0; a flow judged under another one is judged again */
 	struct address address[2]; /* its own IPv4 and IPv6 address; all zero where it has none */
 	__u8 mac[6];
 	__u8 pad[2];
 };
-_Static_assert(sizeof(struct endpoint) == 52, "struct endpoint");
+_Static_assert(sizeof(struct endpoint) == 56, "struct endpoint");
 
-/* What an address stands for. */
+/*
+ * What an address stands for. While identities are renumbered, addresses go over to the other generation one by one: each
+ * is judged by the table that knows its number.
+ */
 struct peer {
 	__u32 identity;
 	__u32 namespace; /* number of the pod's namespace; 0 for what is not a pod */
-	__u32 kind; /* enum peer_kind */
+	__u16 kind; /* enum peer_kind */
+	__u16 generation; /* 0 or 1 */
 };
 _Static_assert(sizeof(struct peer) == 12, "struct peer");
 

@@ -55,7 +55,6 @@ static __always_inline void judge_half(const struct passage *at, const struct pa
 {
 	const struct address *remote = remote_address(at, p);
 	struct policy_query query = {
-		.table = at->endpoint->table,
 		.port = policy_port(p, reply),
 		.protocol = p->protocol,
 		.direction = direction,
@@ -66,6 +65,7 @@ static __always_inline void judge_half(const struct passage *at, const struct pa
 	half->revision = at->endpoint->revision;
 	barrier();
 	query.peer = peer_of(remote, at->way == DIRECTION_INGRESS, own_node);
+	query.table = at->endpoint->table[query.peer.generation & 1];
 	union decision d = { .packed = judge(&query) };
 	half->endpoint = at->endpoint->id;
 	half->peer_identity = query.peer.identity;

@@ -84,7 +84,8 @@ impl Node {
             ipam.hold(&name, &pod.addresses);
             pods.insert(name, pod);
         }
-        let numbers = Numbers { identities: Interner::starting_at(0), rules: RuleBook::default() };
+        let identities = Interner::starting_at(datapath.highest_identity() + 1);
+        let numbers = Numbers { identities, rules: RuleBook::default() };
         let directory = Arc::new(Directory::new(&config.node));
         Ok(Self { config, sandbox, datapath, ipam, numbers, pods, directory, told: Told::default() })
     }

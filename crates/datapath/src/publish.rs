@@ -1,7 +1,8 @@
 //! Reconciling the kernel's maps with what policy wants, in an order that never admits what neither revision allows.
 //!
 //! Tables first, then addresses, then the epochs of those that changed, then endpoints (with their revision), and only
-//! then is what nobody needs any more removed.
+//! then is what nobody needs any more removed. Where known addresses change their numbers, each endpoint has the tables of
+//! both generations of numbers meanwhile, and each packet is judged by the one that knows its peer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,10 +52,42 @@ pub struct Desired {
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     revision: u32,
-    /// The slot of each table, and what is in it. A slot of an earlier process has no identity here.
+    /// That of the numbers in addresses and prefixes.
+    generation: Generation,
+    /// The slot of each table, and what is in it.
     tables: BTreeMap<Identity, (u32, Table)>,
-    /// Slots that endpoints of an earlier process still refer to.
-    foreign_slots: BTreeSet<u32>,
+    /// Which table each endpoint has; those of an earlier process are not here.
+    endpoints: BTreeMap<u32, Identity>,
+    /// Slots that only an earlier process, or an earlier generation, knows; they go at the end of a publication.
+    old_slots: BTreeSet<u32>,
+    /// The highest identity that an earlier process gave out.
+    highest_identity: u32,
+}
+
+/// Which of an endpoint's two tables knows the number of a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Generation {
+    #[default]
+    Even,
+    Odd,
+}
+
+impl Generation {
+    fn other(self) -> Self {
+        match self {
+            Self::Even => Self::Odd,
+            Self::Odd => Self::Even,
+        }
+    }
+}
+
+/// How a publication reaches the addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transition {
+    /// No known address changes its number: tables are swapped where they are.
+    InPlace,
+    /// Numbers change: tables of both generations stand side by side while addresses go over.
+    Renumbered,
 }
 
 impl Published {
@@ -63,19 +96,33 @@ impl Published {
         let mut adopted = Self::default();
         for ifindex in datapath.endpoints.keys() {
             if let Some(endpoint) = datapath.endpoints.get(&ifindex)? {
-                adopted.foreign_slots.insert(endpoint.table);
+                adopted.old_slots.extend(endpoint.table);
                 adopted.revision = adopted.revision.max(endpoint.revision);
             }
+        }
+        let mut peers = vec![];
+        for key in datapath.addresses.keys() {
+            peers.extend(datapath.addresses.get(&key)?);
+        }
+        for key in datapath.prefixes.keys() {
+            peers.extend(datapath.prefixes.get(&key)?);
+        }
+        for peer in peers {
+            adopted.highest_identity = adopted.highest_identity.max(peer.identity);
+            adopted.generation = if peer.generation == 0 { Generation::Even } else { Generation::Odd };
         }
         Ok(adopted)
     }
 
     fn free_slots(&self) -> impl Iterator<Item = u32> + use<> {
         let own = self.tables.values().map(|(slot, _)| *slot);
-        let taken: BTreeSet<u32> = own.chain(self.foreign_slots.iter().copied()).collect();
-        (0..abi::MAX_POLICY_TABLES).filter(move |slot| !taken.contains(slot))
+        let taken: BTreeSet<u32> = own.chain(self.old_slots.iter().copied()).collect();
+        (0..WAITING_SLOT).filter(move |slot| !taken.contains(slot))
     }
 }
+
+/// A slot that no endpoint uses: writing to it waits for all programs that run.
+const WAITING_SLOT: u32 = abi::MAX_POLICY_TABLES - 1;
 
 /// A table on its way into the kernel.
 struct Swap<'d> {
@@ -105,7 +152,8 @@ fn side_by_side<T: Sync>(
 }
 
 impl Datapath {
-    /// Brings the kernel to `desired` and returns the revision under which it is in force.
+    /// Brings the kernel to `desired` and returns the revision under which it is in force. At every moment each packet
+    /// gets the verdict of the old revision or of the new one.
     ///
     /// # Errors
     /// [`Error::TooLarge`] before anything was changed; [`Error::Map`] if the kernel refuses a write, after which the
@@ -113,12 +161,58 @@ impl Datapath {
     pub fn publish(&mut self, desired: &Desired) -> Result<u32, Error> {
         self.check_sizes(desired)?;
         let revision = self.published.revision + 1;
-        let changed = self.publish_tables(desired)?;
+        let transition = self.transition(desired)?;
+        if transition == Transition::Renumbered {
+            self.published.generation = self.published.generation.other();
+        }
+        let changed = self.publish_tables(desired, transition)?;
+        if transition == Transition::Renumbered {
+            self.offer_new_tables(desired)?;
+        }
         self.publish_addresses(desired)?;
         self.publish_endpoints(desired, &changed, revision)?;
         self.remove_stale(desired)?;
         self.published.revision = revision;
         Ok(revision)
+    }
+
+    /// The highest identity that the maps knew when they were taken over: numbers go on from there.
+    pub fn highest_identity(&self) -> u32 {
+        self.published.highest_identity
+    }
+
+    fn transition(&self, desired: &Desired) -> Result<Transition, Error> {
+        for (ip, peer) in &desired.addresses {
+            if self.addresses.get(&(*ip).into())?.is_some_and(|known| !same_number(&known, peer)) {
+                return Ok(Transition::Renumbered);
+            }
+        }
+        for (net, peer) in &desired.prefixes {
+            if self.prefixes.get(&prefix_key(*net))?.is_some_and(|known| !same_number(&known, peer)) {
+                return Ok(Transition::Renumbered);
+            }
+        }
+        Ok(Transition::InPlace)
+    }
+
+    /// Known endpoints get the new tables for peers that have a new number, and keep the old ones for all others.
+    fn offer_new_tables(&self, desired: &Desired) -> Result<(), Error> {
+        for (ifindex, endpoint) in &desired.endpoints {
+            let slot = self.published.tables.get(&endpoint.table).map(|(slot, _)| *slot);
+            if let (Some(mut known), Some(slot)) = (self.endpoints.get(ifindex)?, slot) {
+                known.table[self.published.generation as usize] = slot;
+                self.endpoints.set(ifindex, &known)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when no program runs any more that ran when it was called.
+    fn wait_for_programs(&self) -> Result<(), Error> {
+        let empty = filled_table(&[])?;
+        self.policy_tables
+            .update(&WAITING_SLOT.to_ne_bytes(), &inner_map_value(&empty), MapFlags::ANY)
+            .map_err(|source| Error::Map { map: "policy_tables", source })
     }
 
     fn check_sizes(&self, desired: &Desired) -> Result<(), Error> {
@@ -137,8 +231,12 @@ impl Datapath {
 
     /// Swaps in every table that is new or different; returns whose policy changed. The shape of a table is widened
     /// first and narrowed last: meanwhile it costs lookups, never a verdict.
-    fn publish_tables(&mut self, desired: &Desired) -> Result<BTreeSet<Identity>, Error> {
-        let swaps = self.swaps(desired)?;
+    fn publish_tables(
+        &mut self,
+        desired: &Desired,
+        transition: Transition,
+    ) -> Result<BTreeSet<Identity>, Error> {
+        let swaps = self.swaps(desired, transition)?;
         for swap in &swaps {
             let current = self.policy_shapes.get(&swap.slot)?.unwrap_or_default();
             self.policy_shapes.set(&swap.slot, &union(&current, &shape(swap.table)))?;
@@ -149,25 +247,32 @@ impl Datapath {
         })?;
         // the kernel has waited for every program that still had an old table
         let mut changed = BTreeSet::new();
+        if transition == Transition::Renumbered {
+            self.published.old_slots.extend(self.published.tables.values().map(|(slot, _)| *slot));
+        }
         for swap in swaps {
             self.policy_shapes.set(&swap.slot, &shape(swap.table))?;
-            self.published.tables.insert(swap.identity, (swap.slot, swap.table.clone()));
-            changed.insert(swap.identity);
+            let before = self.published.tables.insert(swap.identity, (swap.slot, swap.table.clone()));
+            if before.is_none_or(|(_, table)| table != *swap.table) {
+                changed.insert(swap.identity);
+            }
         }
         Ok(changed)
     }
 
     /// The tables that are not in the kernel yet, filled, and where each will go.
-    fn swaps<'d>(&self, desired: &'d Desired) -> Result<Vec<Swap<'d>>, Error> {
+    fn swaps<'d>(&self, desired: &'d Desired, transition: Transition) -> Result<Vec<Swap<'d>>, Error> {
         let published = &self.published.tables;
+        let in_place = transition == Transition::InPlace;
         let mut free = self.published.free_slots();
         let mut swaps = vec![];
         for (identity, table) in &desired.tables {
             let known = published.get(identity);
-            if known.is_some_and(|(_, current)| current == table) {
+            if in_place && known.is_some_and(|(_, current)| current == table) {
                 continue;
             }
-            let Some(slot) = known.map(|(slot, _)| *slot).or_else(|| free.next()) else {
+            let place = known.filter(|_| in_place).map(|(slot, _)| *slot);
+            let Some(slot) = place.or_else(|| free.next()) else {
                 let max = abi::MAX_POLICY_TABLES as usize;
                 return Err(Error::TooLarge { what: "policy tables", entries: desired.tables.len(), max });
             };
@@ -179,18 +284,19 @@ impl Datapath {
     }
 
     fn publish_addresses(&self, desired: &Desired) -> Result<(), Error> {
+        let generation = self.published.generation;
         for (net, peer) in &desired.prefixes {
-            self.prefixes.set(&prefix_key(*net), &encode_peer(peer))?;
+            self.prefixes.set(&prefix_key(*net), &encode_peer(peer, generation))?;
         }
         for (ip, peer) in &desired.addresses {
             let key = abi::address::from(*ip);
-            let value = encode_peer(peer);
+            let value = encode_peer(peer, generation);
             let before = self.addresses.get(&key)?;
             if before == Some(value) {
                 continue;
             }
             self.addresses.set(&key, &value)?;
-            if before.is_some() {
+            if before.is_some_and(|known| !same_number(&known, peer)) {
                 self.bump(&key)?;
             }
         }
@@ -205,7 +311,7 @@ impl Datapath {
     }
 
     fn publish_endpoints(
-        &self,
+        &mut self,
         desired: &Desired,
         changed: &BTreeSet<Identity>,
         revision: u32,
@@ -216,16 +322,17 @@ impl Datapath {
             };
             let before = self.endpoints.get(ifindex)?;
             let mut value = encode_endpoint(endpoint, *slot);
+            let same_policy = self.published.endpoints.get(ifindex) == Some(&endpoint.table)
+                && !changed.contains(&endpoint.table);
             value.revision = match before {
-                Some(b) if b.table == *slot && b.id == endpoint.id && !changed.contains(&endpoint.table) => {
-                    b.revision
-                }
+                Some(b) if b.id == endpoint.id && same_policy => b.revision,
                 _ => revision,
             };
             if before != Some(value) {
                 self.endpoints.set(ifindex, &value)?;
             }
         }
+        self.published.endpoints = desired.endpoints.iter().map(|(i, e)| (*i, e.table)).collect();
         Ok(())
     }
 
@@ -247,22 +354,41 @@ impl Datapath {
                 self.prefixes.remove(&key)?;
             }
         }
-        self.published.foreign_slots.clear();
         let gone: Vec<Identity> =
             self.published.tables.keys().filter(|i| !desired.tables.contains_key(i)).copied().collect();
-        let slots: Vec<u32> =
-            gone.iter().filter_map(|i| self.published.tables.remove(i)).map(|(slot, _)| slot).collect();
+        let unused = gone.iter().filter_map(|i| self.published.tables.remove(i)).map(|(slot, _)| slot);
+        let mut slots = std::mem::take(&mut self.published.old_slots);
+        slots.extend(unused);
+        if slots.is_empty() {
+            return Ok(());
+        }
+        // a program that runs may have read an endpoint that still named one of them
+        self.wait_for_programs()?;
         let tables = &self.policy_tables;
-        side_by_side(&slots, |slot| tables.delete(&slot.to_ne_bytes()))
+        let slots: Vec<u32> = slots.into_iter().collect();
+        side_by_side(&slots, |slot| match tables.delete(&slot.to_ne_bytes()) {
+            Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
+            other => other,
+        })
     }
+}
+
+/// Whether an address keeps the number that it has.
+fn same_number(known: &abi::peer, peer: &PeerKey) -> bool {
+    abi::peer { generation: 0, ..*known } == encode_peer(peer, Generation::Even)
 }
 
 fn prefix_bytes(key: abi::prefix_key) -> [u8; 20] {
     bytemuck::cast(key)
 }
 
-fn encode_peer(peer: &PeerKey) -> abi::peer {
-    abi::peer { identity: peer.identity.0, namespace: peer.namespace, kind: peer_kind(peer.kind) }
+fn encode_peer(peer: &PeerKey, generation: Generation) -> abi::peer {
+    abi::peer {
+        identity: peer.identity.0,
+        namespace: peer.namespace,
+        kind: peer_kind(peer.kind) as u16,
+        generation: generation as u16,
+    }
 }
 
 fn prefix_key(net: IpNet) -> abi::prefix_key {
@@ -278,7 +404,7 @@ fn encode_endpoint(endpoint: &Endpoint, slot: u32) -> abi::endpoint {
     let address = |v6| of_family(v6).map(|a| abi::address::from(*a)).unwrap_or_default();
     abi::endpoint {
         id: endpoint.id,
-        table: slot,
+        table: [slot; 2],
         revision: 0,
         address: [address(false), address(true)],
         mac: endpoint.mac,

@@ -43,7 +43,8 @@ fn a_source_that_is_not_the_pods_own_is_dropped() {
     let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
     let forged = Frame { from: "10.244.0.3".parse().unwrap(), ..CLIENT.to(&SERVER, false, tcp(1, 2, SYN)) };
     assert_eq!(node.send(&CLIENT, None, &forged), (Passed::Dropped, Reason::SpoofedSource));
-    let forged6 = Frame { from: "fd00:10:244::3".parse().unwrap(), ..CLIENT.to(&SERVER, true, tcp(1, 2, SYN)) };
+    let forged6 =
+        Frame { from: "fd00:10:244::3".parse().unwrap(), ..CLIENT.to(&SERVER, true, tcp(1, 2, SYN)) };
     assert_eq!(node.send(&CLIENT, None, &forged6), (Passed::Dropped, Reason::SpoofedSource));
     let mac = Frame { mac: SERVER.mac(), ..CLIENT.to(&SERVER, false, tcp(1, 2, SYN)) };
     assert_eq!(node.send(&CLIENT, None, &mac), (Passed::Dropped, Reason::SpoofedMac));
@@ -57,7 +58,11 @@ fn nothing_goes_or_comes_under_the_address_that_it_goes_to() {
         assert_eq!(node.send(&CLIENT, None, &to_itself), (Passed::Dropped, Reason::InvalidPacket));
         assert_eq!(node.deliver(&CLIENT, &to_itself), (Passed::Dropped, Reason::InvalidPacket));
         let own = CLIENT.to(&SERVER, v6, tcp(1, 2, SYN));
-        assert_eq!(node.deliver(&CLIENT, &own), (Passed::Dropped, Reason::SpoofedSource), "back to its sender");
+        assert_eq!(
+            node.deliver(&CLIENT, &own),
+            (Passed::Dropped, Reason::SpoofedSource),
+            "back to its sender"
+        );
     }
 }
 

@@ -87,7 +87,7 @@ pub type direction = ::std::os::raw::c_uint;
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct endpoint {
     pub id: __u32,
-    pub table: __u32,
+    pub table: [__u32; 2usize],
     pub revision: __u32,
     pub address: [address; 2usize],
     pub mac: [__u8; 6usize],
@@ -95,21 +95,22 @@ pub struct endpoint {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of endpoint"][::std::mem::size_of::<endpoint>() - 52usize];
+    ["Size of endpoint"][::std::mem::size_of::<endpoint>() - 56usize];
     ["Alignment of endpoint"][::std::mem::align_of::<endpoint>() - 4usize];
     ["Offset of field: endpoint::id"][::std::mem::offset_of!(endpoint, id) - 0usize];
     ["Offset of field: endpoint::table"][::std::mem::offset_of!(endpoint, table) - 4usize];
-    ["Offset of field: endpoint::revision"][::std::mem::offset_of!(endpoint, revision) - 8usize];
-    ["Offset of field: endpoint::address"][::std::mem::offset_of!(endpoint, address) - 12usize];
-    ["Offset of field: endpoint::mac"][::std::mem::offset_of!(endpoint, mac) - 44usize];
-    ["Offset of field: endpoint::pad"][::std::mem::offset_of!(endpoint, pad) - 50usize];
+    ["Offset of field: endpoint::revision"][::std::mem::offset_of!(endpoint, revision) - 12usize];
+    ["Offset of field: endpoint::address"][::std::mem::offset_of!(endpoint, address) - 16usize];
+    ["Offset of field: endpoint::mac"][::std::mem::offset_of!(endpoint, mac) - 48usize];
+    ["Offset of field: endpoint::pad"][::std::mem::offset_of!(endpoint, pad) - 54usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct peer {
     pub identity: __u32,
     pub namespace: __u32,
-    pub kind: __u32,
+    pub kind: __u16,
+    pub generation: __u16,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -118,6 +119,7 @@ const _: () = {
     ["Offset of field: peer::identity"][::std::mem::offset_of!(peer, identity) - 0usize];
     ["Offset of field: peer::namespace"][::std::mem::offset_of!(peer, namespace) - 4usize];
     ["Offset of field: peer::kind"][::std::mem::offset_of!(peer, kind) - 8usize];
+    ["Offset of field: peer::generation"][::std::mem::offset_of!(peer, generation) - 10usize];
 };
 pub const PEER_POD: peer_kind = 0;
 pub const PEER_HOST: peer_kind = 1;
