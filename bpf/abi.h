@@ -277,6 +277,7 @@ enum event_kind {
 	EVENT_NEW = 1, /* a flow's first packet was admitted at this hook */
 	EVENT_DROP = 2, /* a packet was dropped (rate-limited per reason; the counters are exact) */
 	EVENT_CHANGE = 3, /* a live flow was judged again, with another verdict */
+	EVENT_CLOSE = 4, /* a flow ended: TCP was closed or reset, or (told by the agent) it was idle for too long */
 };
 
 /* Bits of event.flags. */
@@ -305,7 +306,9 @@ struct event {
 	__u32 length;
 	__u32 ether_type; /* host byte order */
 	__u32 pad;
+	__u64 packets[2]; /* EVENT_CLOSE: of the whole flow, in its original direction and back */
+	__u64 bytes[2];
 };
-_Static_assert(sizeof(struct event) == 80, "struct event");
+_Static_assert(sizeof(struct event) == 112, "struct event");
 
 #endif

@@ -132,7 +132,8 @@ static __always_inline struct report admit_new(const struct passage *at, struct 
 	return report;
 }
 
-static __always_inline void touch(const struct passage *at, struct flow *flow, bool reply, __u64 now)
+/* Brings the entry up to date. True: the flow ends with this packet, and its counts are in scratch.entry. */
+static __always_inline bool touch(const struct passage *at, struct flow *flow, bool reply, __u64 now)
 {
 	const struct packet *p = at->packet;
 	struct ct_entry *entry = flow->entry;
@@ -140,10 +141,15 @@ static __always_inline void touch(const struct passage *at, struct flow *flow, b
 
 	entry->seen_ns = now;
 	ct_count(entry, p, reply, at->way == DIRECTION_EGRESS || !entry->half[other & 1].endpoint);
+	bool was_closed = entry->state & CT_CLOSED;
 	if (p->protocol == PROTO_TCP)
 		ct_track_tcp(entry, p->tcp_flags, reply);
+	bool closes = !was_closed && entry->state & CT_CLOSED;
 	if (reply && !flow->established)
 		ct_promote(flow, &at->scratch->entry);
+	else if (closes)
+		at->scratch->entry = *entry;
+	return closes;
 }
 
 /*
@@ -222,7 +228,8 @@ static __always_inline struct report admit(struct __sk_buff *skb, struct passage
 	bool reply = ct_is_reply(&flow);
 	report = admit_known(at, p, &flow, reply, reply ? !at->way : at->way);
 	if (report.decision.verdict != VERDICT_DROPPED) {
-		touch(at, &flow, reply, now);
+		if (touch(at, &flow, reply, now) && !report.kind)
+			report.kind = EVENT_CLOSE;
 		return report;
 	}
 	/*

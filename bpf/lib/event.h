@@ -45,10 +45,14 @@ static __always_inline bool may_report_drop(enum reason reason)
 
 static __always_inline void emit(const struct packet *p, const struct endpoint *endpoint, const struct report *report)
 {
+	__u32 zero = 0;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
+
+	if (!scratch)
+		return;
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
 	if (!e) {
-		__u32 zero = 0;
 		__u64 *lost = bpf_map_lookup_elem(&events_lost, &zero);
 		if (lost)
 			*lost += 1;
@@ -74,6 +78,11 @@ static __always_inline void emit(const struct packet *p, const struct endpoint *
 	e->length = p->length;
 	e->ether_type = p->ether_type;
 	e->pad = 0;
+	bool closed = report->kind == EVENT_CLOSE;
+	for (int way = 0; way < 2; way++) {
+		e->packets[way] = closed ? scratch->entry.packets[way] : 0;
+		e->bytes[way] = closed ? scratch->entry.bytes[way] : 0;
+	}
 	/* nobody is woken: the reader polls */
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 use signet_cluster::{PodManifest, Snapshot};
-use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
+use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions, Sweeper};
 use signet_identity::{Interner, Kind, Pod, PodName};
 use signet_policy::{RuleBook, Unenforceable, unenforceable};
 use signet_sandbox::{Options, PodSpec, PodState, Process, Sandbox, SandboxPod};
@@ -90,12 +90,12 @@ impl Node {
         Ok(Self { config, sandbox, datapath, ipam, numbers, pods, directory, told: Told::default() })
     }
 
-    /// A reader of the kernel's events, for a thread of its own.
+    /// A reader of the kernel's events and a sweeper of its flows, for a thread of their own.
     ///
     /// # Errors
-    /// If the ring buffer cannot be shared.
-    pub fn event_reader(&self) -> Result<EventReader, Error> {
-        Ok(self.datapath.event_reader()?)
+    /// If the maps cannot be shared.
+    pub fn event_sources(&self) -> Result<(EventReader, Sweeper), Error> {
+        Ok((self.datapath.event_reader()?, self.datapath.sweeper()?))
     }
 
     /// Who is behind the numbers in events; kept up to date by [`Node::apply`].

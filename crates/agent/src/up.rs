@@ -138,7 +138,7 @@ fn serve(
     let stop = Arc::new(AtomicBool::new(false));
     let ledger = Arc::new(Mutex::new(Ledger::open(node.state_dir())));
     let collector =
-        events::collect(node.event_reader()?, node.directory(), ring.clone(), ledger.clone(), stop.clone())?;
+        events::collect(node.event_sources()?, node.directory(), ring.clone(), ledger.clone(), stop.clone())?;
     while let Ok(command) = inbox.recv() {
         let progress = match command {
             Command::Stop => break,

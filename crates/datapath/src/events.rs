@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libbpf_rs::{MapHandle, RingBufferBuilder};
+use nix::time::{ClockId, clock_gettime};
 use signet_abi as abi;
 
 use crate::{error::Error, load::Datapath, maps::Map};
@@ -19,12 +20,14 @@ impl Datapath {
     /// # Errors
     /// [`Error::Map`] if the ring buffer cannot be shared.
     pub fn event_reader(&self) -> Result<EventReader, Error> {
-        fn shared(map: &'static str, handle: &MapHandle) -> Result<MapHandle, Error> {
-            MapHandle::try_from(handle).map_err(|source| Error::Map { map, source })
-        }
         let lost = Map::new("events_lost", shared("events_lost", self.events_lost.handle())?);
         Ok(EventReader { ring: shared("events", &self.events)?, lost })
     }
+}
+
+/// Another handle of a map, for another thread.
+pub(crate) fn shared(map: &'static str, handle: &MapHandle) -> Result<MapHandle, Error> {
+    MapHandle::try_from(handle).map_err(|source| Error::Map { map, source })
 }
 
 impl EventReader {
@@ -66,8 +69,12 @@ impl EventReader {
 
 /// What to add to a `CLOCK_MONOTONIC` time for the time since the epoch. Taken anew now and then: clocks are set.
 pub fn boot_offset() -> Duration {
-    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).unwrap_or_default();
-    wall.saturating_sub(Duration::from_secs_f64(seconds))
+    let clock = |id| clock_gettime(id).map(Duration::from).unwrap_or_default();
+    clock(ClockId::CLOCK_REALTIME).saturating_sub(clock(ClockId::CLOCK_MONOTONIC))
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: the clock of the programs.
+pub(crate) fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

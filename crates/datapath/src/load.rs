@@ -27,8 +27,9 @@ pub struct Datapath {
     pub(crate) published: Published,
     counters: Map<u32, abi::counter>,
     pub(crate) events_lost: Map<u32, u64>,
-    ct_new: Map<abi::ct_key, abi::ct_entry>,
-    ct_flows: Map<abi::ct_key, abi::ct_entry>,
+    pub(crate) ct_new: Map<abi::ct_key, abi::ct_entry>,
+    pub(crate) ct_flows: Map<abi::ct_key, abi::ct_entry>,
+    pub(crate) config: abi::config,
 }
 
 /// How the programs are loaded.
@@ -49,10 +50,11 @@ impl Datapath {
         let failed = |source| Error::Load { source };
         let pins = options.pins.as_deref();
         let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
+        let mut config = abi::config::default();
         for mut map in open.maps_mut() {
             let name = map.name().to_owned();
             if name == ".rodata.config" {
-                configure(&mut map, options)?;
+                config = configure(&mut map, options)?;
             } else if let Some(folder) = pins.filter(|_| !name.to_string_lossy().contains('.')) {
                 map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
             }
@@ -75,6 +77,7 @@ impl Datapath {
             ct_flows: map(&object, "ct_flows")?,
             pins: pins.map(Path::to_owned),
             links: vec![],
+            config,
             published: Published::default(),
             object,
         };
@@ -117,6 +120,18 @@ impl Datapath {
         Some(self.endpoints.get(&ifindex).ok()??.revision)
     }
 
+    /// Makes every flow look as if nothing had been heard of it since the machine started: for tests.
+    pub fn age_flows(&self) -> Result<(), Error> {
+        for map in [&self.ct_new, &self.ct_flows] {
+            for key in map.keys() {
+                if let Some(entry) = map.get(&key)? {
+                    map.set(&key, &abi::ct_entry { seen_ns: 0, ..entry })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets every flow: for tests, and for `cleanup`.
     pub fn forget_flows(&self) -> Result<(), Error> {
         for map in [&self.ct_new, &self.ct_flows] {
@@ -128,14 +143,14 @@ impl Datapath {
     }
 }
 
-/// Overwrites the defaults of `bpf/config.h`.
-fn configure(map: &mut OpenMapMut<'_>, options: &Options) -> Result<(), Error> {
+/// Overwrites the defaults of `bpf/config.h`; returns what holds.
+fn configure(map: &mut OpenMapMut<'_>, options: &Options) -> Result<abi::config, Error> {
     let bytes = map.initial_value_mut().filter(|b| b.len() == size_of::<abi::config>());
     let bytes = bytes.ok_or(Error::Missing("struct config in .rodata.config"))?;
     let mut config: abi::config = bytemuck::pod_read_unaligned(bytes);
     config.drop_events = options.drop_events.unwrap_or(config.drop_events);
     bytes.copy_from_slice(bytemuck::bytes_of(&config));
-    Ok(())
+    Ok(config)
 }
 
 fn handle(object: &Object, name: &'static str) -> Result<MapHandle, Error> {

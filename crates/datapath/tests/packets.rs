@@ -237,6 +237,38 @@ fn a_closed_connection_is_judged_anew_when_it_is_opened_again() {
 }
 
 #[test]
+fn the_end_of_a_connection_is_told_once_with_what_it_carried() {
+    let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
+    let c = |flags| CLIENT.to(&SERVER, false, tcp(40000, 80, flags));
+    let s = |flags| SERVER.to(&CLIENT, false, tcp(80, 40000, flags));
+    node.pass(&CLIENT, Some(&SERVER), &c(SYN));
+    node.pass(&SERVER, Some(&CLIENT), &s(SYN | ACK));
+    node.pass(&CLIENT, Some(&SERVER), &c(ACK));
+    node.pass(&CLIENT, Some(&SERVER), &c(FIN | ACK));
+    node.drain();
+    node.pass(&SERVER, Some(&CLIENT), &s(FIN | ACK));
+    node.pass(&CLIENT, Some(&SERVER), &c(ACK));
+    let events = node.drain();
+    let frame = c(ACK).bytes().len() as u64;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(u32::from(events[0].kind), signet_abi::EVENT_CLOSE);
+    assert_eq!((events[0].packets, events[0].bytes), ([3, 2], [3 * frame, 2 * frame]));
+}
+
+#[test]
+fn idle_flows_are_told_and_forgotten() {
+    let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
+    let dns = L4::Udp { from: 5000, to: 53 };
+    node.pass(&CLIENT, Some(&SERVER), &CLIENT.to(&SERVER, false, dns));
+    assert!(node.sweep().is_empty(), "not idle for long enough");
+    node.age_flows();
+    let ended = node.sweep();
+    assert_eq!(ended.len(), 1);
+    assert_eq!((ended[0].destination_port, ended[0].packets), (53, [1, 0]));
+    assert!(node.sweep().is_empty());
+}
+
+#[test]
 fn a_pod_without_an_endpoint_has_no_traffic() {
     let Some(mut node) = Node::new(&[CLIENT], vec![]) else { return };
     let frame = CLIENT.to(&SERVER, false, tcp(1, 2, SYN)).bytes();

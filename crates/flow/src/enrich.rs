@@ -14,8 +14,8 @@ use std::{
 
 use pbjson_types::Timestamp;
 use signet_abi::{
-    DIRECTION_EGRESS, EVENT_CHANGE, EVENT_NEW, EVENT_REPLY, EVENT_WOULD_ALLOW, Reason, VERDICT_AUDIT,
-    VERDICT_DROPPED, VERDICT_FORWARDED, event,
+    DIRECTION_EGRESS, EVENT_CHANGE, EVENT_CLOSE, EVENT_NEW, EVENT_REPLY, EVENT_WOULD_ALLOW, Reason,
+    VERDICT_AUDIT, VERDICT_DROPPED, VERDICT_FORWARDED, event,
 };
 use signet_identity::{Identity, Protocol};
 use signet_policy::{RuleNumber, RuleRef};
@@ -28,7 +28,7 @@ use crate::{
     },
     layer4::{layer4, summary},
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
-    proto::signet::{FlowExtension, Rule},
+    proto::signet::{FlowExtension, Rule, Traffic},
 };
 
 /// What is known about one end of a flow.
@@ -90,6 +90,8 @@ pub fn flow_of(event: &event, names: &dyn Names, time: SystemTime) -> Flow {
         reason: Reason::from_number(event.reason).name().to_owned(),
         would_allow: u32::from(event.flags) & EVENT_WOULD_ALLOW != 0,
         rule: names.rule(RuleNumber(event.rule)).map(Into::into),
+        sent: traffic(event, 0),
+        received: traffic(event, 1),
     };
     let mut flow = Flow {
         time: Some(timestamp(time)),
@@ -114,6 +116,12 @@ pub fn flow_of(event: &event, names: &dyn Names, time: SystemTime) -> Flow {
         set_policy(&mut flow, rule, event, egress);
     }
     flow
+}
+
+/// What the flow carried one way, if the event is its end.
+fn traffic(event: &event, way: usize) -> Option<Traffic> {
+    let ended = u32::from(event.kind) == EVENT_CLOSE;
+    ended.then(|| Traffic { packets: event.packets[way], bytes: event.bytes[way] })
 }
 
 /// A flow as one message of the API.

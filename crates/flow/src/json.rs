@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     extension::extension_of,
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
-    proto::signet::{FlowExtension, Rule},
+    proto::signet::{FlowExtension, Rule, Traffic},
 };
 
 /// A message that protojson has no form for: a time outside of the years 1 to 9999, or an unknown number of an enum.
@@ -67,6 +67,11 @@ fn signet(extension: FlowExtension) -> Value {
     map.insert("would_allow".to_owned(), json!(extension.would_allow));
     if let Some(rule) = extension.rule {
         map.insert("rule".to_owned(), rule_json(rule));
+    }
+    for (key, traffic) in [("sent", extension.sent), ("received", extension.received)] {
+        if let Some(Traffic { packets, bytes }) = traffic {
+            map.insert(key.to_owned(), json!({ "packets": packets, "bytes": bytes }));
+        }
     }
     Value::Object(map)
 }

@@ -358,6 +358,7 @@ const _: () = {
 pub const EVENT_NEW: event_kind = 1;
 pub const EVENT_DROP: event_kind = 2;
 pub const EVENT_CHANGE: event_kind = 3;
+pub const EVENT_CLOSE: event_kind = 4;
 pub type event_kind = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
@@ -382,10 +383,12 @@ pub struct event {
     pub length: __u32,
     pub ether_type: __u32,
     pub pad: __u32,
+    pub packets: [__u64; 2usize],
+    pub bytes: [__u64; 2usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of event"][::std::mem::size_of::<event>() - 80usize];
+    ["Size of event"][::std::mem::size_of::<event>() - 112usize];
     ["Alignment of event"][::std::mem::align_of::<event>() - 8usize];
     ["Offset of field: event::time_ns"][::std::mem::offset_of!(event, time_ns) - 0usize];
     ["Offset of field: event::source"][::std::mem::offset_of!(event, source) - 8usize];
@@ -407,4 +410,6 @@ const _: () = {
     ["Offset of field: event::length"][::std::mem::offset_of!(event, length) - 68usize];
     ["Offset of field: event::ether_type"][::std::mem::offset_of!(event, ether_type) - 72usize];
     ["Offset of field: event::pad"][::std::mem::offset_of!(event, pad) - 76usize];
+    ["Offset of field: event::packets"][::std::mem::offset_of!(event, packets) - 80usize];
+    ["Offset of field: event::bytes"][::std::mem::offset_of!(event, bytes) - 96usize];
 };

@@ -151,6 +151,15 @@ impl Node {
         Frame::new([2, 0, 0, 0, 0, 0xfe], NODE.parse().unwrap(), pod.v4.parse().unwrap(), l4)
     }
 
+    pub fn sweep(&self) -> Vec<event> {
+        self.datapath.sweeper().unwrap().sweep().unwrap()
+    }
+
+    /// Makes every flow look as if nothing had been heard of it since the machine started.
+    pub fn age_flows(&self) {
+        self.datapath.age_flows().unwrap();
+    }
+
     pub fn drain(&mut self) -> Vec<event> {
         self.datapath.drain_events().unwrap()
     }

@@ -10,6 +10,18 @@ pub struct FlowExtension {
     /// The rule that decided, where one did.
     #[prost(message, optional, tag = "3")]
     pub rule: ::core::option::Option<Rule>,
+    /// When a flow ends: what it carried, in its original direction and back.
+    #[prost(message, optional, tag = "4")]
+    pub sent: ::core::option::Option<Traffic>,
+    #[prost(message, optional, tag = "5")]
+    pub received: ::core::option::Option<Traffic>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Traffic {
+    #[prost(uint64, tag = "1")]
+    pub packets: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rule {
