@@ -16,6 +16,7 @@ mod ledger;
 mod names;
 mod node;
 mod plan;
+mod restarts;
 mod up;
 
 pub use config::{Config, Network};

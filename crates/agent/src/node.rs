@@ -8,6 +8,7 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::Arc,
+    time::Instant,
 };
 
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ use crate::{
     ipam::Ipam,
     names::Directory,
     plan::{Cluster, Numbers, plan},
+    restarts::Restarts,
 };
 
 /// Pods and kernel of one node.
@@ -36,6 +38,7 @@ pub struct Node {
     pods: BTreeMap<PodName, SandboxPod>,
     directory: Arc<Directory>,
     told: Told,
+    restarts: Restarts,
 }
 
 /// What the last snapshot that was applied said beyond pods and policies.
@@ -87,7 +90,17 @@ impl Node {
         let identities = Interner::starting_at(datapath.highest_identity() + 1);
         let numbers = Numbers { identities, rules: RuleBook::default() };
         let directory = Arc::new(Directory::new(&config.node));
-        Ok(Self { config, sandbox, datapath, ipam, numbers, pods, directory, told: Told::default() })
+        Ok(Self {
+            config,
+            sandbox,
+            datapath,
+            ipam,
+            numbers,
+            pods,
+            directory,
+            told: Told::default(),
+            restarts: Restarts::default(),
+        })
     }
 
     /// A reader of the kernel's events and a sweeper of its flows, for a thread of their own.
@@ -149,7 +162,25 @@ impl Node {
         let created = self.create_pods(&wanted, &pods)?;
         let revision = self.publish(snapshot, &addressed)?;
         let started = self.start_pods(&wanted, &pods, created)?;
+        self.restarts.keep(&wanted);
         Ok(Applied { revision, started, removed })
+    }
+
+    /// Starts pods again whose process ended, if their restart policy is `Always`: the more often, the later.
+    ///
+    /// # Errors
+    /// If a pod cannot be looked at or started; the next call tries again.
+    pub fn supervise(&mut self, now: Instant) -> Result<(), Error> {
+        for found in self.sandbox.list()? {
+            let name = PodName { namespace: found.namespace.clone(), name: found.name.clone() };
+            let Some(pod) = self.pods.get_mut(&name) else { continue };
+            let ended = found.state == PodState::Exited;
+            if let Some(process) = self.restarts.due(&name, ended, now) {
+                tracing::info!(pod = %name, "started again: its process ended");
+                *pod = self.sandbox.start(&found, process)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes every pod and everything else that this node put on the host.
@@ -315,7 +346,7 @@ fn remove_leftovers(config: &Config, sandbox: &Sandbox) -> Result<(), Error> {
 }
 
 /// What a pod runs: its first container's command, on the host's file system. Its image is not looked at.
-fn process_of(manifest: &PodManifest) -> Process {
+pub(crate) fn process_of(manifest: &PodManifest) -> Process {
     let Some(container) = manifest.containers.first().filter(|c| !c.command.is_empty()) else {
         return Process::Idle;
     };

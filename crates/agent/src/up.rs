@@ -6,9 +6,10 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use signet_cluster::{Settings, Snapshot};
@@ -23,6 +24,9 @@ use crate::{
     ledger::Ledger,
     node::{Applied, Node},
 };
+
+/// How often pods are looked at whose process may have ended.
+const SUPERVISE_EVERY: Duration = Duration::from_millis(500);
 
 /// What the node's thread is told.
 enum Command {
@@ -139,7 +143,17 @@ fn serve(
     let ledger = Arc::new(Mutex::new(Ledger::open(node.state_dir())));
     let collector =
         events::collect(node.event_sources()?, node.directory(), ring.clone(), ledger.clone(), stop.clone())?;
-    while let Ok(command) = inbox.recv() {
+    loop {
+        let command = match inbox.recv_timeout(SUPERVISE_EVERY) {
+            Ok(command) => command,
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(error) = node.supervise(Instant::now()) {
+                    tracing::warn!(%error, "a pod could not be started again; it is tried later");
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         let progress = match command {
             Command::Stop => break,
             Command::Asked(asked) => {

@@ -44,6 +44,18 @@ spec:
       command: ["signet", "workload", "call", "server.shop.pod:8080", "--every", "2"]
 "#;
 
+/// A program that ends, and is started again.
+const SHORT: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: short, namespace: shop}
+spec:
+  containers:
+    - name: short
+      image: none
+      command: ["sh", "-c", "echo ran"]
+"#;
+
 /// Lets clients in; `extra` is one more peer, whose selector some policy then mentions.
 fn policy(extra: &str) -> String {
     format!(
@@ -237,6 +249,21 @@ fn changes_of_policy_that_renumber_identities_disturb_nobody_whom_they_allow() {
     }
     assert_eq!(node.bad(), before, "a request failed");
     assert_eq!(node.status().unwrap()["lost"].as_u64(), Some(0));
+}
+
+#[test]
+fn a_pod_whose_process_ends_is_started_again_and_one_that_is_deleted_is_not() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::new("signet-test-short");
+    fs::write(node.manifests().join("short.yaml"), SHORT).unwrap();
+    node.start();
+    wait_until("it ran three times", || node.log("short").lines().filter(|l| *l == "ran").count() >= 3);
+    fs::remove_file(node.manifests().join("short.yaml")).unwrap();
+    let endpoints = |node: &Node| node.status().unwrap()["endpoints"].as_array().unwrap().len();
+    wait_until("it is gone", || endpoints(&node) == 3);
+    assert_eq!(node.log("short"), "", "its folder went with it");
 }
 
 #[test]
