@@ -1,8 +1,13 @@
 //! Loading: the embedded object, its maps (pinned, so that they outlive the process) and its programs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
 
-use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, ProgramMut};
+use libbpf_rs::{
+    Link, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, Program, ProgramMut, query::ProgInfoIter,
+};
 use signet_abi as abi;
 
 use crate::{error::Error, maps::Map, publish::Published};
@@ -88,6 +93,22 @@ impl Datapath {
     /// A program by its name in `bpf/tc.bpf.c`.
     pub fn program(&mut self, name: &'static str) -> Result<ProgramMut<'_>, Error> {
         self.object.progs_mut().find(|p| p.name() == name).ok_or(Error::Missing(name))
+    }
+
+    /// How many instructions the verifier went through for each program.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if the kernel does not know a program that it loaded.
+    pub fn verifier_costs(&mut self) -> Result<Vec<(&'static str, u32)>, Error> {
+        let mut costs = vec![];
+        for name in ["from_pod", "to_pod"] {
+            let program = self.program(name)?;
+            let failed = |source| Error::Map { map: "program", source };
+            let id = Program::id_from_fd(program.as_fd()).map_err(failed)?;
+            let info = ProgInfoIter::default().find(|info| info.id == id).ok_or(Error::Missing(name))?;
+            costs.push((name, info.verified_insns));
+        }
+        Ok(costs)
     }
 
     /// Packets and bytes dropped or judged so far, by reason and direction (0 ingress, 1 egress).
