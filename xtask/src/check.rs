@@ -67,7 +67,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
     lints(&crates)?;
     sizes(root)?;
-    println!("layers, purity, lints and sizes hold for {} crates", crates.len());
+    dependencies(root)?;
+    println!("layers, purity, lints, sizes and reasons for dependencies hold for {} crates", crates.len());
     Ok(())
 }
 
@@ -139,6 +140,21 @@ fn lints(crates: &BTreeMap<String, Crate>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Every third-party dependency has its line in docs/dependencies.md.
+fn dependencies(root: &Path) -> Result<()> {
+    let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
+    let reasons = fs::read_to_string(root.join("docs/dependencies.md"))?;
+    let section = manifest.split_once("[workspace.dependencies]").context("[workspace.dependencies]")?.1;
+    let section = section.split("\n[").next().unwrap_or_default();
+    let names = section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    match names.filter(|n| !n.starts_with("signet-")).find(|n| !reasons.contains(&format!("`{n}`"))) {
+        Some(name) => {
+            bail!("{name} has no line in docs/dependencies.md: why this one, what else was looked at")
+        }
+        None => Ok(()),
+    }
 }
 
 fn sizes(root: &Path) -> Result<()> {

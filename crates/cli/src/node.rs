@@ -57,7 +57,8 @@ pub(crate) fn status(args: &NodeArgs) -> anyhow::Result<ExitCode> {
     for pod in rows(&status["hostNetwork"]) {
         writeln!(out, "{}  on the host's network: has the identity `host`, no policy selects it", text(pod))?;
     }
-    let mut table = Table::new(["\nMAP", "ENTRIES", "MAX"]);
+    writeln!(out)?;
+    let mut table = Table::new(["MAP", "ENTRIES", "MAX"]);
     for m in rows(&status["maps"]) {
         table.row([text(&m["name"]), text(&m["entries"]), text(&m["max"])]);
     }

@@ -60,6 +60,9 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(USAGE));
     }
     let up = Up::start(config, &args.manifests, crate::pod_init())?;
+    eprintln!(
+        "images are not pulled: a pod's command runs on this host's file system, in namespaces of its own"
+    );
     while !stop.load(Ordering::Relaxed) {
         if let Ok(progress) = up.progress().recv_timeout(LOOK) {
             report(&progress)?;

@@ -30,7 +30,7 @@ use model::{At, Model, Packet, Said, mac};
 const FIRST_INDEX: u32 = 1000;
 const PACKETS_PER_WORLD: usize = 3000;
 /// The policies change this often.
-const PACKETS_PER_REVISION: usize = 150;
+const PACKETS_PER_REVISION: usize = 400;
 
 fn option(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
