@@ -32,6 +32,8 @@ enum Command {
     /// What the policies of a folder of manifests say.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Why traffic passes or not, and what would change that. Exit 0 it passes, 1 it does not.
+    Why(policy::WhyArgs),
     /// The first process of a pod (internal).
     #[command(hide = true)]
     PodInit {
@@ -50,6 +52,10 @@ enum Command {
 enum PolicyCommand {
     /// Would this traffic pass? Exit 0 yes, 1 no.
     Verdict(policy::VerdictArgs),
+    /// How a verdict comes about, and what would change it. Exit 0 it passes, 1 it does not.
+    Explain(policy::ExplainArgs),
+    /// What is wrong with the manifests, or probably not meant. Exit 1 if any of it is an error.
+    Lint(policy::LintArgs),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +86,9 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::up(args),
         Command::Cleanup => up::cleanup(),
         Command::Policy(PolicyCommand::Verdict(args)) => policy::verdict(args),
+        Command::Policy(PolicyCommand::Explain(args)) => policy::explain(args),
+        Command::Policy(PolicyCommand::Lint(args)) => policy::lint(args),
+        Command::Why(args) => policy::why(args),
         Command::PodInit { spec } => match signet_sandbox::pod_init(spec)? {},
         Command::Workload { arguments } => match signet_workload::run(arguments) {
             Ok(()) => Ok(ExitCode::SUCCESS),
