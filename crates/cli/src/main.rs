@@ -4,6 +4,7 @@
 mod demo;
 mod output;
 mod policy;
+mod preflight;
 mod signals;
 mod up;
 
@@ -27,6 +28,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the pods of a folder of manifests and enforce their policies, until interrupted.
     Up(up::UpArgs),
+    /// What this host can do, and what stands in the way. Exit 1 if any check fails.
+    Preflight(preflight::PreflightArgs),
     /// Remove every trace of Signet from this host.
     Cleanup,
     /// What the policies of a folder of manifests say.
@@ -84,6 +87,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::demo(args),
         Command::Up(args) => up::up(args),
+        Command::Preflight(args) => preflight::preflight(args),
         Command::Cleanup => up::cleanup(),
         Command::Policy(PolicyCommand::Verdict(args)) => policy::verdict(args),
         Command::Policy(PolicyCommand::Explain(args)) => policy::explain(args),
