@@ -6,6 +6,7 @@ mod node;
 mod observe;
 mod output;
 mod policy;
+mod preflight;
 mod signals;
 mod up;
 
@@ -33,11 +34,15 @@ enum Command {
     Status(node::NodeArgs),
     /// Flows, with their verdict, reason and rule.
     Observe(Box<observe::ObserveArgs>),
+    /// What this host can do, and what stands in the way. Exit 1 if any check fails.
+    Preflight(preflight::PreflightArgs),
     /// Remove every trace of Signet from this host.
     Cleanup,
     /// What the policies of a folder of manifests say.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Why traffic passes or not, and what would change that. Exit 0 it passes, 1 it does not.
+    Why(policy::WhyArgs),
     /// The first process of a pod (internal).
     #[command(hide = true)]
     PodInit {
@@ -58,6 +63,10 @@ enum PolicyCommand {
     Verdict(policy::VerdictArgs),
     /// What audited policies would have denied, as the running node saw it.
     Audit(node::NodeArgs),
+    /// How a verdict comes about, and what would change it. Exit 0 it passes, 1 it does not.
+    Explain(policy::ExplainArgs),
+    /// What is wrong with the manifests, or probably not meant. Exit 1 if any of it is an error.
+    Lint(policy::LintArgs),
 }
 
 fn main() -> ExitCode {
@@ -89,8 +98,12 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => node::status(args),
         Command::Observe(args) => observe::observe(args),
         Command::Policy(PolicyCommand::Audit(args)) => node::audit(args),
+        Command::Preflight(args) => preflight::preflight(args),
         Command::Cleanup => up::cleanup(),
         Command::Policy(PolicyCommand::Verdict(args)) => policy::verdict(args),
+        Command::Policy(PolicyCommand::Explain(args)) => policy::explain(args),
+        Command::Policy(PolicyCommand::Lint(args)) => policy::lint(args),
+        Command::Why(args) => policy::why(args),
         Command::PodInit { spec } => match signet_sandbox::pod_init(spec)? {},
         Command::Workload { arguments } => match signet_workload::run(arguments) {
             Ok(()) => Ok(ExitCode::SUCCESS),

@@ -103,16 +103,23 @@ pub fn decide(policies: &[Policy], traffic: &Traffic<'_>) -> Answer {
 
 /// The verdict of one end: the sender's in the egress direction, the receiver's in the other.
 pub fn judge(policies: &[Policy], traffic: &Traffic<'_>, direction: Direction) -> Judgement {
-    let (subject, peer) = match direction {
-        Direction::Egress => (traffic.from, traffic.to),
-        Direction::Ingress => (traffic.to, traffic.from),
+    let subject = match direction {
+        Direction::Egress => traffic.from,
+        Direction::Ingress => traffic.to,
     };
     let Who::Pod(pod) = subject.who else { return allowed(Reason::NoPolicy, vec![]) };
-    let case = Case { traffic, direction, peer };
-    let all: Vec<&Policy> = policies.iter().filter(|p| p.subject.matches(pod)).collect();
-    let enforced: Vec<&Policy> = all.iter().copied().filter(|p| p.mode == Mode::Enforce).collect();
+    let selecting: Vec<&Policy> = policies.iter().filter(|p| p.subject.matches(pod)).collect();
+    judge_selected(&selecting, &Case::new(traffic, direction))
+}
+
+/// The verdict of one end, by the policies that select its pod.
+pub(crate) fn judge_selected(selecting: &[&Policy], case: &Case<'_>) -> Judgement {
+    let enforced: Vec<&Policy> = selecting.iter().copied().filter(|p| p.mode == Mode::Enforce).collect();
     let now = case.ask(&enforced);
-    let with_audit = case.ask(&all);
+    if enforced.len() == selecting.len() {
+        return now;
+    }
+    let with_audit = case.ask(selecting);
     match (now.outcome, with_audit.outcome) {
         (Outcome::Allowed, Outcome::Denied) => {
             Judgement { outcome: Outcome::Audit, authentication: now.authentication, ..with_audit }
@@ -132,7 +139,7 @@ fn denied(reason: Reason, rules: Vec<RuleRef>) -> Judgement {
 }
 
 /// Traffic as one end sees it.
-struct Case<'a> {
+pub(crate) struct Case<'a> {
     traffic: &'a Traffic<'a>,
     direction: Direction,
     peer: End<'a>,
@@ -145,6 +152,17 @@ struct Match<'a> {
     index: usize,
     peer: Narrowness,
     port: u8,
+}
+
+impl<'a> Case<'a> {
+    /// Traffic as the sender (egress) or the receiver (ingress) sees it.
+    pub(crate) fn new(traffic: &'a Traffic<'a>, direction: Direction) -> Self {
+        let peer = match direction {
+            Direction::Egress => traffic.to,
+            Direction::Ingress => traffic.from,
+        };
+        Self { traffic, direction, peer }
+    }
 }
 
 impl Case<'_> {
@@ -214,7 +232,7 @@ impl Case<'_> {
     }
 
     /// How narrowly the peers of a rule match, if they do.
-    fn peer_of(&self, peers: &Peers) -> Option<Narrowness> {
+    pub(crate) fn peer_of(&self, peers: &Peers) -> Option<Narrowness> {
         match peers {
             Peers::Any => Some(Narrowness::default()),
             Peers::None => None,
@@ -238,7 +256,7 @@ impl Case<'_> {
     }
 
     /// How narrowly the ports of a rule match, if they do.
-    fn port_of(&self, ports: &Ports) -> Option<u8> {
+    pub(crate) fn port_of(&self, ports: &Ports) -> Option<u8> {
         match ports {
             Ports::Any => Some(0),
             Ports::These(list) => list.iter().filter(|p| self.is_port(p)).map(PortMatch::narrowness).max(),

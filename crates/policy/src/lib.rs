@@ -10,6 +10,9 @@ mod clause;
 mod compile;
 mod compiled;
 mod decide;
+mod explain;
+mod index;
+mod lint;
 mod model;
 mod rules;
 mod table;
@@ -19,6 +22,9 @@ pub use clause::{Members, Narrowness, Peer, Peers, PortMatch, Ports};
 pub use compile::{Universe, compile};
 pub use compiled::Compiled;
 pub use decide::{Answer, End, Judgement, Outcome, Traffic, Who, decide, judge};
+pub use explain::{Account, Explanation, PolicyAccount, RuleAccount, Step, explain};
+pub use index::Index;
+pub use lint::{Code, Issue, lint};
 pub use model::{
     Action, Authentication, Direction, Enforceable, Feature, Mode, Origin, Policy, PolicyKind, PolicyName,
     Rule, Side, Subject, Tier,

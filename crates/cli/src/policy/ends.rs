@@ -1,6 +1,9 @@
 //! Names of a query -> ends of traffic.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use signet_cluster::Snapshot;
@@ -12,6 +15,8 @@ use signet_policy::{End, Who};
 pub(crate) enum Named<'a> {
     /// A pod of the manifests.
     Pod(&'a Pod),
+    /// An address of a node.
+    Node(IpAddr, &'a str),
     /// An address of nobody in the manifests.
     Address(IpAddr, Kind),
     /// The node of the other end.
@@ -20,56 +25,102 @@ pub(crate) enum Named<'a> {
     World,
 }
 
-/// Looks up `namespace/pod`, an IP address, `host` or `world`. None: there is nothing of that name.
-pub(crate) fn find<'a>(snapshot: &'a Snapshot, ranges: &[IpNet], name: &str) -> Option<Named<'a>> {
-    if let Ok(address) = name.parse::<IpAddr>() {
-        return Some(find_address(snapshot, ranges, address));
-    }
-    match name {
-        "host" => Some(Named::Host),
-        "world" => Some(Named::World),
-        _ => snapshot.pods.iter().map(|p| &p.pod).find(|p| p.name.to_string() == name).map(Named::Pod),
-    }
+/// Everything that a query can name.
+#[derive(Debug)]
+pub(crate) struct Names<'a> {
+    pods: HashMap<String, &'a Pod>,
+    addresses: BTreeMap<IpAddr, Named<'a>>,
+    ranges: &'a [IpNet],
 }
 
-fn find_address<'a>(snapshot: &'a Snapshot, ranges: &[IpNet], address: IpAddr) -> Named<'a> {
-    let mut pods = snapshot.pods.iter().map(|p| &p.pod).filter(|p| !p.host_network);
-    if let Some(pod) = pods.find(|p| p.addresses.contains(&address)) {
-        return Named::Pod(pod);
+impl<'a> Names<'a> {
+    /// The names of a snapshot. An unknown address is unmanaged inside `ranges`, and of the world outside them.
+    pub(crate) fn new(snapshot: &'a Snapshot, ranges: &'a [IpNet]) -> Self {
+        let pods = || snapshot.pods.iter().map(|p| &p.pod);
+        let of_pod = |p: &'a Pod| p.addresses.iter().map(move |a| (*a, Named::Pod(p)));
+        // the later ones win: an address of a node is the node's, whichever pods share it
+        let mut addresses: BTreeMap<IpAddr, Named<'a>> = BTreeMap::new();
+        addresses.extend(pods().filter(|p| p.host_network).flat_map(of_pod));
+        for node in &snapshot.nodes {
+            addresses.extend(node.addresses.iter().map(|a| (*a, Named::Node(*a, &node.name))));
+        }
+        addresses.extend(pods().filter(|p| !p.host_network).flat_map(of_pod));
+        Self { pods: pods().map(|p| (p.name.to_string(), p)).collect(), addresses, ranges }
     }
-    let kind = if snapshot.nodes.iter().any(|n| n.addresses.contains(&address)) {
-        Kind::RemoteNode
-    } else if ranges.iter().any(|r| r.contains(&address)) {
-        Kind::Unmanaged
-    } else {
-        Kind::World
-    };
-    Named::Address(address, kind)
+
+    /// Looks up `namespace/pod`, an IP address, `host` or `world`.
+    ///
+    /// # Errors
+    /// If there is nothing of that name, with what could have been meant.
+    pub(crate) fn find(&self, name: &str) -> Result<Named<'a>, String> {
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Ok(self.find_address(address));
+        }
+        match name {
+            "host" => Ok(Named::Host),
+            "world" => Ok(Named::World),
+            _ => self.pods.get(name).map(|p| Named::Pod(p)).ok_or_else(|| {
+                format!("{name:?}: no such pod in the manifests, and not an IP address, `host` or `world`")
+            }),
+        }
+    }
+
+    fn find_address(&self, address: IpAddr) -> Named<'a> {
+        self.addresses.get(&address).copied().unwrap_or_else(|| {
+            let inside = self.ranges.iter().any(|r| r.contains(&address));
+            Named::Address(address, if inside { Kind::Unmanaged } else { Kind::World })
+        })
+    }
 }
 
 /// The two ends of a query, met under addresses of one family where both have one.
 pub(crate) fn ends<'a>(from: Named<'a>, to: Named<'a>) -> (End<'a>, End<'a>) {
     let v6 =
         [from, to].iter().any(|n| !has_family(n, false)) && [from, to].iter().all(|n| has_family(n, true));
-    (end(from, v6), end(to, v6))
+    (end(from, to, v6), end(to, from, v6))
 }
 
 fn has_family(named: &Named<'_>, v6: bool) -> bool {
     match named {
         Named::Pod(pod) => pod.addresses.iter().any(|a| a.is_ipv6() == v6),
-        Named::Address(address, _) => address.is_ipv6() == v6,
+        Named::Node(address, _) | Named::Address(address, _) => address.is_ipv6() == v6,
         Named::Host | Named::World => true,
     }
 }
 
-fn end(named: Named<'_>, v6: bool) -> End<'_> {
+fn end<'a>(named: Named<'a>, other: Named<'a>, v6: bool) -> End<'a> {
+    let kind = |kind, address| End { who: Who::Kind(kind), address };
     match named {
         Named::Pod(pod) => {
-            let who = if pod.host_network { Who::Kind(Kind::RemoteNode) } else { Who::Pod(pod) };
-            End { who, address: pod.addresses.iter().copied().find(|a| a.is_ipv6() == v6) }
+            let address = pod.addresses.iter().copied().find(|a| a.is_ipv6() == v6);
+            let who = match pod.host_network {
+                true => Who::Kind(node_kind(pod.node.as_deref(), node_of(other), Kind::Host)),
+                false => Who::Pod(pod),
+            };
+            End { who, address }
         }
-        Named::Address(address, kind) => End { who: Who::Kind(kind), address: Some(address) },
-        Named::Host => End { who: Who::Kind(Kind::Host), address: None },
-        Named::World => End { who: Who::Kind(Kind::World), address: None },
+        Named::Node(address, name) => {
+            kind(node_kind(Some(name), node_of(other), Kind::RemoteNode), Some(address))
+        }
+        Named::Address(address, of) => kind(of, Some(address)),
+        Named::Host => kind(Kind::Host, None),
+        Named::World => kind(Kind::World, None),
+    }
+}
+
+fn node_of(named: Named<'_>) -> Option<&str> {
+    match named {
+        Named::Pod(pod) => pod.node.as_deref(),
+        Named::Node(_, name) => Some(name),
+        Named::Address(..) | Named::Host | Named::World => None,
+    }
+}
+
+/// What a node is to the other end: its own, or another one.
+fn node_kind(node: Option<&str>, others: Option<&str>, unknown: Kind) -> Kind {
+    match (node, others) {
+        (Some(node), Some(other)) if node == other => Kind::Host,
+        (Some(_), Some(_)) => Kind::RemoteNode,
+        _ => unknown,
     }
 }

@@ -1,27 +1,31 @@
 //! `signet policy verdict`: would this traffic pass?
 
 use std::{
+    collections::HashMap,
     io::{BufRead, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::Args;
-use ipnet::IpNet;
 use serde_json::{Value, json};
-use signet_cluster::{Settings, Snapshot};
+use signet_cluster::Snapshot;
 use signet_identity::Protocol;
-use signet_policy::{Answer, Authentication, Judgement, Outcome, RuleRef, Traffic, decide};
+use signet_policy::{Index, Judgement, Traffic};
 
-use super::ends::{ends, find};
+use super::{
+    ends::{Names, ends},
+    said,
+    source::{Query, Source, protocol_of, refuse},
+};
 use crate::output::{DENIED, Format, USAGE};
 
 /// Arguments of `signet policy verdict`.
 #[derive(Debug, Args)]
 pub(crate) struct VerdictArgs {
-    /// A folder of manifests, or one file.
-    #[arg(long)]
-    manifests: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// Who sends: `namespace/pod`, an IP address, `host` or `world`.
     #[arg(long, required_unless_present = "queries")]
     from: Option<String>,
@@ -37,61 +41,94 @@ pub(crate) struct VerdictArgs {
     /// A file with one query per line, as JSON: `{"from":…,"to":…,"port":…,"protocol":…}`.
     #[arg(long, conflicts_with_all = ["from", "to", "port"])]
     queries: Option<PathBuf>,
-    /// Whether an `ipBlock` matches addresses of pods, as it does with most CNIs.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    ipblock_matches_pods: bool,
-    /// The ranges of the cluster: an unknown address inside them is unmanaged, outside them the world.
-    #[arg(long, default_values = ["10.244.0.0/16", "fd00:10:244::/64"])]
-    cluster_range: Vec<IpNet>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
-/// One query, as it is asked.
-struct Query {
-    from: String,
-    to: String,
-    port: u16,
-    protocol: Protocol,
-}
-
 /// Answers one query, or each line of a file.
 pub(crate) fn verdict(args: &VerdictArgs) -> anyhow::Result<ExitCode> {
-    let settings = Settings { ipblock_matches_pods: args.ipblock_matches_pods, ..Settings::default() };
-    let snapshot = match Snapshot::read_dir(&args.manifests, &settings) {
+    let snapshot = match args.source.read() {
         Ok(snapshot) => snapshot,
-        Err(error) => {
-            eprintln!("{error}");
-            return Ok(ExitCode::from(USAGE));
-        }
+        Err(error) => return Ok(refuse(error)),
     };
+    let names = Names::new(&snapshot, &args.source.cluster_range);
     match (&args.queries, &args.from, &args.to, args.port) {
-        (Some(file), ..) => batch(&snapshot, &args.cluster_range, file),
-        (None, Some(from), Some(to), Some(port)) => {
-            let Some(protocol) = protocol_of(&args.protocol) else {
-                eprintln!(
-                    "--protocol {}: not a protocol; TCP, UDP, SCTP, ICMP, ICMPv6 or a number",
-                    args.protocol
-                );
-                return Ok(ExitCode::from(USAGE));
-            };
-            let query = Query { from: from.clone(), to: to.clone(), port, protocol };
-            single(&snapshot, args, &query)
-        }
+        (Some(file), ..) => batch(Answers::new(&snapshot, names), file),
+        (None, Some(from), Some(to), Some(port)) => match protocol_of(&args.protocol) {
+            Ok(protocol) => {
+                let query = Query { from: from.clone(), to: to.clone(), port, protocol };
+                single(Answers::new(&snapshot, names), &query, args.output)
+            }
+            Err(error) => Ok(refuse(format!("--protocol {error}"))),
+        },
         _ => Ok(ExitCode::from(USAGE)),
     }
 }
 
-fn single(snapshot: &Snapshot, args: &VerdictArgs, query: &Query) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
-    let answer = answer(snapshot, &args.cluster_range, query);
-    match (&answer, args.output) {
-        (Err(error), _) => eprintln!("{error}"),
-        (Ok(answer), Format::Json) => writeln!(out, "{answer}")?,
-        (Ok(answer), Format::Text) => print_text(&mut out, query, answer)?,
+/// Answers queries; what was said once is not worded again.
+struct Answers<'a> {
+    names: Names<'a>,
+    index: Index<'a>,
+    /// The wording of a judgement by its address, which the judgement beside it keeps from being reused.
+    worded: HashMap<*const Judgement, (Arc<Judgement>, Arc<str>)>,
+}
+
+/// How many judgements are kept worded.
+const WORDED: usize = 1 << 18;
+
+impl<'a> Answers<'a> {
+    fn new(snapshot: &'a Snapshot, names: Names<'a>) -> Self {
+        Self { names, index: Index::new(&snapshot.policies), worded: HashMap::new() }
     }
-    let passes = answer.is_ok_and(|a| a["verdict"] != "DENIED");
+
+    /// The answer as an object of JSON, without its closing brace.
+    fn answer(&mut self, query: &Query) -> Result<String, String> {
+        let (egress, ingress) = self.judgements(query)?;
+        let outcome = egress.outcome.max(ingress.outcome);
+        let verdict = said::word(outcome);
+        let authentication = said::authentication(egress.authentication.max(ingress.authentication));
+        let (egress, ingress) = (self.word(egress), self.word(ingress));
+        Ok(format!(
+            r#"{{"verdict":"{verdict}","authentication":"{authentication}","egress":{egress},"ingress":{ingress}"#
+        ))
+    }
+
+    fn judgements(&mut self, query: &Query) -> Result<(Arc<Judgement>, Arc<Judgement>), String> {
+        let (from, to) = ends(self.names.find(&query.from)?, self.names.find(&query.to)?);
+        Ok(self.index.judgements(&Traffic { from, to, protocol: query.protocol, port: query.port }))
+    }
+
+    fn word(&mut self, judgement: Arc<Judgement>) -> Arc<str> {
+        if self.worded.len() >= WORDED {
+            self.worded.clear();
+        }
+        let worded = self.worded.entry(Arc::as_ptr(&judgement)).or_insert_with(|| {
+            let words = said::side(&judgement).to_string().into();
+            (judgement, words)
+        });
+        Arc::clone(&worded.1)
+    }
+}
+
+fn single(mut answers: Answers<'_>, query: &Query, output: Format) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    let answer = match answers.answer(query) {
+        Ok(answer) => answer + "}",
+        Err(error) => {
+            match output {
+                Format::Json => writeln!(out, "{}", json!({ "error": error }))?,
+                Format::Text => eprintln!("{error}"),
+            }
+            return Ok(ExitCode::from(DENIED));
+        }
+    };
+    let value: Value = serde_json::from_str(&answer)?;
+    match output {
+        Format::Json => writeln!(out, "{answer}")?,
+        Format::Text => print_text(&mut out, query, &value)?,
+    }
+    let passes = value["verdict"] != "DENIED";
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
 }
 
@@ -112,15 +149,12 @@ fn print_text(out: &mut impl Write, query: &Query, answer: &Value) -> anyhow::Re
     Ok(())
 }
 
-fn batch(snapshot: &Snapshot, ranges: &[IpNet], file: &PathBuf) -> anyhow::Result<ExitCode> {
+fn batch(mut answers: Answers<'_>, file: &Path) -> anyhow::Result<ExitCode> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut unknown = false;
     let reader = match std::fs::File::open(file) {
         Ok(file) => std::io::BufReader::new(file),
-        Err(error) => {
-            eprintln!("{}: {error}", file.display());
-            return Ok(ExitCode::from(USAGE));
-        }
+        Err(error) => return Ok(refuse(format!("{}: {error}", file.display()))),
     };
     for line in reader.lines() {
         let line = line?;
@@ -128,19 +162,16 @@ fn batch(snapshot: &Snapshot, ranges: &[IpNet], file: &PathBuf) -> anyhow::Resul
             continue;
         }
         let asked: Result<Value, _> = serde_json::from_str(&line);
-        let id = asked.as_ref().ok().map(|v| v["id"].clone()).filter(|id| !id.is_null());
-        let answer = asked
-            .map_err(|e| format!("not JSON: {e}"))
-            .and_then(|value| parse_query(&value))
-            .and_then(|query| answer(snapshot, ranges, &query));
-        let mut answer = answer.unwrap_or_else(|error| {
-            unknown = true;
-            json!({ "error": error })
-        });
-        if let Some(id) = id {
-            answer["id"] = id;
+        let id = asked.as_ref().ok().map(|v| &v["id"]).filter(|id| !id.is_null());
+        let id = id.map(|id| format!(r#","id":{id}"#)).unwrap_or_default();
+        let query = asked.map_err(|e| format!("not JSON: {e}")).and_then(|value| parse_query(&value));
+        match query.and_then(|query| answers.answer(&query)) {
+            Ok(answer) => writeln!(out, "{answer}{id}}}")?,
+            Err(error) => {
+                unknown = true;
+                writeln!(out, r#"{{"error":{}{id}}}"#, Value::String(error))?;
+            }
         }
-        writeln!(out, "{answer}")?;
     }
     out.flush()?;
     Ok(if unknown { ExitCode::from(DENIED) } else { ExitCode::SUCCESS })
@@ -150,71 +181,18 @@ fn parse_query(value: &Value) -> Result<Query, String> {
     let text = |key: &str| {
         value[key].as_str().map(str::to_owned).ok_or_else(|| format!("{key}: a string is needed"))
     };
-    let name = value["protocol"].as_str().unwrap_or("TCP");
-    let protocol = protocol_of(name).ok_or_else(|| format!("protocol: {name:?} is not a protocol"))?;
+    let protocol = match &value["protocol"] {
+        Value::Null => Protocol::TCP,
+        Value::String(name) => protocol_of(name).map_err(|e| format!("protocol: {e}"))?,
+        other => protocol_of(&other.to_string()).map_err(|e| format!("protocol: {e}"))?,
+    };
     let icmp = [Protocol::ICMP, Protocol::ICMPV6].contains(&protocol);
     let key = if icmp && !value["icmpType"].is_null() { "icmpType" } else { "port" };
-    let port = value[key].as_u64().and_then(|p| u16::try_from(p).ok());
     let has_ports = icmp || [Protocol::TCP, Protocol::UDP, Protocol::SCTP].contains(&protocol);
-    let port = port
-        .or((!has_ports).then_some(0))
-        .ok_or_else(|| format!("{key}: a number from 0 to 65535 is needed"))?;
-    Ok(Query { from: text("from")?, to: text("to")?, port, protocol })
-}
-
-fn protocol_of(name: &str) -> Option<Protocol> {
-    Protocol::from_name(name).or_else(|| name.parse().ok().map(Protocol))
-}
-
-fn answer(snapshot: &Snapshot, ranges: &[IpNet], query: &Query) -> Result<Value, String> {
-    let named = |name: &str| {
-        find(snapshot, ranges, name).ok_or_else(|| {
-            format!("{name:?}: no such pod in the manifests, and not an IP address, `host` or `world`")
-        })
+    let port = match value[key].as_u64().and_then(|p| u16::try_from(p).ok()) {
+        Some(port) => port,
+        None if !has_ports && value[key].is_null() => 0,
+        None => return Err(format!("{key}: a number from 0 to 65535 is needed")),
     };
-    let (from, to) = ends(named(&query.from)?, named(&query.to)?);
-    let traffic = Traffic { from, to, protocol: query.protocol, port: query.port };
-    let answer = decide(&snapshot.policies, &traffic);
-    Ok(json!({
-        "verdict": word(answer.outcome),
-        "authentication": authentication(&answer),
-        "egress": side(&answer.egress),
-        "ingress": side(&answer.ingress),
-    }))
-}
-
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Allowed => "ALLOWED",
-        Outcome::Audit => "AUDIT",
-        Outcome::Denied => "DENIED",
-    }
-}
-
-/// Whether traffic that passes needs a proof of identity first.
-fn authentication(answer: &Answer) -> &'static str {
-    match answer.authentication() {
-        Authentication::Required | Authentication::AlwaysFails => "required",
-        Authentication::Unspecified | Authentication::Disabled => "disabled",
-    }
-}
-
-fn side(judgement: &Judgement) -> Value {
-    let mut out = json!({
-        "verdict": word(judgement.outcome),
-        "reason": judgement.reason.name(),
-        "rules": judgement.rules.iter().map(rule).collect::<Vec<_>>(),
-    });
-    if judgement.would_allow {
-        out["would_allow"] = json!(true);
-    }
-    out
-}
-
-fn rule(rule: &RuleRef) -> Value {
-    let mut out = serde_json::to_value(&rule.policy).unwrap_or_default();
-    out["rule"] = json!(rule.path);
-    out["file"] = json!(&*rule.origin.file);
-    out["line"] = json!(rule.origin.line);
-    out
+    Ok(Query { from: text("from")?, to: text("to")?, port, protocol })
 }
