@@ -1,11 +1,12 @@
-//! Random worlds: what is built around `decide` says what `decide` says.
+//! Random worlds: what is built around `decide` says what `decide` says, and what it says of rules is so.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
 
 use signet_identity::{Kind, Pod, Protocol};
 use signet_policy::{
-    Account, Direction, End, Index, Judgement, Outcome, Policy, Step, Traffic, Who, decide, explain, judge,
+    Account, Code, Direction, End, Index, Judgement, Outcome, Policy, Step, Traffic, Who, decide, explain,
+    judge, lint,
 };
 use signet_testkit::{OUTSIDE, RANGES, Rng, World};
 
@@ -102,4 +103,28 @@ fn names_what_decided(account: &Account, judgement: &Judgement) {
     rules.sort();
     rules.dedup();
     assert_eq!(named, rules);
+}
+
+#[test]
+fn a_shadowed_rule_never_decides() {
+    let mut shadowed = 0;
+    for seed in 0..600 {
+        let world = World::random(&mut Rng::new(seed));
+        let pods: Vec<&Pod> = world.pods.iter().collect();
+        let mut found = lint(&world.policies, &pods);
+        found.retain(|issue| issue.code == Code::Shadowed);
+        if found.is_empty() {
+            continue;
+        }
+        shadowed += found.len();
+        for traffic in all_traffic(&world) {
+            let answer = decide(&world.policies, &traffic);
+            for rule in answer.egress.rules.iter().chain(&answer.ingress.rules) {
+                let object = format!("{} {}", rule.policy, rule.path);
+                let wrong = found.iter().find(|issue| issue.object == object);
+                assert!(wrong.is_none(), "seed {seed}: {wrong:?} {traffic:?} {answer:?}");
+            }
+        }
+    }
+    assert!(shadowed > 20, "{shadowed}");
 }

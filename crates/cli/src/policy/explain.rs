@@ -179,10 +179,9 @@ fn print_policy(out: &mut impl Write, policy: &PolicyAccount) -> anyhow::Result<
         let kept = if rule.enforceable == Enforceable::Yes { "" } else { "  cannot be enforced" };
         let decided = if rule.decided { "  <- decides" } else { "" };
         let (path, line, action) = (&rule.rule.path, rule.rule.origin.line, action(rule.action));
-        writeln!(
-            out,
-            "    {path:<width$}  line {line:<5} {action:<5}  {peers:<12}  {ports:<12}{kept}{decided}"
-        )?;
+        let said =
+            format!("{path:<width$}  line {line:<5} {action:<5}  {peers:<12}  {ports:<12}{kept}{decided}");
+        writeln!(out, "    {}", said.trim_end())?;
     }
     if policy.isolates {
         let decided = if policy.decided { "  <- decides" } else { "" };

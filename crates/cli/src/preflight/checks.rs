@@ -17,6 +17,14 @@ pub(super) struct Host {
     pub(super) bridge_iptables: Option<String>,
     pub(super) forward: Firewall,
     pub(super) links: Vec<String>,
+    pub(super) programs: Option<Vec<Program>>,
+}
+
+/// A program on an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) device: String,
+    pub(super) name: String,
 }
 
 /// Whether this process has the capabilities for BPF.
@@ -116,23 +124,17 @@ fn root(host: &Host) -> Said {
 }
 
 fn bpf(host: &Host) -> Said {
-    let others = match host.unprivileged_bpf.as_deref() {
-        Some("0") => {
-            return warn(
-                "every user of this host may load BPF programs",
-                "sysctl -w kernel.unprivileged_bpf_disabled=1",
-            );
-        }
-        Some(_) => "",
-        None => ", and whether other users may load programs is unknown",
-    };
-    match host.bpf {
-        Bpf::Permitted => ok(format!("this process may load programs{others}")),
-        Bpf::Missing => fail(
+    match (host.bpf, host.unprivileged_bpf.as_deref()) {
+        (Bpf::Missing, _) => fail(
             "CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, are missing",
             "run it as root, or give the container these capabilities",
         ),
-        Bpf::Unknown => warn("the capabilities of this process are unknown", "mount /proc"),
+        (Bpf::Unknown, _) => warn("the capabilities of this process are unknown", "mount /proc"),
+        (Bpf::Permitted, Some("0")) => {
+            warn("every user of this host may load programs", "sysctl -w kernel.unprivileged_bpf_disabled=1")
+        }
+        (Bpf::Permitted, Some(_)) => ok("this process may load programs"),
+        (Bpf::Permitted, None) => ok("this process may load programs; whether other users may is unknown"),
     }
 }
 
@@ -175,9 +177,9 @@ fn lockdown(host: &Host) -> Said {
         return ok("the kernel has no lockdown, or securityfs is not mounted");
     };
     match modes.split_whitespace().find_map(|m| m.strip_prefix('[')?.strip_suffix(']')) {
-        Some("confidentiality") => fail(
-            "lockdown is in confidentiality mode, which keeps programs from reading kernel memory",
-            "boot with lockdown=integrity",
+        Some("confidentiality") => warn(
+            "lockdown mode confidentiality: programs that read the kernel's memory are refused",
+            "boot with lockdown=integrity if programs do not load",
         ),
         Some(mode) => ok(format!("lockdown mode {mode}")),
         None => warn(format!("lockdown mode {modes:?} is unknown"), ""),
@@ -231,7 +233,10 @@ fn ipv6(host: &Host) -> Said {
 fn ip_forward(host: &Host) -> Said {
     match host.ip_forward.as_deref() {
         Some("1") => ok("on"),
-        Some(_) => ok("off: it is turned on for the interfaces of pods"),
+        Some(_) => warn(
+            "off: it is turned on for the interfaces of pods, but answers from outside this node do not reach them",
+            "sysctl -w net.ipv4.ip_forward=1",
+        ),
         None => fail("the kernel does not say", "mount /proc"),
     }
 }
@@ -285,11 +290,23 @@ fn forward_chain(host: &Host) -> Said {
     }
 }
 
+/// What Signet's own programs are called.
+const OURS: [&str; 2] = ["from_pod", "to_pod"];
+
+/// Programs of others on the interfaces of pods, and on the way out of the node.
 fn other_programs(host: &Host) -> Said {
-    let ours: Vec<&str> = host.links.iter().map(String::as_str).filter(|l| l.starts_with("sg")).collect();
-    match ours.as_slice() {
-        [] => ok("no interface of a pod is there yet; programs elsewhere are not looked at"),
-        some => ok(format!("not looked at on {}: `bpftool net` lists them", some.join(", "))),
+    let Some(programs) = &host.programs else {
+        return warn("unknown: bpftool cannot be asked", "install bpftool, and run this as root");
+    };
+    let watched = |device: &str| device == "eth0" || device.starts_with("sg");
+    let foreign = programs.iter().filter(|p| watched(&p.device) && !OURS.contains(&p.name.as_str()));
+    let foreign: Vec<String> = foreign.map(|p| format!("{} on {}", p.name, p.device)).collect();
+    match foreign.as_slice() {
+        [] => ok("none on the interfaces of pods, nor on eth0"),
+        some => warn(
+            format!("{}: they may drop or change packets around Signet's", some.join(", ")),
+            "`bpftool net` says whose they are",
+        ),
     }
 }
 
@@ -306,6 +323,10 @@ fn cilium(host: &Host) -> Said {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn program(device: &str, name: &str) -> Program {
+        Program { device: device.into(), name: name.into() }
+    }
 
     /// A host where nothing is wrong.
     fn good() -> Host {
@@ -324,6 +345,7 @@ mod tests {
             bridge_iptables: None,
             forward: Firewall::Iptables("-P FORWARD ACCEPT\n".into()),
             links: vec!["eth0".into(), "lo".into()],
+            programs: Some(vec![program("sg1", "from_pod"), program("lo", "trace")]),
         }
     }
 
@@ -352,8 +374,6 @@ mod tests {
         assert_eq!(status("bpf", |h| h.bpf = Bpf::Missing), Status::Fail);
         assert_eq!(status("tcx", |h| h.kernel = Some("6.5.13".into())), Status::Fail);
         assert_eq!(status("tcx", |h| h.kernel = Some("5.15.0-1".into())), Status::Fail);
-        let confidential = "none integrity [confidentiality]";
-        assert_eq!(status("lockdown", |h| h.lockdown = Some(confidential.into())), Status::Fail);
         let without = |h: &mut Host| {
             h.filesystems = "nodev\tcgroup2".into();
             h.mounts = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0".into();
@@ -370,6 +390,12 @@ mod tests {
         assert_eq!(status("rp-filter", |h| h.rp_filter = vec![("all".into(), "1".into())]), Status::Warn);
         assert_eq!(status("bridge-netfilter", |h| h.bridge_iptables = Some("1".into())), Status::Warn);
         assert_eq!(status("forward-chain", |h| h.forward = Firewall::Unknown), Status::Warn);
+        let confidential = "none integrity [confidentiality]";
+        assert_eq!(status("lockdown", |h| h.lockdown = Some(confidential.into())), Status::Warn);
+        assert_eq!(status("ip-forward", |h| h.ip_forward = Some("0".into())), Status::Warn);
+        assert_eq!(status("other-programs", |h| h.programs = None), Status::Warn);
+        let foreign = vec![program("sg1", "from_pod"), program("sg1", "cil_from_container")];
+        assert_eq!(status("other-programs", |h| h.programs = Some(foreign)), Status::Warn);
         assert_eq!(status("cilium", |h| h.links.push("cilium_host".into())), Status::Warn);
     }
 
@@ -401,10 +427,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mounted_or_turned_on_later_is_fine() {
+    fn what_is_mounted_later_or_not_there_is_fine() {
         let unmounted = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0";
         assert_eq!(status("bpffs", |h| h.mounts = unmounted.into()), Status::Ok);
-        assert_eq!(status("ip-forward", |h| h.ip_forward = Some("0".into())), Status::Ok);
         assert_eq!(status("lockdown", |h| h.lockdown = None), Status::Ok);
     }
 

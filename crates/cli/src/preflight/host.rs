@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::checks::{Bpf, Firewall, Host};
+use serde_json::Value;
+
+use super::checks::{Bpf, Firewall, Host, Program};
 
 /// Reads everything that the checks look at. What cannot be read is unknown.
 pub(super) fn read() -> Host {
@@ -21,6 +23,7 @@ pub(super) fn read() -> Host {
         bridge_iptables: text("/proc/sys/net/bridge/bridge-nf-call-iptables"),
         forward: forward(),
         links: links(),
+        programs: programs(),
     }
 }
 
@@ -66,6 +69,16 @@ fn forward() -> Firewall {
         None if output("nft", &["list", "tables"]).is_some() => Firewall::NoChain,
         None => Firewall::Unknown,
     }
+}
+
+/// Every program on an interface, as `bpftool` lists them; none where it cannot be asked.
+fn programs() -> Option<Vec<Program>> {
+    let said: Value = serde_json::from_str(&output("bpftool", &["net", "show", "-j"])?).ok()?;
+    let groups = said.as_array()?.iter().filter_map(Value::as_object);
+    let attached = groups.flat_map(|g| g.values()).filter_map(Value::as_array).flatten();
+    let text = |v: &Value| v.as_str().unwrap_or("unnamed").to_owned();
+    let program = |v: &Value| Program { device: text(&v["devname"]), name: text(&v["name"]) };
+    Some(attached.filter(|v| v["devname"].is_string()).map(program).collect())
 }
 
 fn output(program: &str, args: &[&str]) -> Option<String> {
