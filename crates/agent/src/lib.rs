@@ -6,6 +6,7 @@
 //! INVARIANT: a pod's process starts after its policy is in the kernel (`Node::apply`).
 
 mod config;
+mod discovery;
 mod error;
 mod events;
 pub mod host;
@@ -13,11 +14,15 @@ mod ipam;
 mod names;
 mod node;
 mod plan;
+mod services;
 mod up;
+mod zone;
 
 pub use config::{Config, Network};
 pub use error::Error;
 pub use ipam::Ipam;
 pub use node::{Applied, Node, cleanup};
 pub use plan::{Cluster, Numbers, Plan, plan};
+pub use services::{Backing, ClusterIps, Host, backings, entries};
 pub use up::{Progress, Up};
+pub use zone::{CLUSTER_DOMAIN, zone};

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command prints")]
 
 mod demo;
+mod dns;
 mod output;
 mod policy;
 mod signals;
@@ -38,6 +39,9 @@ enum Command {
         #[arg(long)]
         spec: PathBuf,
     },
+    /// The cluster's name server (internal).
+    #[command(hide = true)]
+    Dns(dns::DnsArgs),
     /// A program of the example cluster (internal).
     #[command(hide = true, disable_help_flag = true)]
     Workload {
@@ -81,6 +85,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Cleanup => up::cleanup(),
         Command::Policy(PolicyCommand::Verdict(args)) => policy::verdict(args),
         Command::PodInit { spec } => match signet_sandbox::pod_init(spec)? {},
+        Command::Dns(args) => dns::dns(args),
         Command::Workload { arguments } => match signet_workload::run(arguments) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(error @ signet_workload::Error::Usage(_)) => {
