@@ -66,3 +66,17 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_virtual_address_is_the_clusters_and_never_the_world() {
+        let ranges = Config::default().cluster_ranges();
+        for address in ["10.244.0.2", "10.96.0.10", "fd00:10:96::a"] {
+            let address: IpAddr = address.parse().unwrap();
+            assert!(ranges.iter().any(|range| range.contains(&address)), "{address}");
+        }
+    }
+}
