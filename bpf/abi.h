@@ -65,6 +65,7 @@ enum reason {
 	REASON_INVALID_PACKET = 134, /* The packet ends inside a header, or its headers contradict each other. */
 	REASON_UNSUPPORTED_PROTOCOL = 137, /* It is neither IPv4, IPv6, ARP nor neighbour discovery. */
 	REASON_CONNTRACK_FULL = 155, /* The flow cannot be recorded: its table is full. */
+	REASON_SERVICE_NO_BACKEND = 158, /* A connection to a port of a Service that has no backend; refused at the socket. */
 	REASON_UNKNOWN_IDENTITY = 171, /* The pod's identity or its policy is not known on this node yet. */
 	REASON_FRAGMENT_UNKNOWN = 175, /* A later fragment whose first fragment was not seen. */
 	REASON_FORBIDDEN_ICMPV6 = 176, /* A pod sent a router advertisement or a redirect. */
@@ -271,6 +272,47 @@ struct counter {
 	__u64 bytes;
 };
 _Static_assert(sizeof(struct counter) == 16, "struct counter");
+
+/* What clients of a Service connect to. */
+struct service_key {
+	struct address address; /* virtual */
+	__u16 port; /* network byte order */
+	__u8 protocol;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct service_key) == 20, "struct service_key");
+
+/* A port of a Service: a list of backends that is complete before it is named here, and never changed after. */
+struct service {
+	__u32 list; /* its number, used once */
+	__u32 backends; /* how many; may be 0 */
+};
+_Static_assert(sizeof(struct service) == 8, "struct service");
+
+/* One place in a list of backends. */
+struct service_slot {
+	__u32 list;
+	__u32 index;
+};
+_Static_assert(sizeof(struct service_slot) == 8, "struct service_slot");
+
+/* An address with a port: a backend, or the virtual one that it stands behind. */
+struct service_end {
+	struct address address;
+	__u16 port; /* network byte order */
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct service_end) == 20, "struct service_end");
+
+/* A backend, as one socket knows it. */
+struct service_use {
+	__u64 cookie; /* of the socket */
+	struct address address;
+	__u16 port; /* network byte order */
+	__u8 protocol;
+	__u8 pad[5];
+};
+_Static_assert(sizeof(struct service_use) == 32, "struct service_use");
 
 /* What an event reports. */
 enum event_kind {

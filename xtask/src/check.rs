@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("signet-cluster", &["signet-identity", "signet-policy"]),
     ("signet-datapath", &["signet-identity", "signet-policy", "signet-abi"]),
     ("signet-flow", &["signet-identity", "signet-policy", "signet-abi"]),
+    ("signet-dns", &[]),
     ("signet-sandbox", &[]),
     // programs
     ("signet-workload", &[]),
@@ -26,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "signet-abi",
             "signet-cluster",
             "signet-datapath",
+            "signet-dns",
             "signet-flow",
             "signet-sandbox",
         ],
@@ -38,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "signet-abi",
             "signet-cluster",
             "signet-datapath",
+            "signet-dns",
             "signet-flow",
             "signet-sandbox",
             "signet-workload",

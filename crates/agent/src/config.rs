@@ -21,6 +21,9 @@ pub struct Config {
     /// The ranges that pods get addresses from, at most one of each family.
     /// Default: `10.244.0.0/16` and `fd00:10:244::/64`.
     pub ranges: Vec<IpNet>,
+    /// The ranges that Services get their cluster addresses from, at most one of each family; the tenth address of each
+    /// is the cluster's name server. Default: `10.96.0.0/16` and `fd00:10:96::/112`.
+    pub service_ranges: Vec<IpNet>,
     /// Whether an `ipBlock` of a NetworkPolicy matches addresses of pods. Default: true.
     pub ipblock_matches_pods: bool,
     /// Where the node's end of the pods' links is. Default: the network namespace that Signet was started in.
@@ -29,6 +32,14 @@ pub struct Config {
     pub flow_address: Option<SocketAddr>,
     /// Flows kept in memory. Default: 4095.
     pub flows: usize,
+}
+
+impl Config {
+    /// All ranges of the cluster: what is in them and is nobody's is unmanaged, never the world. A virtual address that
+    /// was not translated is among that.
+    pub(crate) fn cluster_ranges(&self) -> Vec<IpNet> {
+        self.ranges.iter().chain(&self.service_ranges).copied().collect()
+    }
 }
 
 /// The node's own network.
@@ -45,16 +56,33 @@ impl Default for Config {
     fn default() -> Self {
         let v4 = ipnet::Ipv4Net::new([10, 244, 0, 0].into(), 16).map(IpNet::V4);
         let v6 = ipnet::Ipv6Net::new([0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0].into(), 64).map(IpNet::V6);
+        let services_v4 = ipnet::Ipv4Net::new([10, 96, 0, 0].into(), 16).map(IpNet::V4);
+        let services_v6 = ipnet::Ipv6Net::new([0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0].into(), 112).map(IpNet::V6);
         Self {
             node: nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
             run_dir: "/run/signet".into(),
             state_dir: "/var/lib/signet".into(),
             bpffs: "/sys/fs/bpf/signet".into(),
             ranges: [v4, v6].into_iter().flatten().collect(),
+            service_ranges: [services_v4, services_v6].into_iter().flatten().collect(),
             ipblock_matches_pods: true,
             network: Network::Host,
             flow_address: Some(SocketAddr::from(([127, 0, 0, 1], 4245))),
             flows: 4095,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_virtual_address_is_the_clusters_and_never_the_world() {
+        let ranges = Config::default().cluster_ranges();
+        for address in ["10.244.0.2", "10.96.0.10", "fd00:10:96::a"] {
+            let address: IpAddr = address.parse().unwrap();
+            assert!(ranges.iter().any(|range| range.contains(&address)), "{address}");
         }
     }
 }

@@ -81,7 +81,7 @@ fn usable(net: &IpNet) -> u128 {
     (1u128 << bits).saturating_sub(3).max(1)
 }
 
-fn nth(net: &IpNet, offset: u128) -> IpAddr {
+pub(crate) fn nth(net: &IpNet, offset: u128) -> IpAddr {
     match net.network() {
         IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from(u32::from(base).wrapping_add(offset as u32))),
         IpAddr::V6(base) => IpAddr::V6(Ipv6Addr::from(u128::from(base).wrapping_add(offset))),

@@ -8,6 +8,7 @@
 mod api;
 mod config;
 mod control;
+mod discovery;
 mod error;
 mod events;
 pub mod host;
@@ -17,7 +18,9 @@ mod names;
 mod node;
 mod plan;
 mod restarts;
+mod services;
 mod up;
+mod zone;
 
 pub use config::{Config, Network};
 pub use control::{Request, ask};
@@ -26,4 +29,6 @@ pub use ipam::Ipam;
 pub use ledger::{Ledger, Line, Seen, WouldDeny};
 pub use node::{Applied, Node, cleanup};
 pub use plan::{Cluster, Numbers, Plan, plan};
+pub use services::{Backing, ClusterIps, Host, backings, entries};
 pub use up::{Progress, Up};
+pub use zone::{CLUSTER_DOMAIN, zone};

@@ -20,6 +20,7 @@ use signet_sandbox::{Options, PodSpec, PodState, Process, Sandbox, SandboxPod};
 
 use crate::{
     config::{Config, Network},
+    discovery::Discovery,
     error::Error,
     host,
     ipam::Ipam,
@@ -33,6 +34,7 @@ pub struct Node {
     config: Config,
     sandbox: Sandbox,
     datapath: Datapath,
+    discovery: Discovery,
     ipam: Ipam,
     numbers: Numbers,
     pods: BTreeMap<PodName, SandboxPod>,
@@ -79,6 +81,7 @@ impl Node {
         host::ensure_bpffs(&config.bpffs).map_err(host("mounting a BPF file system"))?;
         let datapath =
             Datapath::load(&LoadOptions { pins: Some(config.bpffs.clone()), ..LoadOptions::default() })?;
+        let discovery = Discovery::open(&config, &sandbox)?;
         sandbox.prepare_node()?;
         let mut ipam = Ipam::new(&config.ranges);
         let mut pods = BTreeMap::new();
@@ -94,6 +97,7 @@ impl Node {
             config,
             sandbox,
             datapath,
+            discovery,
             ipam,
             numbers,
             pods,
@@ -154,6 +158,7 @@ impl Node {
     /// # Errors
     /// At the first thing that fails; what was in force before stays in force, and the next call goes on.
     pub fn apply(&mut self, snapshot: &Snapshot) -> Result<Applied, Error> {
+        let snapshot = &self.discovery.complete(snapshot);
         let wanted: BTreeMap<PodName, &PodManifest> =
             snapshot.pods.iter().filter(|p| !p.pod.host_network).map(|p| (p.pod.name.clone(), p)).collect();
         let removed = self.remove_pods(&wanted)?;
@@ -161,6 +166,7 @@ impl Node {
         let pods: Vec<Pod> = addressed.iter().map(|(pod, _)| pod.clone()).collect();
         let created = self.create_pods(&wanted, &pods)?;
         let revision = self.publish(snapshot, &addressed)?;
+        self.discovery.publish(snapshot, &pods)?;
         let started = self.start_pods(&wanted, &pods, created)?;
         self.restarts.keep(&wanted);
         Ok(Applied { revision, started, removed })
@@ -237,7 +243,7 @@ impl Node {
                         name: pod.name.name.clone(),
                         addresses: pod.addresses.clone(),
                         hosts: hosts.clone(),
-                        resolv_conf: None,
+                        resolv_conf: self.discovery.resolv_conf(pod),
                     };
                     let made = self.sandbox.create(&spec)?;
                     let ifindex = made.ifindex;
@@ -256,7 +262,7 @@ impl Node {
             pods: pods.iter().map(|(pod, _)| pod).collect(),
             local: self.pods.keys().cloned().collect(),
             nodes: self.node_addresses(snapshot)?,
-            ranges: self.config.ranges.clone(),
+            ranges: self.config.cluster_ranges(),
             policies: &snapshot.policies,
         };
         let mut plan = plan(&cluster, &mut self.numbers);

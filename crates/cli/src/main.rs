@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command prints")]
 
 mod demo;
+mod dns;
 mod node;
 mod observe;
 mod output;
@@ -49,6 +50,9 @@ enum Command {
         #[arg(long)]
         spec: PathBuf,
     },
+    /// The cluster's name server (internal).
+    #[command(hide = true)]
+    Dns(dns::DnsArgs),
     /// A program of the example cluster (internal).
     #[command(hide = true, disable_help_flag = true)]
     Workload {
@@ -105,6 +109,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Policy(PolicyCommand::Lint(args)) => policy::lint(args),
         Command::Why(args) => policy::why(args),
         Command::PodInit { spec } => match signet_sandbox::pod_init(spec)? {},
+        Command::Dns(args) => dns::dns(args),
         Command::Workload { arguments } => match signet_workload::run(arguments) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(error @ signet_workload::Error::Usage(_)) => {

@@ -38,6 +38,9 @@ pub(crate) struct UpArgs {
     /// The ranges that pods get addresses from, at most one of each family.
     #[arg(long, default_values = ["10.244.0.0/16", "fd00:10:244::/64"])]
     pod_range: Vec<IpNet>,
+    /// The ranges that Services get their cluster addresses from, at most one of each family.
+    #[arg(long, default_values = ["10.96.0.0/16", "fd00:10:96::/112"])]
+    service_range: Vec<IpNet>,
 }
 
 /// Runs the node until interrupted, then removes everything it made.
@@ -52,6 +55,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
         bpffs: args.bpffs.clone(),
         ranges: args.pod_range.clone(),
         flow_address: Some(args.flow_address),
+        service_ranges: args.service_range.clone(),
         ..Config::default()
     };
     let settings = signet_cluster::Settings::default();

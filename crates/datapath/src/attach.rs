@@ -56,7 +56,7 @@ fn link_pin(folder: &Path, ifindex: u32, side: &str) -> PathBuf {
 }
 
 /// Removing the pin of a link detaches it.
-fn remove_pin(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove_pin(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(Error::Pin { path: path.to_owned(), source })
@@ -66,7 +66,7 @@ fn remove_pin(path: &Path) -> Result<(), Error> {
 }
 
 /// Puts `program` in the place of an earlier process's: atomically, no packet passes without either.
-fn take_over(pin: &Path, program: &ProgramMut<'_>) -> Result<(), libbpf_rs::Error> {
+pub(crate) fn take_over(pin: &Path, program: &ProgramMut<'_>) -> Result<(), libbpf_rs::Error> {
     Link::open(pin)?.update_prog(program)
 }
 

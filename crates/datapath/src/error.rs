@@ -40,6 +40,14 @@ pub enum Error {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// The socket programs could not be attached to a cgroup.
+    #[error("attaching to the cgroup {}: {source}", path.display())]
+    Cgroup {
+        /// Its folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// A pin on the BPF file system could not be made or removed.
     #[error("{}: {source}", path.display())]
     Pin {

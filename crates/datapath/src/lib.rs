@@ -15,6 +15,7 @@ mod load;
 mod maps;
 mod probe;
 mod publish;
+mod services;
 mod sweep;
 
 pub use encode::{encode_entry, encode_key};
@@ -23,4 +24,5 @@ pub use events::{EventReader, boot_offset};
 pub use load::{Datapath, Options};
 pub use probe::{Hook, Passed};
 pub use publish::{Desired, Endpoint};
+pub use services::{ServiceEntry, Services};
 pub use sweep::Sweeper;

@@ -179,7 +179,7 @@ fn handle(object: &Object, name: &'static str) -> Result<MapHandle, Error> {
     MapHandle::try_from(&map).map_err(|source| Error::Map { map: name, source })
 }
 
-fn map<K: bytemuck::Pod + Eq + std::hash::Hash, V: bytemuck::Pod>(
+pub(crate) fn map<K: bytemuck::Pod + Eq + std::hash::Hash, V: bytemuck::Pod>(
     object: &Object,
     name: &'static str,
 ) -> Result<Map<K, V>, Error> {

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use nix::sched::{CloneFlags, unshare};
@@ -89,6 +89,15 @@ impl Sandbox {
     /// Kernel settings that cannot be read or written.
     pub fn prepare_node(&self) -> Result<Families> {
         sysctl::enable_forwarding(&self.store.sysctls())
+    }
+
+    /// The cgroup that holds every pod's, made if it is missing.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn cgroup(&self) -> Result<&Path> {
+        cgroup::create(&self.cgroup)?;
+        Ok(&self.cgroup)
     }
 
     /// Makes a pod's network and cgroup. Nothing runs in it, and no packet passes, before

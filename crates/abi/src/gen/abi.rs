@@ -70,6 +70,7 @@ pub const REASON_POLICY_DEFAULT_DENY: reason = 133;
 pub const REASON_INVALID_PACKET: reason = 134;
 pub const REASON_UNSUPPORTED_PROTOCOL: reason = 137;
 pub const REASON_CONNTRACK_FULL: reason = 155;
+pub const REASON_SERVICE_NO_BACKEND: reason = 158;
 pub const REASON_UNKNOWN_IDENTITY: reason = 171;
 pub const REASON_FRAGMENT_UNKNOWN: reason = 175;
 pub const REASON_FORBIDDEN_ICMPV6: reason = 176;
@@ -354,6 +355,83 @@ const _: () = {
     ["Alignment of counter"][::std::mem::align_of::<counter>() - 8usize];
     ["Offset of field: counter::packets"][::std::mem::offset_of!(counter, packets) - 0usize];
     ["Offset of field: counter::bytes"][::std::mem::offset_of!(counter, bytes) - 8usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct service_key {
+    pub address: address,
+    pub port: __u16,
+    pub protocol: __u8,
+    pub pad: __u8,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of service_key"][::std::mem::size_of::<service_key>() - 20usize];
+    ["Alignment of service_key"][::std::mem::align_of::<service_key>() - 4usize];
+    ["Offset of field: service_key::address"][::std::mem::offset_of!(service_key, address) - 0usize];
+    ["Offset of field: service_key::port"][::std::mem::offset_of!(service_key, port) - 16usize];
+    ["Offset of field: service_key::protocol"][::std::mem::offset_of!(service_key, protocol) - 18usize];
+    ["Offset of field: service_key::pad"][::std::mem::offset_of!(service_key, pad) - 19usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct service {
+    pub list: __u32,
+    pub backends: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of service"][::std::mem::size_of::<service>() - 8usize];
+    ["Alignment of service"][::std::mem::align_of::<service>() - 4usize];
+    ["Offset of field: service::list"][::std::mem::offset_of!(service, list) - 0usize];
+    ["Offset of field: service::backends"][::std::mem::offset_of!(service, backends) - 4usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct service_slot {
+    pub list: __u32,
+    pub index: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of service_slot"][::std::mem::size_of::<service_slot>() - 8usize];
+    ["Alignment of service_slot"][::std::mem::align_of::<service_slot>() - 4usize];
+    ["Offset of field: service_slot::list"][::std::mem::offset_of!(service_slot, list) - 0usize];
+    ["Offset of field: service_slot::index"][::std::mem::offset_of!(service_slot, index) - 4usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct service_end {
+    pub address: address,
+    pub port: __u16,
+    pub pad: [__u8; 2usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of service_end"][::std::mem::size_of::<service_end>() - 20usize];
+    ["Alignment of service_end"][::std::mem::align_of::<service_end>() - 4usize];
+    ["Offset of field: service_end::address"][::std::mem::offset_of!(service_end, address) - 0usize];
+    ["Offset of field: service_end::port"][::std::mem::offset_of!(service_end, port) - 16usize];
+    ["Offset of field: service_end::pad"][::std::mem::offset_of!(service_end, pad) - 18usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct service_use {
+    pub cookie: __u64,
+    pub address: address,
+    pub port: __u16,
+    pub protocol: __u8,
+    pub pad: [__u8; 5usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of service_use"][::std::mem::size_of::<service_use>() - 32usize];
+    ["Alignment of service_use"][::std::mem::align_of::<service_use>() - 8usize];
+    ["Offset of field: service_use::cookie"][::std::mem::offset_of!(service_use, cookie) - 0usize];
+    ["Offset of field: service_use::address"][::std::mem::offset_of!(service_use, address) - 8usize];
+    ["Offset of field: service_use::port"][::std::mem::offset_of!(service_use, port) - 24usize];
+    ["Offset of field: service_use::protocol"][::std::mem::offset_of!(service_use, protocol) - 26usize];
+    ["Offset of field: service_use::pad"][::std::mem::offset_of!(service_use, pad) - 27usize];
 };
 pub const EVENT_NEW: event_kind = 1;
 pub const EVENT_DROP: event_kind = 2;

@@ -28,6 +28,8 @@ pub enum Reason {
     UnsupportedProtocol = 137,
     /// The flow cannot be recorded: its table is full.
     ConntrackFull = 155,
+    /// A connection to a port of a Service that has no backend; refused at the socket.
+    ServiceNoBackend = 158,
     /// The pod's identity or its policy is not known on this node yet.
     UnknownIdentity = 171,
     /// A later fragment whose first fragment was not seen.
@@ -50,7 +52,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, by number.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Unknown,
         Self::PolicyAllow,
         Self::NoPolicy,
@@ -63,6 +65,7 @@ impl Reason {
         Self::InvalidPacket,
         Self::UnsupportedProtocol,
         Self::ConntrackFull,
+        Self::ServiceNoBackend,
         Self::UnknownIdentity,
         Self::FragmentUnknown,
         Self::ForbiddenIcmpv6,
@@ -89,6 +92,7 @@ impl Reason {
             134 => Self::InvalidPacket,
             137 => Self::UnsupportedProtocol,
             155 => Self::ConntrackFull,
+            158 => Self::ServiceNoBackend,
             171 => Self::UnknownIdentity,
             175 => Self::FragmentUnknown,
             176 => Self::ForbiddenIcmpv6,
@@ -117,6 +121,7 @@ impl Reason {
             Self::InvalidPacket => "invalid-packet",
             Self::UnsupportedProtocol => "unsupported-protocol",
             Self::ConntrackFull => "conntrack-full",
+            Self::ServiceNoBackend => "service-no-backend",
             Self::UnknownIdentity => "unknown-identity",
             Self::FragmentUnknown => "fragment-unknown",
             Self::ForbiddenIcmpv6 => "forbidden-icmpv6",
@@ -148,6 +153,9 @@ impl Reason {
             Self::InvalidPacket => "The packet ends inside a header, or its headers contradict each other.",
             Self::UnsupportedProtocol => "It is neither IPv4, IPv6, ARP nor neighbour discovery.",
             Self::ConntrackFull => "The flow cannot be recorded: its table is full.",
+            Self::ServiceNoBackend => {
+                "A connection to a port of a Service that has no backend; refused at the socket."
+            }
             Self::UnknownIdentity => "The pod's identity or its policy is not known on this node yet.",
             Self::FragmentUnknown => "A later fragment whose first fragment was not seen.",
             Self::ForbiddenIcmpv6 => "A pod sent a router advertisement or a redirect.",

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Services, at the socket: where a pod's program names a virtual address, its socket is given a backend instead, and
+ * where it asks who it talks to, it is shown the virtual address again. Packets, and so policy, only ever see backends.
+ *
+ * Attached to the cgroup that holds the pods. Both families share one path: addresses are as in abi.h. Decides nothing
+ * about who may talk to whom.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include "abi.h"
+#include "sock_maps.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* What a program at a cgroup says. */
+#define REFUSE 0
+#define PROCEED 1
+
+/* A list that was replaced between two lookups is looked up again: this often. */
+#define ATTEMPTS 4
+
+/* The compiler is not to merge accesses to the context: the verifier takes them one by one, at fixed offsets. */
+#define FIELD(field) (*(volatile __typeof__(field) *)&(field))
+
+static __always_inline struct service_end named4(struct bpf_sock_addr *ctx)
+{
+	struct service_end end = { .port = (__u16)FIELD(ctx->user_port) };
+
+	end.address.word[2] = bpf_htonl(0xffff);
+	end.address.word[3] = FIELD(ctx->user_ip4);
+	return end;
+}
+
+static __always_inline struct service_end named6(struct bpf_sock_addr *ctx)
+{
+	struct service_end end = { .port = (__u16)FIELD(ctx->user_port) };
+
+	end.address.word[0] = FIELD(ctx->user_ip6[0]);
+	end.address.word[1] = FIELD(ctx->user_ip6[1]);
+	end.address.word[2] = FIELD(ctx->user_ip6[2]);
+	end.address.word[3] = FIELD(ctx->user_ip6[3]);
+	return end;
+}
+
+static __always_inline void rename4(struct bpf_sock_addr *ctx, const struct service_end *end)
+{
+	FIELD(ctx->user_ip4) = end->address.word[3];
+	FIELD(ctx->user_port) = end->port;
+}
+
+static __always_inline void rename6(struct bpf_sock_addr *ctx, const struct service_end *end)
+{
+	FIELD(ctx->user_ip6[0]) = end->address.word[0];
+	FIELD(ctx->user_ip6[1]) = end->address.word[1];
+	FIELD(ctx->user_ip6[2]) = end->address.word[2];
+	FIELD(ctx->user_ip6[3]) = end->address.word[3];
+	FIELD(ctx->user_port) = end->port;
+}
+
+static __always_inline struct service_use use_of(struct bpf_sock_addr *ctx, const struct service_end *backend)
+{
+	struct service_use use = {
+		.cookie = bpf_get_socket_cookie(ctx),
+		.address = backend->address,
+		.port = backend->port,
+		.protocol = (__u8)ctx->protocol,
+	};
+
+	return use;
+}
+
+/* Where a socket is sent. */
+struct choice {
+	enum { NOT_A_SERVICE, NO_BACKEND, CHOSEN } kind;
+	const struct service_end *backend; /* of a chosen one */
+};
+
+static __always_inline struct choice choose(struct bpf_sock_addr *ctx, const struct service_end *named)
+{
+	struct service_key key = { .address = named->address, .port = named->port, .protocol = (__u8)ctx->protocol };
+	struct choice choice = { .kind = NOT_A_SERVICE };
+
+	for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+		const struct service *service = bpf_map_lookup_elem(&services, &key);
+		struct service_slot slot = {};
+
+		if (!service) {
+			choice.kind = NOT_A_SERVICE;
+			return choice;
+		}
+		choice.kind = NO_BACKEND;
+		if (!service->backends)
+			return choice;
+		slot.list = service->list;
+		slot.index = bpf_get_prandom_u32() % service->backends;
+		choice.backend = bpf_map_lookup_elem(&backends, &slot);
+		if (choice.backend) {
+			choice.kind = CHOSEN;
+			return choice;
+		}
+	}
+	return choice;
+}
+
+static __always_inline void count_refusal(void)
+{
+	__u32 zero = 0;
+	__u64 *refusals = bpf_map_lookup_elem(&service_refusals, &zero);
+
+	if (refusals)
+		(*refusals)++;
+}
+
+/* The backend of what was named, remembered for when the socket asks; a refusal is counted. */
+static __always_inline struct choice assign(struct bpf_sock_addr *ctx, const struct service_end *named)
+{
+	struct choice choice = choose(ctx, named);
+
+	if (choice.kind == NO_BACKEND)
+		count_refusal();
+	if (choice.kind == CHOSEN && choice.backend) {
+		struct service_use use = use_of(ctx, choice.backend);
+
+		/* a socket that finds no room here sees its backend's address: harmless */
+		bpf_map_update_elem(&service_uses, &use, named, BPF_ANY);
+	}
+	return choice;
+}
+
+static __always_inline int to_backend4(struct bpf_sock_addr *ctx)
+{
+	struct service_end named = named4(ctx);
+	struct choice choice = assign(ctx, &named);
+
+	if (choice.kind == CHOSEN && choice.backend)
+		rename4(ctx, choice.backend);
+	return choice.kind == NO_BACKEND ? REFUSE : PROCEED;
+}
+
+static __always_inline int to_backend6(struct bpf_sock_addr *ctx)
+{
+	struct service_end named = named6(ctx);
+	struct choice choice = assign(ctx, &named);
+
+	if (choice.kind == CHOSEN && choice.backend)
+		rename6(ctx, choice.backend);
+	return choice.kind == NO_BACKEND ? REFUSE : PROCEED;
+}
+
+static __always_inline int to_virtual4(struct bpf_sock_addr *ctx)
+{
+	struct service_end backend = named4(ctx);
+	struct service_use use = use_of(ctx, &backend);
+	const struct service_end *named = bpf_map_lookup_elem(&service_uses, &use);
+
+	if (named)
+		rename4(ctx, named);
+	return PROCEED;
+}
+
+static __always_inline int to_virtual6(struct bpf_sock_addr *ctx)
+{
+	struct service_end backend = named6(ctx);
+	struct service_use use = use_of(ctx, &backend);
+	const struct service_end *named = bpf_map_lookup_elem(&service_uses, &use);
+
+	if (named)
+		rename6(ctx, named);
+	return PROCEED;
+}
+
+SEC("cgroup/connect4")
+int sock_connect4(struct bpf_sock_addr *ctx)
+{
+	return to_backend4(ctx);
+}
+
+SEC("cgroup/connect6")
+int sock_connect6(struct bpf_sock_addr *ctx)
+{
+	return to_backend6(ctx);
+}
+
+SEC("cgroup/sendmsg4")
+int sock_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return to_backend4(ctx);
+}
+
+SEC("cgroup/sendmsg6")
+int sock_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return to_backend6(ctx);
+}
+
+SEC("cgroup/recvmsg4")
+int sock_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return to_virtual4(ctx);
+}
+
+SEC("cgroup/recvmsg6")
+int sock_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return to_virtual6(ctx);
+}
+
+SEC("cgroup/getpeername4")
+int sock_peer4(struct bpf_sock_addr *ctx)
+{
+	return to_virtual4(ctx);
+}
+
+SEC("cgroup/getpeername6")
+int sock_peer6(struct bpf_sock_addr *ctx)
+{
+	return to_virtual6(ctx);
+}

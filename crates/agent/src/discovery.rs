@@ -1,0 +1,198 @@
+//! How pods find each other: Services in the kernel, names in the cluster's DNS pod.
+//!
+//! Input: a snapshot, and pods with their addresses. Output: the same snapshot with the DNS pod in it, translated sockets,
+//! and a zone file that the DNS pod answers from. Who may talk to whom is not decided here: the DNS pod is a pod like any
+//! other, and policy sees backends.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use signet_cluster::{
+    Container, Frontend, PodManifest, RestartPolicy, Service, ServicePort, Snapshot, TargetPort,
+};
+use signet_datapath::Services;
+use signet_identity::{Labels, Pod, PodName, Protocol};
+use signet_policy::Origin;
+use signet_sandbox::Sandbox;
+
+use crate::{
+    config::Config,
+    error::Error,
+    services::{ClusterIps, backings, entries},
+    zone::{CLUSTER_DOMAIN, zone},
+};
+
+const DNS_NAMESPACE: &str = "kube-system";
+const DNS_SERVICE: &str = "kube-dns";
+const DNS_POD: &str = "kube-dns-0";
+const DNS_PORT: u16 = 53;
+
+/// Services and names of one node.
+pub(crate) struct Discovery {
+    services: Services,
+    ips: ClusterIps,
+    ranges: Vec<IpNet>,
+    zone_file: PathBuf,
+    /// Where pods ask; nobody to ask while there are no Services.
+    resolvers: Vec<IpAddr>,
+}
+
+impl Discovery {
+    /// Loads the socket programs and attaches them to the cgroup of all pods.
+    pub(crate) fn open(config: &Config, sandbox: &Sandbox) -> Result<Self, Error> {
+        let mut services = Services::load(Some(&config.bpffs))?;
+        services.attach(sandbox.cgroup()?)?;
+        Ok(Self {
+            services,
+            ips: ClusterIps::new(&config.service_ranges),
+            ranges: config.cluster_ranges(),
+            zone_file: config.run_dir.join("zone.json"),
+            resolvers: vec![],
+        })
+    }
+
+    /// The snapshot, with the cluster's DNS pod where it needs one; every Service has its cluster addresses then.
+    pub(crate) fn complete(&mut self, snapshot: &Snapshot) -> Snapshot {
+        let mut complete = snapshot.clone();
+        if needs_dns(snapshot) {
+            let (pod, service) = dns_pod(snapshot, &self.zone_file, self.ips.dns());
+            complete.pods.push(pod);
+            complete.pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
+            complete.services.push(service);
+            complete.services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        }
+        self.ips.assign(&complete.services);
+        let dns = complete.services.iter().find(|s| is_dns(s));
+        self.resolvers = dns.map(|service| self.ips.of(service)).unwrap_or_default();
+        complete
+    }
+
+    /// A pod's `/etc/resolv.conf`; none leaves it the node's.
+    pub(crate) fn resolv_conf(&self, pod: &Pod) -> Option<String> {
+        let reachable = |resolver: &&IpAddr| pod.addresses.iter().any(|a| a.is_ipv4() == resolver.is_ipv4());
+        let mut text = String::new();
+        for resolver in self.resolvers.iter().filter(reachable) {
+            let _ = writeln!(text, "nameserver {resolver}");
+        }
+        if text.is_empty() {
+            return None;
+        }
+        let services = format!("svc.{CLUSTER_DOMAIN}");
+        let namespace = &pod.name.namespace;
+        let _ = writeln!(text, "search {namespace}.{services} {services} {CLUSTER_DOMAIN}");
+        text.push_str("options ndots:5\n");
+        Some(text)
+    }
+
+    /// Tells the kernel who stands behind each Service, and the DNS pod what each name means.
+    pub(crate) fn publish(&mut self, snapshot: &Snapshot, pods: &[Pod]) -> Result<(), Error> {
+        let backings = backings(&snapshot.services, &snapshot.endpoint_slices, pods, &self.ips);
+        self.services.publish_services(&entries(&backings))?;
+        let zone = zone(&backings, pods, &stable_names(snapshot), &self.ranges);
+        zone.write(&self.zone_file)
+            .map_err(|e| Error::Host { what: "writing the cluster's names", source: io::Error::other(e) })
+    }
+}
+
+fn is_dns(service: &Service) -> bool {
+    service.namespace == DNS_NAMESPACE && service.name == DNS_SERVICE
+}
+
+fn needs_dns(snapshot: &Snapshot) -> bool {
+    let taken = |p: &PodManifest| p.pod.name.namespace == DNS_NAMESPACE && p.pod.name.name == DNS_POD;
+    !snapshot.services.is_empty() && !snapshot.services.iter().any(is_dns) && !snapshot.pods.iter().any(taken)
+}
+
+/// Pods that are known by their own name: those of StatefulSets.
+fn stable_names(snapshot: &Snapshot) -> BTreeSet<PodName> {
+    let of_stateful_set =
+        |p: &&PodManifest| p.owner.as_deref().is_some_and(|o| o.starts_with("StatefulSet/"));
+    snapshot.pods.iter().filter(of_stateful_set).map(|p| p.pod.name.clone()).collect()
+}
+
+fn dns_pod(snapshot: &Snapshot, zone_file: &Path, ips: Vec<IpAddr>) -> (PodManifest, Service) {
+    let labels: Labels = [("k8s-app".to_owned(), "kube-dns".to_owned())].into();
+    let known = snapshot.namespaces.get(DNS_NAMESPACE).map(|namespace| namespace.labels.clone());
+    let namespace_labels = known.unwrap_or_else(|| {
+        Arc::new([("kubernetes.io/metadata.name".to_owned(), DNS_NAMESPACE.to_owned())].into())
+    });
+    let zone_file = zone_file.display().to_string();
+    let container = Container {
+        name: "dns".into(),
+        command: ["signet", "dns", "--zone"].map(str::to_owned).into_iter().chain([zone_file]).collect(),
+        ..Container::default()
+    };
+    let pod = PodManifest {
+        pod: Pod {
+            name: PodName { namespace: DNS_NAMESPACE.into(), name: DNS_POD.into() },
+            labels: labels.clone(),
+            namespace_labels,
+            service_account: "default".into(),
+            addresses: vec![],
+            ports: vec![],
+            node: None,
+            host_network: false,
+        },
+        containers: vec![container],
+        restart: RestartPolicy::Always,
+        annotations: [].into(),
+        origin: Origin { file: "signet".into(), line: 1 },
+        owner: None,
+    };
+    let port = |name: &str, protocol| ServicePort {
+        name: Some(name.to_owned()),
+        protocol,
+        port: DNS_PORT,
+        target: TargetPort::Number(DNS_PORT),
+    };
+    let service = Service {
+        namespace: DNS_NAMESPACE.into(),
+        name: DNS_SERVICE.into(),
+        labels: labels.clone(),
+        selector: Some(labels),
+        ports: vec![port("dns", Protocol::UDP), port("dns-tcp", Protocol::TCP)],
+        frontend: Frontend::ClusterIps(ips),
+    };
+    (pod, service)
+}
+
+#[cfg(test)]
+mod tests {
+    use signet_cluster::Settings;
+
+    use super::*;
+    use crate::services::dns;
+
+    fn snapshot(text: &str) -> Snapshot {
+        Snapshot::from_texts(&[("test", text)], &Settings::default()).unwrap()
+    }
+
+    #[test]
+    fn there_is_a_name_server_where_there_are_services_and_none_of_the_manifests_own() {
+        let service = |namespace: &str, name: &str| {
+            let metadata = format!("{{name: {name}, namespace: {namespace}}}");
+            snapshot(&format!(
+                "kind: Service\napiVersion: v1\nmetadata: {metadata}\nspec: {{ports: [{{port: 1}}]}}"
+            ))
+        };
+        assert!(!needs_dns(&snapshot("")));
+        assert!(needs_dns(&service("shop", "web")));
+        assert!(!needs_dns(&service("kube-system", "kube-dns")));
+    }
+
+    #[test]
+    fn the_name_server_is_a_pod_that_its_service_selects() {
+        let (pod, service) =
+            dns_pod(&snapshot(""), Path::new("/run/zone.json"), dns(&Config::default().service_ranges));
+        assert_eq!(service.selector.as_ref(), Some(&pod.pod.labels));
+        let ips: Vec<String> = service.cluster_ips().iter().map(IpAddr::to_string).collect();
+        assert_eq!(ips, ["10.96.0.10", "fd00:10:96::a"]);
+    }
+}

@@ -1,0 +1,240 @@
+//! Services at the socket: real sockets of a process in a cgroup of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use signet_datapath::{ServiceEntry, Services};
+use signet_identity::Protocol;
+
+/// The whole process is in one cgroup at a time.
+static TURN: Mutex<()> = Mutex::new(());
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// This process, in a cgroup whose sockets are translated.
+struct Fixture {
+    services: Services,
+    cgroup: PathBuf,
+    before: PathBuf,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Fixture {
+    fn new() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root to attach programs to a cgroup");
+            return None;
+        }
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = mounts.lines().find(|l| l.contains(" - cgroup2 ")).unwrap().split(' ').nth(4).unwrap();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|l| l.strip_prefix("0::/")).unwrap();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let cgroup = Path::new(root).join(format!("signet-test-services-{}-{count}", std::process::id()));
+        fs::create_dir(&cgroup).unwrap();
+        let mut services = Services::load(None).unwrap();
+        services.attach(&cgroup).unwrap();
+        fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        Some(Self { services, cgroup, before: Path::new(root).join(own), _turn: turn })
+    }
+
+    fn publish(&mut self, address: &str, protocol: Protocol, backends: &[SocketAddr]) {
+        let service: SocketAddr = address.parse().unwrap();
+        let backends = backends.to_vec();
+        let entry = ServiceEntry { address: service.ip(), port: service.port(), protocol, backends };
+        self.services.publish_services(&[entry]).unwrap();
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        fs::write(self.before.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        fs::remove_dir(&self.cgroup).unwrap();
+    }
+}
+
+fn connect(address: &str) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(5))
+}
+
+/// Virtual and real addresses, of both families.
+const FAMILIES: [(&str, &str); 2] = [("10.96.7.7:80", "127.0.0.1:0"), ("[fd00:10:96::7:7]:80", "[::1]:0")];
+
+#[test]
+fn a_tcp_connection_reaches_a_backend_and_shows_the_virtual_address() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    for (service, real) in FAMILIES {
+        let listener = TcpListener::bind(real).unwrap();
+        fixture.publish(service, Protocol::TCP, &[listener.local_addr().unwrap()]);
+        let stream = connect(service).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(stream.peer_addr().unwrap().to_string(), service);
+        assert_eq!(accepted.peer_addr().unwrap(), stream.local_addr().unwrap());
+        assert_eq!(accepted.local_addr().unwrap(), listener.local_addr().unwrap());
+    }
+}
+
+#[test]
+fn datagrams_with_and_without_connect_come_back_from_the_virtual_address() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    for (service, real) in FAMILIES {
+        let (server, client) = (UdpSocket::bind(real).unwrap(), UdpSocket::bind(real).unwrap());
+        let to: SocketAddr = service.parse().unwrap();
+        fixture.publish(service, Protocol::UDP, &[server.local_addr().unwrap()]);
+        let mut buffer = [0; 16];
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut answered = |client: &UdpSocket| {
+            let (length, asker) = server.recv_from(&mut buffer).unwrap();
+            server.send_to(&buffer[..length], asker).unwrap();
+            let (length, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from), (b"hello".as_slice(), to));
+        };
+        client.send_to(b"hello", to).unwrap();
+        answered(&client);
+        client.connect(to).unwrap();
+        assert_eq!(client.peer_addr().unwrap(), to);
+        client.send(b"hello").unwrap();
+        answered(&client);
+    }
+}
+
+#[test]
+fn an_ipv6_socket_reaches_an_ipv4_service() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let entry = |protocol, backend| {
+        let address = IpAddr::from([10, 96, 7, 8]);
+        ServiceEntry { address, port: 80, protocol, backends: vec![backend] }
+    };
+    let entries = [
+        entry(Protocol::TCP, listener.local_addr().unwrap()),
+        entry(Protocol::UDP, server.local_addr().unwrap()),
+    ];
+    fixture.services.publish_services(&entries).unwrap();
+    let mapped = "[::ffff:10.96.7.8]:80";
+    let stream = connect(mapped).unwrap();
+    listener.accept().unwrap();
+    assert_eq!(stream.peer_addr().unwrap().to_string(), mapped);
+
+    let client = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.send_to(b"hello", mapped).unwrap();
+    let mut buffer = [0; 16];
+    let (_, asker) = server.recv_from(&mut buffer).unwrap();
+    server.send_to(b"hello", asker).unwrap();
+    assert_eq!(client.recv_from(&mut buffer).unwrap(), (5, mapped.parse().unwrap()));
+}
+
+#[test]
+fn a_service_without_backends_refuses_and_counts() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    for (service, real) in FAMILIES {
+        fixture.publish(service, Protocol::TCP, &[]);
+        let before = fixture.services.refusals().unwrap();
+        assert_eq!(connect(service).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert_eq!(fixture.services.refusals().unwrap(), before + 1);
+        let listener = TcpListener::bind(real).unwrap();
+        fixture.publish(service, Protocol::TCP, &[listener.local_addr().unwrap()]);
+        connect(service).unwrap();
+    }
+}
+
+#[test]
+fn a_service_is_only_the_ports_and_protocols_that_it_has() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap();
+    // the loopback address stands for itself where no port of a service is named
+    fixture.publish("127.0.0.9:80", Protocol::UDP, &[own]);
+    assert_eq!(connect("127.0.0.9:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    fixture.publish("127.0.0.9:81", Protocol::TCP, &[own]);
+    assert_eq!(connect("127.0.0.9:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    connect("127.0.0.9:81").unwrap();
+    fixture.services.publish_services(&[]).unwrap();
+    assert_eq!(connect("127.0.0.9:81").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(connect(&own.to_string()).unwrap().peer_addr().unwrap(), own);
+}
+
+#[test]
+fn every_backend_is_chosen() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let servers = [0, 1, 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let backends: Vec<SocketAddr> = servers.iter().map(|s| s.local_addr().unwrap()).collect();
+    fixture.publish("10.96.7.9:80", Protocol::TCP, &backends);
+    servers.iter().for_each(|s| s.set_nonblocking(true).unwrap());
+    // 90 draws leave one of three out once in 10^15
+    for _ in 0..90 {
+        connect("10.96.7.9:80").unwrap();
+    }
+    assert!(servers.iter().all(|s| s.accept().is_ok()));
+}
+
+#[test]
+fn a_connection_never_fails_while_backends_are_replaced() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let servers = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let backends: Vec<SocketAddr> = servers.iter().map(|s| s.local_addr().unwrap()).collect();
+    fixture.publish("10.96.7.10:80", Protocol::TCP, &backends);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for server in &servers {
+            server.set_nonblocking(true).unwrap();
+        }
+        let client = scope.spawn(|| {
+            let failures = (0..500).filter(|_| connect("10.96.7.10:80").is_err()).count();
+            done.store(true, Ordering::Relaxed);
+            failures
+        });
+        let mut round = 0;
+        while !done.load(Ordering::Relaxed) {
+            round += 1;
+            let chosen = if round % 3 == 0 { &backends[..] } else { &backends[round % 2..=round % 2] };
+            fixture.publish("10.96.7.10:80", Protocol::TCP, chosen);
+            servers.iter().for_each(|s| while s.accept().is_ok() {});
+        }
+        assert_eq!(client.join().unwrap(), 0);
+        assert!(round > 10);
+    });
+}
+
+#[test]
+fn pinned_services_outlive_the_agent_and_are_taken_over() {
+    let Some(fixture) = Fixture::new() else { return };
+    let pins = PathBuf::from(format!("/sys/fs/bpf/signet-test-services-{}", std::process::id()));
+    if fs::create_dir(&pins).is_err() {
+        eprintln!("SKIPPED: no BPF file system at /sys/fs/bpf");
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let entry = |last| ServiceEntry {
+        address: IpAddr::from([127, 0, 7, last]),
+        port: 80,
+        protocol: Protocol::TCP,
+        backends: vec![listener.local_addr().unwrap()],
+    };
+    let first = || {
+        let mut services = Services::load(Some(&pins)).unwrap();
+        services.attach(&fixture.cgroup).unwrap();
+        services
+    };
+    first().publish_services(&[entry(11), entry(12)]).unwrap();
+    connect("127.0.7.11:80").unwrap();
+    let mut second = first();
+    connect("127.0.7.11:80").unwrap();
+    second.publish_services(&[entry(12)]).unwrap();
+    connect("127.0.7.12:80").unwrap();
+    assert!(connect("127.0.7.11:80").is_err());
+    fs::remove_dir_all(&pins).unwrap();
+    assert!(connect("127.0.7.12:80").is_err(), "no pin, no program");
+}
