@@ -93,7 +93,7 @@ impl Args {
         self.targets.first().map_or(Ok(()), |t| Err(Error::Usage(format!("unexpected {t:?}"))))
     }
 
-    fn maybe(&self, name: &str) -> Result<Option<&str>, Error> {
+    pub(crate) fn maybe(&self, name: &str) -> Result<Option<&str>, Error> {
         let mut values = self.options.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str());
         match (values.next(), values.next()) {
             (value, None) => Ok(value),

@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod forge;
 mod serve;
+mod train;
 
 use std::{
     io::{self, Write},
@@ -21,6 +22,7 @@ const USAGE: &str = "one of
   serve --port PORT [--via HOST:PORT]...          answer each line; ask the next stages first
   call HOST:PORT... --every MS [--count N]        a fresh connection for each request
   stream HOST:PORT --every MS [--count N]         one connection, kept, a request every MS
+  train --world N --master HOST:PORT --first-port PORT --every MS [--rank R] [--count N]   rendezvous, ring all-reduce
   forge --as HOST --to HOST:PORT --every MS [--count N]   UDP packets with somebody else's source address";
 
 /// How long a connection to one address may take: local ones take microseconds.
@@ -83,6 +85,23 @@ fn dispatch(args: &[String], out: &mut dyn Write) -> Result<(), Error> {
             let args = Args::parse(rest, &["as", "to", "every", "count"])?;
             args.no_targets()?;
             forge::forge(args.one("as")?, args.one("to")?, args.pace()?, out)
+        }
+        "train" => {
+            let args = Args::parse(rest, &["rank", "world", "master", "first-port", "every", "count"])?;
+            args.no_targets()?;
+            let hostname = std::env::var("HOSTNAME").unwrap_or_default();
+            let rank = match args.maybe("rank")? {
+                Some(_) => args.number("rank")?,
+                None => train::rank_of_hostname(&hostname).ok_or_else(|| {
+                    Error::Usage("--rank is missing, and the host's name ends in none".to_owned())
+                })?,
+            };
+            let world: usize = args.number("world")?;
+            if !(2..=64).contains(&world) || rank >= world {
+                return Err(Error::Usage("--world: 2 to 64, and more than the rank".to_owned()));
+            }
+            let (master, first_port) = (args.one("master")?.to_owned(), args.number("first-port")?);
+            train::train(&train::Job { rank, world, master, first_port }, args.pace()?, out)
         }
         other => Err(Error::Usage(format!("no role is called {other:?}"))),
     }

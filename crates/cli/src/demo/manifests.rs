@@ -16,6 +16,7 @@ const FILES: &[(&str, &str)] = example![
     "policies-ai-workloads.yaml",
     "policies-data.yaml",
     "lab.yaml",
+    "training.yaml",
 ];
 
 /// The file that the demo edits.

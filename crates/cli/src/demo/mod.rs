@@ -55,6 +55,9 @@ const VECTOR_DB: &str = "data/vector-db-0";
 const FEATURES: &str = "data/feature-store-0";
 const NOTEBOOK: &str = "ai-workloads/notebook";
 const FORGER: &str = "ai-workloads/forger";
+const MASTER: &str = "ai-workloads/trainer-0";
+const WORKER: &str = "ai-workloads/trainer-1";
+const TRAINERS: &str = "ai-workloads/trainers-among-themselves ingress[0]";
 const EXPERIMENT: &str = "lab/experiment";
 
 const PIPELINE: Expectation = Expectation {
@@ -70,7 +73,7 @@ const PIPELINE: Expectation = Expectation {
     live: false,
 };
 
-const AT_FIRST: [Expectation; 7] = [
+const AT_FIRST: [Expectation; 9] = [
     PIPELINE,
     Expectation {
         name: "the model reaches the vector database",
@@ -128,6 +131,22 @@ const AT_FIRST: [Expectation; 7] = [
         verdict: "DROPPED",
         reason: "policy-default-deny",
         rule: "lab/signet-baseline-apiserver default-deny",
+        ..PIPELINE
+    },
+    Expectation {
+        name: "a worker meets the master at its Service",
+        from: WORKER,
+        to: MASTER,
+        port: 29500,
+        rule: TRAINERS,
+        ..PIPELINE
+    },
+    Expectation {
+        name: "workers reduce in a ring over the data ports",
+        from: WORKER,
+        to: "ai-workloads/trainer-2",
+        port: 29602,
+        rule: TRAINERS,
         ..PIPELINE
     },
 ];
@@ -190,7 +209,7 @@ pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         network: Network::Own(vec![[192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()]),
         ..Config::default()
     };
-    say("starting seven pods, each in a network of its own …");
+    say("starting ten pods and cluster DNS, each in a network of its own …");
     let up = Up::start(config, folder.path(), crate::pod_init())?;
     let result = show(&up, folder.path(), args, &stop);
     if args.keep && result.is_ok() && !stop.load(Ordering::Relaxed) {

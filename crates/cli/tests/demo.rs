@@ -1,0 +1,70 @@
+//! The demo: every expectation holds, and nothing of it is left, however it ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+fn start(stdout: Stdio) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_signet")).args(["demo", "-o", "json"]).stdout(stdout).spawn().unwrap()
+}
+
+/// What a run of the demo can leave on the host.
+fn traces() -> Vec<PathBuf> {
+    let paths = ["/run/signet-demo", "/sys/fs/bpf/signet-demo", "/sys/fs/cgroup/signet-demo"];
+    let hybrid = "/sys/fs/cgroup/unified/signet-demo";
+    paths.iter().chain([&hybrid]).map(PathBuf::from).filter(|p| p.exists()).collect()
+}
+
+/// Waits until the demo's pods run.
+fn wait_for_pods() {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let pods = || fs::read_dir("/run/signet-demo/pods").map(Iterator::count).unwrap_or(0);
+    while pods() < 10 {
+        assert!(Instant::now() < deadline, "the demo's pods do not start");
+        thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_demo_holds_and_leaves_nothing_after_its_end_a_signal_or_a_crash() {
+    if !nix::unistd::Uid::effective().is_root() {
+        println!("SKIPPED: needs root to make network namespaces and load programs");
+        return;
+    }
+    // a signal
+    let mut child = start(Stdio::null());
+    wait_for_pods();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    assert!(!child.wait().unwrap().success(), "an interrupted demo does not claim success");
+    assert_eq!(traces(), Vec::<PathBuf>::new(), "after a signal");
+
+    // a crash: the next run removes what it left, and holds
+    let mut child = start(Stdio::null());
+    wait_for_pods();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
+    child.wait().unwrap();
+    assert!(Path::new("/run/signet-demo").exists(), "pods outlive a crash");
+    let started = Instant::now();
+    let output = start(Stdio::piped()).wait_with_output().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expectations = said["expectations"].as_array().unwrap();
+    let failed: Vec<_> = expectations.iter().filter(|e| e["held"] != true).collect();
+    assert!(output.status.success() && failed.is_empty() && expectations.len() >= 12, "{failed:#?}");
+    assert!(
+        expectations
+            .iter()
+            .all(|e| e["flow"]["flow"]["uuid"].is_string() && e["flow"]["signet"]["reason"].is_string())
+    );
+    assert!(started.elapsed() < Duration::from_secs(60), "it ends within a minute");
+    assert_eq!(traces(), Vec::<PathBuf>::new(), "after its end");
+}
