@@ -220,7 +220,7 @@ pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     }
     up.stop().context("removing what the demo made")?;
     match result? {
-        _ if stop.load(Ordering::Relaxed) && !args.keep => bail!("interrupted; everything was removed"),
+        _ if stop.load(Ordering::Relaxed) && !args.keep => bail!("interrupted; everything is removed"),
         true => Ok(ExitCode::SUCCESS),
         false => Ok(ExitCode::from(DENIED)),
     }
@@ -253,6 +253,9 @@ fn applied(up: &Up, stop: &AtomicBool) -> anyhow::Result<()> {
             Ok(Progress::Refused(error)) => return Err(error.into()),
             Err(_) => {}
         }
+    }
+    if stop.load(Ordering::Relaxed) {
+        bail!("interrupted; everything is removed");
     }
     bail!("the manifests were not in force after {} s", PATIENCE.as_secs())
 }
