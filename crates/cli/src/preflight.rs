@@ -33,6 +33,16 @@ pub(crate) fn preflight(args: &PreflightArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::from(DENIED) } else { ExitCode::SUCCESS })
 }
 
+/// Says on standard error what stands in the way; whether nothing makes it impossible.
+pub(crate) fn clear_to_go() -> anyhow::Result<bool> {
+    let findings: Vec<Finding> =
+        check(&host::read()).into_iter().filter(|f| f.status != Status::Ok).collect();
+    if !findings.is_empty() {
+        print_text(&mut std::io::stderr().lock(), &findings)?;
+    }
+    Ok(findings.iter().all(|f| f.status != Status::Fail))
+}
+
 fn print_text(out: &mut impl Write, findings: &[Finding]) -> anyhow::Result<()> {
     let mut table = Table::new(["CHECK", "STATUS", "DETAIL", "FIX"]);
     for Finding { check, status, detail, fix } in findings {

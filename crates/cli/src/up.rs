@@ -63,6 +63,9 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
         eprintln!("{error}");
         return Ok(ExitCode::from(USAGE));
     }
+    if !crate::preflight::clear_to_go()? {
+        bail!("this host cannot do what is asked: see above, and `signet preflight`");
+    }
     let up = Up::start(config, &args.manifests, crate::pod_init())?;
     eprintln!(
         "images are not pulled: a pod's command runs on this host's file system, in namespaces of its own"

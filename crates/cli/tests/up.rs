@@ -56,6 +56,23 @@ spec:
       command: ["sh", "-c", "echo ran"]
 "#;
 
+/// A client with an address of its own, under a name and a label.
+fn at_fixed_address(name: &str, app: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {{app: {app}}}}}
+spec:
+  containers:
+    - name: {name}
+      image: none
+      command: ["signet", "workload", "call", "server.shop.pod:8080", "--every", "20"]
+status: {{podIPs: [{{ip: 10.244.77.7}}]}}
+"#
+    )
+}
+
 /// Lets clients in; `extra` is one more peer, whose selector some policy then mentions.
 fn policy(extra: &str) -> String {
     format!(
@@ -133,12 +150,7 @@ impl Node {
     }
 
     fn status(&self) -> Option<serde_json::Value> {
-        let out = Command::new(env!("CARGO_BIN_EXE_signet"))
-            .args(["status", "-o", "json", "--run-dir"])
-            .arg(self.run_dir())
-            .output()
-            .unwrap();
-        out.status.success().then(|| serde_json::from_slice(&out.stdout).unwrap())
+        signet_agent::ask(&self.run_dir().join("control.sock"), &signet_agent::Request::Status).ok()
     }
 
     fn revision(&self) -> u64 {
@@ -220,6 +232,14 @@ fn flows_go_on_while_the_agent_is_killed_and_started_again() {
         node.wait_for_answers(50);
     }
     assert_eq!(node.bad(), before, "a request failed");
+    let status = Command::new(env!("CARGO_BIN_EXE_signet"))
+        .args(["status", "-o", "json", "--run-dir"])
+        .arg(node.run_dir())
+        .output()
+        .unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["endpoints"].as_array().unwrap().len(), 3, "{status}");
+    assert!(status["maps"].as_array().unwrap().iter().any(|m| m["name"] == "ct_flows" && m["entries"] != 0));
     node.signal(Signal::SIGTERM);
     assert!(!traces("signet-test-restart"), "something was left behind");
 }
@@ -241,12 +261,14 @@ fn changes_of_policy_that_renumber_identities_disturb_nobody_whom_they_allow() {
         "- ipBlock: {cidr: 10.244.0.0/24}",
         "",
     ];
-    for round in 0..20 {
+    // SIGNET_POLICY_CHANGES=1000 for a long run
+    let rounds = std::env::var("SIGNET_POLICY_CHANGES").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    for round in 0..rounds {
         let revision = node.revision();
         node.set_policy(mentions[round % mentions.len()]);
         wait_until("the change is in force", || node.revision() > revision);
-        node.wait_for_answers(5);
     }
+    node.wait_for_answers(50);
     assert_eq!(node.bad(), before, "a request failed");
     assert_eq!(node.status().unwrap()["lost"].as_u64(), Some(0));
 }
@@ -264,6 +286,28 @@ fn a_pod_whose_process_ends_is_started_again_and_one_that_is_deleted_is_not() {
     let endpoints = |node: &Node| node.status().unwrap()["endpoints"].as_array().unwrap().len();
     wait_until("it is gone", || endpoints(&node) == 3);
     assert_eq!(node.log("short"), "", "its folder went with it");
+}
+
+#[test]
+fn an_address_that_is_handed_on_at_once_brings_nothing_of_its_old_identity() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::new("signet-test-address");
+    let file = node.manifests().join("handed-on.yaml");
+    for round in 0..5 {
+        let (client, intruder) = (format!("client-{round}"), format!("intruder-{round}"));
+        fs::write(&file, at_fixed_address(&client, "client")).unwrap();
+        if round == 0 {
+            node.start();
+        }
+        wait_until("the client is answered", || node.good(&client) >= 5);
+        // one edit: the client goes, and somebody else has its address
+        fs::write(&file, at_fixed_address(&intruder, "intruder")).unwrap();
+        let refused = |node: &Node| node.log(&intruder).lines().filter(|l| l.starts_with("failed")).count();
+        wait_until("the intruder is refused", || refused(&node) >= 2);
+        assert_eq!(node.good(&intruder), 0, "{}", node.log(&intruder));
+    }
 }
 
 #[test]
