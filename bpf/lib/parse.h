@@ -81,6 +81,12 @@ static __always_inline bool address_equal(const struct address *a, const struct 
 	       a->word[3] == b->word[3];
 }
 
+/* ::ffff:a.b.c.d: how the maps hold IPv4; on the wire it would pass for somebody else (RFC 4942, 2.2). */
+static __always_inline bool is_mapped(const struct address *a)
+{
+	return !a->word[0] && !a->word[1] && a->word[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline bool is_icmp(const struct packet *p)
 {
 	return (p->family == 0 && p->protocol == PROTO_ICMP) || (p->family == 1 && p->protocol == PROTO_ICMPV6);
@@ -193,6 +199,8 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, struct pack
 	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) < 0)
 		return REASON_INVALID_PACKET;
 	if ((bpf_ntohl(ip.version_class_flow) >> 28) != 6)
+		return REASON_INVALID_PACKET;
+	if (is_mapped(&ip.source) || is_mapped(&ip.destination))
 		return REASON_INVALID_PACKET;
 	p->family = 1;
 	p->source = ip.source;

@@ -51,6 +51,22 @@ fn a_source_that_is_not_the_pods_own_is_dropped() {
 }
 
 #[test]
+fn an_ipv6_packet_cannot_bear_an_ipv4_address() {
+    let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
+    let mapped = "::ffff:10.244.0.2".parse::<std::net::Ipv6Addr>().unwrap();
+    let mut bytes = CLIENT.to(&SERVER, true, tcp(1, 2, SYN)).bytes();
+    bytes[14 + 24..14 + 40].copy_from_slice(&mapped.octets());
+    assert_eq!(
+        node.send_bytes(CLIENT.index, Hook::FromPod, &bytes),
+        (Passed::Dropped, Reason::InvalidPacket)
+    );
+    let mut bytes = SERVER.to(&CLIENT, true, tcp(1, 2, SYN)).bytes();
+    bytes[14 + 8..14 + 24].copy_from_slice(&mapped.octets());
+    let to_pod = Hook::ToPod { own_node: false };
+    assert_eq!(node.send_bytes(CLIENT.index, to_pod, &bytes), (Passed::Dropped, Reason::InvalidPacket));
+}
+
+#[test]
 fn nothing_goes_or_comes_under_the_address_that_it_goes_to() {
     let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
     for v6 in [false, true] {
