@@ -64,7 +64,8 @@ static __always_inline void judge_half(const struct passage *at, const struct pa
 	half->address_epoch = address_epoch(remote);
 	half->revision = at->endpoint->revision;
 	barrier();
-	query.peer = peer_of(remote, at->way == DIRECTION_INGRESS, own_node);
+	/* the other end opened the flow, or was its destination: whichever way this packet goes */
+	query.peer = peer_of(remote, direction == DIRECTION_INGRESS, own_node);
 	query.table = at->endpoint->table[query.peer.generation & 1];
 	union decision d = { .packed = judge(&query) };
 	half->endpoint = at->endpoint->id;

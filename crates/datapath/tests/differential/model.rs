@@ -257,18 +257,19 @@ impl Model {
         let pod = &self.pods[at.pod];
         let own = if at.way == Direction::Egress { tuple.source.0 } else { tuple.destination.0 };
         let me = End { who: Who::Pod(pod), address: Some(own) };
-        let peer = self.peer(remote, at);
+        let peer = self.peer(remote, at.own_node, direction);
         let (from, to) = if direction == Direction::Egress { (me, peer) } else { (peer, me) };
         let traffic = Traffic { from, to, protocol: tuple.protocol, port: tuple.policy_port(reply) };
         said(judge(&self.policies, &traffic, direction))
     }
 
-    fn peer(&self, address: IpAddr, at: At) -> End<'_> {
+    /// The other end of a flow: its source where the pod's ingress policy is asked, its destination otherwise.
+    fn peer(&self, address: IpAddr, own_node: bool, direction: Direction) -> End<'_> {
         let host = self.nodes.contains(&(address, Kind::Host));
-        if at.own_node {
+        if own_node {
             return End { who: Who::Kind(Kind::Host), address: host.then_some(address) };
         }
-        if host && at.way == Direction::Ingress {
+        if host && direction == Direction::Ingress {
             // translated to this node's address by somebody
             return End { who: Who::Kind(Kind::Unmanaged), address: None };
         }

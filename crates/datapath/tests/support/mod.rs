@@ -11,7 +11,7 @@ use signet_abi::{Reason, event};
 use signet_datapath::{Datapath, Desired, Endpoint, Hook, Options, Passed};
 use signet_identity::{Interner, Key, Kind, Labels, Members, PodName, Protocol, Selector, Test};
 use signet_policy::{
-    Action, Authentication, Compiled, Enforceable, Mode, Origin, Peers, Policy, PolicyKind, PolicyName,
+    Action, Authentication, Compiled, Enforceable, Mode, Origin, Peer, Peers, Policy, PolicyKind, PolicyName,
     PortMatch, Ports, Rule, RuleBook, Side, Subject, Tier,
 };
 use signet_testkit::{Frame, L4};
@@ -33,6 +33,10 @@ impl Pod {
     pub fn to(&self, other: &Self, v6: bool, l4: L4) -> Frame {
         let address = |p: &Self| -> IpAddr { if v6 { p.v6 } else { p.v4 }.parse().unwrap() };
         Frame::new(self.mac(), address(self), address(other), l4)
+    }
+
+    pub fn to_host(&self, l4: L4) -> Frame {
+        Frame::new(self.mac(), self.v4.parse().unwrap(), NODE.parse().unwrap(), l4)
     }
 
     fn identity(&self) -> signet_identity::Pod {
@@ -86,6 +90,18 @@ pub fn allow(pod: &str, protocol: Protocol, port: u16) -> Vec<Policy> {
         authentication: Authentication::Unspecified,
     };
     policy(pod, "allow", Side { isolates: true, rules: vec![rule] }, Side::default())
+}
+
+/// Allows one TCP port out to the node that the pod is on, and nothing else.
+pub fn allow_to_host(pod: &str, port: u16) -> Vec<Policy> {
+    let mut policies = allow(pod, Protocol::TCP, port);
+    for policy in &mut policies {
+        policy.egress = std::mem::take(&mut policy.ingress);
+        for rule in &mut policy.egress.rules {
+            rule.peers = Peers::These(vec![Peer::Kind(Kind::Host)]);
+        }
+    }
+    policies
 }
 
 pub fn allow_tcp(pod: &str, port: u16) -> Vec<Policy> {
