@@ -129,7 +129,7 @@ fn this_node_reaches_its_own_pods_and_nobody_else_passes_for_it() {
 #[test]
 fn a_flow_to_this_node_is_judged_as_one_to_the_host_also_by_its_replies() {
     let Some(mut node) = Node::new(&[CLIENT], support::allow_to_host("pod-1", 443)) else { return };
-    let out = CLIENT.to_host(tcp(40000, 443, SYN));
+    let out = CLIENT.towards_host(tcp(40000, 443, SYN));
     assert_eq!(node.pass(&CLIENT, None, &out), Passed::On);
     // the same policy again, under another revision: the reply is the first to be judged by it
     let mut other = support::allow_to_host("pod-1", 443);
@@ -137,7 +137,7 @@ fn a_flow_to_this_node_is_judged_as_one_to_the_host_also_by_its_replies() {
     node.set_policies(other);
     let reply = node.host_to(&CLIENT, tcp(443, 40000, SYN | ACK)).bytes();
     assert_eq!(node.send_bytes(CLIENT.index, Hook::ToPod { own_node: true }, &reply).0, Passed::On);
-    assert_eq!(node.pass(&CLIENT, None, &CLIENT.to_host(tcp(40000, 443, ACK))), Passed::On);
+    assert_eq!(node.pass(&CLIENT, None, &CLIENT.towards_host(tcp(40000, 443, ACK))), Passed::On);
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Pod {
         Frame::new(self.mac(), address(self), address(other), l4)
     }
 
-    pub fn to_host(&self, l4: L4) -> Frame {
+    pub fn towards_host(&self, l4: L4) -> Frame {
         Frame::new(self.mac(), self.v4.parse().unwrap(), NODE.parse().unwrap(), l4)
     }
 
