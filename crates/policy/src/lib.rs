@@ -4,7 +4,9 @@
 //! them, plainly and slowly: it is what the words mean. [`compile`] turns them into the [`Table`] that the kernel looks
 //! verdicts up in, and [`Compiled`] holds the tables of a whole revision with the identities they speak of. The two
 //! share the parsed types of `model` and `clause` and nothing else; tests hold one against the other, and both against
-//! the kernel. Pure values: nothing here knows about files, maps or clocks.
+//! the kernel. Around `decide`, and never instead of it: [`Index`] answers many questions, [`explain()`] shows how an answer
+//! came about and what would change it, [`lint()`] finds what was probably not meant. Pure values: nothing here knows about
+//! files, maps or clocks.
 
 mod clause;
 mod compile;

@@ -113,7 +113,7 @@ fn to_json(explanation: &Explanation, traffic: &Traffic<'_>) -> Value {
         "authentication": said::authentication(answer.authentication()),
     });
     for (direction, judgement, account) in sides(explanation) {
-        let mut side = said::side(judgement);
+        let mut side = serde_json::to_value(said::Side::new(judgement)).unwrap_or_default();
         side["policies"] = account.policies.iter().map(policy_json).collect();
         let change: Vec<String> = account.steps.iter().map(|s| words(s, traffic, direction)).collect();
         side["change"] = json!({ "to": other(judgement), "steps": change });

@@ -1,7 +1,6 @@
 //! Verdicts, as JSON.
 
-use serde_json::{Value, json};
-use signet_policy::{Authentication, Judgement, Outcome, RuleRef};
+use signet_policy::{Authentication, Judgement, Outcome, PolicyName, RuleRef};
 
 /// An outcome, as users know it.
 pub(crate) fn word(outcome: Outcome) -> &'static str {
@@ -21,23 +20,39 @@ pub(crate) fn authentication(asked: Authentication) -> &'static str {
 }
 
 /// What the policies of one end say.
-pub(crate) fn side(judgement: &Judgement) -> Value {
-    let mut out = json!({
-        "verdict": word(judgement.outcome),
-        "reason": judgement.reason.name(),
-        "rules": judgement.rules.iter().map(rule).collect::<Vec<_>>(),
-    });
-    if judgement.would_allow {
-        out["would_allow"] = json!(true);
-    }
-    out
+#[derive(serde::Serialize)]
+pub(crate) struct Side<'a> {
+    verdict: &'static str,
+    reason: &'static str,
+    rules: Vec<Rule<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    would_allow: bool,
 }
 
 /// A rule and where it was written.
-pub(crate) fn rule(rule: &RuleRef) -> Value {
-    let mut out = serde_json::to_value(&rule.policy).unwrap_or_default();
-    out["rule"] = json!(rule.path);
-    out["file"] = json!(&*rule.origin.file);
-    out["line"] = json!(rule.origin.line);
-    out
+#[derive(serde::Serialize)]
+struct Rule<'a> {
+    #[serde(flatten)]
+    policy: &'a PolicyName,
+    rule: &'a str,
+    file: &'a str,
+    line: u32,
+}
+
+impl<'a> Side<'a> {
+    /// The words for a judgement.
+    pub(crate) fn new(judgement: &'a Judgement) -> Self {
+        let rule = |r: &'a RuleRef| Rule {
+            policy: &r.policy,
+            rule: &r.path,
+            file: &r.origin.file,
+            line: r.origin.line,
+        };
+        Self {
+            verdict: word(judgement.outcome),
+            reason: judgement.reason.name(),
+            rules: judgement.rules.iter().map(rule).collect(),
+            would_allow: judgement.would_allow,
+        }
+    }
 }

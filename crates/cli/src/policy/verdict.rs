@@ -1,11 +1,9 @@
 //! `signet policy verdict`: would this traffic pass?
 
 use std::{
-    collections::HashMap,
     io::{BufRead, Write},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
 
 use clap::Args;
@@ -66,49 +64,33 @@ pub(crate) fn verdict(args: &VerdictArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Answers queries; what was said once is not worded again.
+/// Answers queries.
 struct Answers<'a> {
     names: Names<'a>,
     index: Index<'a>,
-    /// The wording of a judgement by its address, which the judgement beside it keeps from being reused.
-    worded: HashMap<*const Judgement, (Arc<Judgement>, Arc<str>)>,
 }
-
-/// How many judgements are kept worded.
-const WORDED: usize = 1 << 18;
 
 impl<'a> Answers<'a> {
     fn new(snapshot: &'a Snapshot, names: Names<'a>) -> Self {
-        Self { names, index: Index::new(&snapshot.policies), worded: HashMap::new() }
+        Self { names, index: Index::new(&snapshot.policies) }
     }
 
     /// The answer as an object of JSON, without its closing brace.
     fn answer(&mut self, query: &Query) -> Result<String, String> {
-        let (egress, ingress) = self.judgements(query)?;
-        let outcome = egress.outcome.max(ingress.outcome);
-        let verdict = said::word(outcome);
+        let (from, to) = ends(self.names.find(&query.from)?, self.names.find(&query.to)?);
+        let traffic = Traffic { from, to, protocol: query.protocol, port: query.port };
+        let (egress, ingress) = self.index.judgements(&traffic);
+        let verdict = said::word(egress.outcome.max(ingress.outcome));
         let authentication = said::authentication(egress.authentication.max(ingress.authentication));
-        let (egress, ingress) = (self.word(egress), self.word(ingress));
+        let (egress, ingress) = (worded(&egress)?, worded(&ingress)?);
         Ok(format!(
             r#"{{"verdict":"{verdict}","authentication":"{authentication}","egress":{egress},"ingress":{ingress}"#
         ))
     }
+}
 
-    fn judgements(&mut self, query: &Query) -> Result<(Arc<Judgement>, Arc<Judgement>), String> {
-        let (from, to) = ends(self.names.find(&query.from)?, self.names.find(&query.to)?);
-        Ok(self.index.judgements(&Traffic { from, to, protocol: query.protocol, port: query.port }))
-    }
-
-    fn word(&mut self, judgement: Arc<Judgement>) -> Arc<str> {
-        if self.worded.len() >= WORDED {
-            self.worded.clear();
-        }
-        let worded = self.worded.entry(Arc::as_ptr(&judgement)).or_insert_with(|| {
-            let words = said::side(&judgement).to_string().into();
-            (judgement, words)
-        });
-        Arc::clone(&worded.1)
-    }
+fn worded(judgement: &Judgement) -> Result<String, String> {
+    serde_json::to_string(&said::Side::new(judgement)).map_err(|e| e.to_string())
 }
 
 fn single(mut answers: Answers<'_>, query: &Query, output: Format) -> anyhow::Result<ExitCode> {
