@@ -41,6 +41,10 @@ pub struct Node {
     directory: Arc<Directory>,
     told: Told,
     restarts: Restarts,
+    /// Interfaces that have this process's programs.
+    attached: BTreeSet<u32>,
+    /// What the pods' hosts files say.
+    hosts: String,
 }
 
 /// What the last snapshot that was applied said beyond pods and policies.
@@ -104,6 +108,8 @@ impl Node {
             directory,
             told: Told::default(),
             restarts: Restarts::default(),
+            attached: BTreeSet::new(),
+            hosts: String::new(),
         })
     }
 
@@ -164,10 +170,11 @@ impl Node {
         let removed = self.remove_pods(&wanted)?;
         let addressed = self.with_addresses(snapshot);
         let pods: Vec<Pod> = addressed.iter().map(|(pod, _)| pod.clone()).collect();
-        let created = self.create_pods(&wanted, &pods)?;
+        let hosts = hosts_file(&pods);
+        let created = self.create_pods(&wanted, &pods, &hosts)?;
         let revision = self.publish(snapshot, &addressed)?;
         self.discovery.publish(snapshot, &pods)?;
-        let started = self.start_pods(&wanted, &pods, created)?;
+        let started = self.start_pods(&wanted, hosts, &created)?;
         self.restarts.keep(&wanted);
         Ok(Applied { revision, started, removed })
     }
@@ -204,6 +211,7 @@ impl Node {
         for name in &gone {
             self.sandbox.delete(&name.namespace, &name.name)?;
             if let Some(pod) = self.pods.remove(name) {
+                self.attached.remove(&pod.ifindex);
                 self.datapath.detach(pod.ifindex)?;
             }
         }
@@ -230,9 +238,9 @@ impl Node {
         &mut self,
         wanted: &BTreeMap<PodName, &PodManifest>,
         pods: &[Pod],
+        hosts: &str,
     ) -> Result<BTreeSet<PodName>, Error> {
         let mut created = BTreeSet::new();
-        let hosts = hosts_file(pods);
         for pod in pods.iter().filter(|p| wanted.contains_key(&p.name)) {
             let known = self.pods.get(&pod.name);
             let ifindex = match known {
@@ -242,7 +250,7 @@ impl Node {
                         namespace: pod.name.namespace.clone(),
                         name: pod.name.name.clone(),
                         addresses: pod.addresses.clone(),
-                        hosts: hosts.clone(),
+                        hosts: hosts.to_owned(),
                         resolv_conf: self.discovery.resolv_conf(pod),
                     };
                     let made = self.sandbox.create(&spec)?;
@@ -252,7 +260,10 @@ impl Node {
                     ifindex
                 }
             };
-            self.datapath.attach(ifindex)?;
+            if !self.attached.contains(&ifindex) {
+                self.datapath.attach(ifindex)?;
+                self.attached.insert(ifindex);
+            }
         }
         Ok(created)
     }
@@ -304,14 +315,14 @@ impl Node {
     fn start_pods(
         &mut self,
         wanted: &BTreeMap<PodName, &PodManifest>,
-        pods: &[Pod],
-        created: BTreeSet<PodName>,
+        hosts: String,
+        created: &BTreeSet<PodName>,
     ) -> Result<Vec<PodName>, Error> {
-        let hosts = hosts_file(pods);
+        let news = hosts != self.hosts;
         let mut started = vec![];
         for (name, manifest) in wanted {
             let Some(pod) = self.pods.get_mut(name) else { continue };
-            if !created.contains(name) {
+            if news && !created.contains(name) {
                 self.sandbox.update_hosts(&name.namespace, &name.name, &hosts)?;
             }
             if pod.state == PodState::Created {
@@ -319,6 +330,8 @@ impl Node {
                 started.push(name.clone());
             }
         }
+        // only now: after a failure every file is written again
+        self.hosts = hosts;
         Ok(started)
     }
 }

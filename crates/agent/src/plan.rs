@@ -37,7 +37,7 @@ pub struct Numbers {
 pub struct Plan {
     /// Tables, addresses and prefixes.
     pub desired: Desired,
-    /// Who everybody is, and whose policy is in which table.
+    /// Who everybody is, and whose policy is in which table; the tables themselves are in `desired`.
     pub compiled: Compiled,
 }
 
@@ -45,21 +45,18 @@ pub struct Plan {
 pub fn plan(cluster: &Cluster<'_>, numbers: &mut Numbers) -> Plan {
     let members =
         Members { pods: cluster.pods.clone(), nodes: cluster.nodes.clone(), ranges: cluster.ranges.clone() };
-    let compiled = Compiled::new(&members, cluster.policies, &mut numbers.identities, &mut numbers.rules);
-    let here: BTreeSet<Identity> =
-        compiled.subjects.iter().filter(|(pod, _)| cluster.local.contains(*pod)).map(|(_, i)| *i).collect();
+    let mut compiled =
+        Compiled::for_pods(&members, cluster.policies, &mut numbers.identities, &mut numbers.rules, |pod| {
+            cluster.local.contains(pod)
+        });
+    let tables = std::mem::take(&mut compiled.tables);
     let peer = |identity: &Identity| {
         let facts = compiled.directory.identities.get(identity)?;
         Some(compiled.universe.peer(*identity, facts))
     };
     let desired = Desired {
         endpoints: BTreeMap::new(),
-        tables: compiled
-            .tables
-            .iter()
-            .filter(|(i, _)| here.contains(*i))
-            .map(|(i, t)| (*i, t.clone()))
-            .collect(),
+        tables,
         addresses: compiled.directory.addresses.iter().filter_map(|(a, i)| Some((*a, peer(i)?))).collect(),
         prefixes: compiled.directory.prefixes.iter().filter_map(|(p, i)| Some((*p, peer(i)?))).collect(),
     };

@@ -5,7 +5,7 @@
 //! both generations of numbers meanwhile, and each packet is judged by the one that knows its peer.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
 };
 
@@ -348,9 +348,9 @@ impl Datapath {
                 self.bump(&key)?;
             }
         }
-        let wanted: BTreeSet<_> = desired.prefixes.keys().map(|net| prefix_bytes(prefix_key(*net))).collect();
+        let wanted: HashSet<abi::prefix_key> = desired.prefixes.keys().map(|net| prefix_key(*net)).collect();
         for key in self.prefixes.keys() {
-            if !wanted.contains(&prefix_bytes(key)) {
+            if !wanted.contains(&key) {
                 self.prefixes.remove(&key)?;
             }
         }
@@ -376,10 +376,6 @@ impl Datapath {
 /// Whether an address keeps the number that it has.
 fn same_number(known: &abi::peer, peer: &PeerKey) -> bool {
     abi::peer { generation: 0, ..*known } == encode_peer(peer, Generation::Even)
-}
-
-fn prefix_bytes(key: abi::prefix_key) -> [u8; 20] {
-    bytemuck::cast(key)
 }
 
 fn encode_peer(peer: &PeerKey, generation: Generation) -> abi::peer {
