@@ -10,7 +10,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use signet_datapath::{ServiceEntry, Services};
@@ -186,13 +186,16 @@ fn a_connection_never_fails_while_backends_are_replaced() {
     let servers = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     let backends: Vec<SocketAddr> = servers.iter().map(|s| s.local_addr().unwrap()).collect();
     fixture.publish("10.96.7.10:80", Protocol::TCP, &backends);
-    let done = AtomicBool::new(false);
+    let (done, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for server in &servers {
             server.set_nonblocking(true).unwrap();
         }
         let client = scope.spawn(|| {
-            let failures = (0..500).filter(|_| connect("10.96.7.10:80").is_err()).count();
+            // goes on until there was something to fail at, however the machine shares its time
+            let enough = |connects| connects >= 500 && rounds.load(Ordering::Relaxed) > 10;
+            let connects = (0..).take_while(|n| !enough(*n));
+            let failures = connects.filter(|_| connect("10.96.7.10:80").is_err()).count();
             done.store(true, Ordering::Relaxed);
             failures
         });
@@ -201,6 +204,7 @@ fn a_connection_never_fails_while_backends_are_replaced() {
             round += 1;
             let chosen = if round % 3 == 0 { &backends[..] } else { &backends[round % 2..=round % 2] };
             fixture.publish("10.96.7.10:80", Protocol::TCP, chosen);
+            rounds.store(round, Ordering::Relaxed);
             servers.iter().for_each(|s| while s.accept().is_ok() {});
         }
         assert_eq!(client.join().unwrap(), 0);
@@ -236,5 +240,10 @@ fn pinned_services_outlive_the_agent_and_are_taken_over() {
     connect("127.0.7.12:80").unwrap();
     assert!(connect("127.0.7.11:80").is_err());
     fs::remove_dir_all(&pins).unwrap();
-    assert!(connect("127.0.7.12:80").is_err(), "no pin, no program");
+    // the kernel detaches a link some time after its last pin went
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while connect("127.0.7.12:80").is_ok() {
+        assert!(Instant::now() < deadline, "no pin, no program");
+        std::thread::yield_now();
+    }
 }
