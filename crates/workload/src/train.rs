@@ -61,7 +61,7 @@ fn one_round(job: &Job, meeting: Option<&TcpListener>, data: &TcpListener) -> io
     let deadline = Instant::now() + ROUND_PATIENCE;
     let peers = match meeting {
         Some(meeting) => gather(job, meeting, deadline)?,
-        None => report(job)?,
+        None => report(job, deadline)?,
     };
     let missing = |rank: usize| io::Error::other(format!("rank {rank} did not come"));
     let next = (job.rank + 1) % job.world;
@@ -92,9 +92,16 @@ fn gather(job: &Job, meeting: &TcpListener, deadline: Instant) -> io::Result<BTr
     Ok(peers)
 }
 
-/// A worker: tells the master its rank, and learns where all are.
-fn report(job: &Job) -> io::Result<BTreeMap<usize, SocketAddr>> {
-    let mut stream = connect(&job.master)?;
+/// A worker: tells the master its rank, and learns where all are. A master that does not listen yet is waited for.
+fn report(job: &Job, deadline: Instant) -> io::Result<BTreeMap<usize, SocketAddr>> {
+    let mut stream = loop {
+        match connect(&job.master) {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            met => break met?,
+        }
+    };
     stream.set_read_timeout(Some(ROUND_PATIENCE))?;
     writeln!(stream, "{}", job.rank)?;
     let list = line(&stream)?;
@@ -176,7 +183,9 @@ mod tests {
 
     #[test]
     fn three_ranks_agree_on_the_sum() {
-        let free = serve::bind(0).unwrap().local_addr().unwrap().port();
+        // below the range that other tests' connections take their own ports from
+        let is_free = |first: &u16| (*first..first + 4).all(|port| serve::bind(port).is_ok());
+        let free = (20_000..30_000).step_by(4).find(is_free).unwrap();
         let pace = Pace { every: Duration::from_millis(1), times: Times::Count(3) };
         let run = |rank| {
             let job = Job { rank, world: 3, master: format!("127.0.0.1:{free}"), first_port: free + 1 };
@@ -186,9 +195,8 @@ mod tests {
                 String::from_utf8(out).unwrap()
             })
         };
-        // the master first: workers that find nobody give the round up
-        let master = run(0);
         let workers = [run(1), run(2)];
+        let master = run(0);
         let said = master.join().unwrap();
         assert_eq!(said.matches("3 ranks agree").count(), 3, "{said}");
         for worker in workers {
