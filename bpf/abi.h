@@ -20,17 +20,27 @@
 #define MAX_POLICY_TABLES 4096
 /* Reasons are bytes. */
 #define MAX_REASONS 256
+/* Flows whose handshake is not over that one endpoint can have: its oldest gives way to the next. A power of two. */
+#define NEW_FLOWS_PER_ENDPOINT 4096
+/* Established flows that one endpoint can have; what is above stays among its new ones. */
+#define FLOWS_PER_ENDPOINT 131072
+/*
+ * An endpoint has two to the power of this places for fragmented packets under way in each direction. Of two packets
+ * whose identifiers agree in these bits, the newer has the place.
+ */
+#define FRAGMENT_BITS 10
 
 /* What can be set when the programs are loaded; bpf/config.h has the defaults. */
 struct config {
 	__u64 tcp_idle_ns; /* how long an established TCP flow may be idle before it is forgotten */
 	__u64 tcp_closed_ns; /* TCP after a reset or both FINs */
 	__u64 any_idle_ns; /* everything else, once replied to */
-	__u64 new_idle_ns; /* not replied to yet */
-	__u32 drop_events; /* how many drops for one reason a CPU reports in 100 ms; counters stay exact */
-	__u32 pad;
+	__u64 new_idle_ns; /* its handshake is not over */
+	__u64 fragment_ns; /* how long after the first fragment later ones may come */
+	__u32 drop_events; /* how many drops for one reason at one endpoint are reported in 100 ms; counters stay exact */
+	__u32 flows_per_endpoint; /* FLOWS_PER_ENDPOINT */
 };
-_Static_assert(sizeof(struct config) == 40, "struct config");
+_Static_assert(sizeof(struct config) == 48, "struct config");
 
 /* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. Network byte order. */
 struct address {
@@ -60,7 +70,7 @@ enum reason {
 	REASON_RELATED = 4, /* An ICMP error that quotes a flow which is allowed. */
 	REASON_LINK_LOCAL = 5, /* ARP, neighbour discovery or multicast listener reports of the pod's own link. */
 	REASON_SPOOFED_MAC = 130, /* The Ethernet source is not the pod's own. */
-	REASON_SPOOFED_SOURCE = 132, /* The source address, or the address claimed by ARP or NDP, is not the pod's own. */
+	REASON_SPOOFED_SOURCE = 132, /* The source address, or the address claimed by ARP or NDP, is not that of the pod it came from. */
 	REASON_POLICY_DEFAULT_DENY = 133, /* A policy isolates the pod and no rule allows it. */
 	REASON_INVALID_PACKET = 134, /* The packet ends inside a header, or its headers contradict each other. */
 	REASON_UNSUPPORTED_PROTOCOL = 137, /* It is neither IPv4, IPv6, ARP nor neighbour discovery. */
@@ -103,8 +113,9 @@ struct peer {
 	__u32 namespace; /* number of the pod's namespace; 0 for what is not a pod */
 	__u16 kind; /* enum peer_kind */
 	__u16 generation; /* 0 or 1 */
+	__u32 ifindex; /* of a pod of this node, if its packets come from nowhere else; otherwise 0 */
 };
-_Static_assert(sizeof(struct peer) == 12, "struct peer");
+_Static_assert(sizeof(struct peer) == 16, "struct peer");
 
 /* The kinds of identity, in the order of `signet_identity::Kind`. */
 enum peer_kind {
@@ -220,13 +231,14 @@ struct ct_half {
 	__u32 revision;
 	__u32 address_epoch;
 	__u32 peer_identity;
+	__u32 peer_ifindex; /* as in struct peer */
 	__u32 rule;
 	__u8 verdict; /* enum verdict */
 	__u8 reason; /* enum reason */
 	__u8 would_allow; /* a drop that audited policies would have allowed */
 	__u8 pad;
 };
-_Static_assert(sizeof(struct ct_half) == 24, "struct ct_half");
+_Static_assert(sizeof(struct ct_half) == 28, "struct ct_half");
 
 /* Bits of ct_entry.state. */
 #define CT_REPLIED 1 /* a packet of the reply direction was admitted */
@@ -242,29 +254,61 @@ struct ct_entry {
 	__u64 packets[2]; /* original direction, reply direction */
 	__u64 bytes[2];
 	struct ct_half half[2]; /* indexed by enum direction: ingress half at the responder, egress half at the initiator */
+	__u32 owner; /* the endpoint at whose hook it was opened, and which it is charged to */
+	__u16 slot; /* its place among the owner's new flows, while it is one of them */
 	__u8 initiator; /* which end of the key sent the first packet */
 	__u8 state;
+};
+_Static_assert(sizeof(struct ct_entry) == 112, "struct ct_entry");
+
+/* One place of an endpoint, of which it has a fixed number. */
+struct slot {
+	__u32 endpoint;
+	__u32 index;
+};
+_Static_assert(sizeof(struct slot) == 8, "struct slot");
+
+/* What an endpoint takes of the tables that all share. */
+struct usage {
+	__u32 ifindex; /* of its interface */
+	__u32 cursor; /* the slot of its next new flow, without a bound */
+	__u32 flows; /* its established flows */
+	__u32 pad;
+	__u64 evicted; /* new flows that gave way to newer ones */
+	__u64 refused; /* packets that found no room */
+};
+_Static_assert(sizeof(struct usage) == 32, "struct usage");
+
+/* The first fragment of a packet: later ones carry no ports. */
+struct fragment {
+	struct address address[2]; /* source, destination */
+	__u64 seen_ns; /* CLOCK_MONOTONIC */
+	__u32 id;
+	__u16 port[2]; /* source, destination; network byte order */
+	__u8 protocol;
+	__u8 icmp_type;
 	__u8 pad[6];
 };
-_Static_assert(sizeof(struct ct_entry) == 104, "struct ct_entry");
+_Static_assert(sizeof(struct fragment) == 56, "struct fragment");
 
-/* Key of a fragmented packet: later fragments carry no ports. */
-struct fragment_key {
-	struct address address[2]; /* source, destination */
-	__u32 id;
-	__u32 endpoint;
-	__u8 protocol;
-	__u8 pad[3];
+/* Key of the drops of one endpoint. */
+struct drop_key {
+	__u32 endpoint; /* 0: at an interface without one */
+	__u8 reason; /* enum reason */
+	__u8 direction; /* enum direction */
+	__u8 pad[2];
 };
-_Static_assert(sizeof(struct fragment_key) == 44, "struct fragment_key");
+_Static_assert(sizeof(struct drop_key) == 8, "struct drop_key");
 
-/* What only the first fragment says. */
-struct fragment_ports {
-	__u16 port[2]; /* source, destination; network byte order */
-	__u8 icmp_type;
-	__u8 pad[3];
+/* How often, exactly, and how many were reported lately. */
+struct drops {
+	__u64 packets;
+	__u64 bytes;
+	__u64 window; /* number of the 100 ms in which `reported` counts */
+	__u32 reported;
+	__u32 pad;
 };
-_Static_assert(sizeof(struct fragment_ports) == 8, "struct fragment_ports");
+_Static_assert(sizeof(struct drops) == 32, "struct drops");
 
 /* Exact counts, per CPU. Index: reason * 2 + direction. */
 struct counter {
@@ -317,9 +361,9 @@ _Static_assert(sizeof(struct service_use) == 32, "struct service_use");
 /* What an event reports. */
 enum event_kind {
 	EVENT_NEW = 1, /* a flow's first packet was admitted at this hook */
-	EVENT_DROP = 2, /* a packet was dropped (rate-limited per reason; the counters are exact) */
+	EVENT_DROP = 2, /* a packet was dropped (rationed per endpoint and reason; the counters are exact) */
 	EVENT_CHANGE = 3, /* a live flow was judged again, with another verdict */
-	EVENT_CLOSE = 4, /* a flow ended: TCP was closed or reset, or (told by the agent) it was idle for too long */
+	EVENT_CLOSE = 4, /* a flow ended: TCP was closed or reset, or it was idle for too long */
 };
 
 /* Bits of event.flags. */

@@ -11,7 +11,9 @@ const volatile struct config config SEC(".rodata.config") = {
 	.tcp_closed_ns = 10 * SECOND_NS,
 	.any_idle_ns = 120 * SECOND_NS,
 	.new_idle_ns = 60 * SECOND_NS,
+	.fragment_ns = 30 * SECOND_NS,
 	.drop_events = 256,
+	.flows_per_endpoint = FLOWS_PER_ENDPOINT,
 };
 
 #endif

@@ -95,42 +95,73 @@ struct {
 } policy_shapes SEC(".maps");
 
 /*
- * struct ct_key -> struct ct_entry, flows without a reply
- * Written by the hooks.
+ * struct ct_key -> struct ct_entry, flows whose handshake is not over
+ * Written by the hooks; the sweep takes out what is idle.
  * Read by the hooks where `ct_flows` has no entry.
- * Size: bounds what a flood of new flows can occupy; it cannot push out established ones.
+ * Size: 128 endpoints that each have all they may; not preallocated.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 128 * NEW_FLOWS_PER_ENDPOINT);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct ct_key);
 	__type(value, struct ct_entry);
 } ct_new SEC(".maps");
 
 /*
- * struct ct_key -> struct ct_entry, flows with a reply
- * Written by the hooks.
- * Read by the hooks, first of the two.
- * Size: established flows of one node.
+ * struct slot -> struct ct_key: the new flows of each endpoint, in a ring
+ * Written by the hooks: who opens a flow takes the next slot, and the flow that had it before goes.
+ * Read by the hooks, and by the sweep, which takes out slots whose flow is gone.
+ * Size: that of ct_new.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 131072);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 128 * NEW_FLOWS_PER_ENDPOINT);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct slot);
+	__type(value, struct ct_key);
+} ct_slots SEC(".maps");
+
+/*
+ * struct ct_key -> struct ct_entry, established flows
+ * Written by the hooks; the sweep takes out what is idle.
+ * Read by the hooks, first of the two.
+ * Size: established flows of one node; not preallocated. Nothing is pushed out: what finds no room stays in ct_new.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4 * FLOWS_PER_ENDPOINT);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct ct_key);
 	__type(value, struct ct_entry);
 } ct_flows SEC(".maps");
 
 /*
- * struct fragment_key -> struct fragment_ports
- * Written by the hooks at a first fragment.
- * Read by the hooks at later ones.
- * Size: packets under reassembly at one time; the oldest go first.
+ * endpoint -> struct usage
+ * Written by the hooks at the endpoint's first flow; the sweep takes out those whose endpoint is gone.
+ * Read by the hooks where a flow is opened, established or forgotten, and by the agent.
+ * Size: that of endpoints.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, struct fragment_key);
-	__type(value, struct fragment_ports);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct usage);
+} usages SEC(".maps");
+
+/*
+ * struct slot (endpoint * 2 + direction, low bits of the packet's id) -> struct fragment
+ * Written by the hooks at a first fragment; the sweep takes out what is too old.
+ * Read by the hooks at later ones.
+ * Size: 128 endpoints that each have all they may, both ways; not preallocated.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 128 * 2 << FRAGMENT_BITS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct slot);
+	__type(value, struct fragment);
 } fragments SEC(".maps");
 
 /*
@@ -146,24 +177,19 @@ struct {
 	__type(value, struct counter);
 } counters SEC(".maps");
 
-/* How many drop events of a reason this CPU has sent in the current window. */
-struct event_budget {
-	__u64 window_ns;
-	__u32 sent;
-	__u32 pad;
-};
-
 /*
- * reason -> struct event_budget, per CPU
- * Written and read by the hooks.
- * Size: all reasons.
+ * struct drop_key -> struct drops
+ * Written by the hooks; the sweep takes out those whose endpoint is gone.
+ * Read by the hooks, to ration what is reported, and by the agent.
+ * Size: each endpoint with a handful of reasons; not preallocated.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MAX_REASONS);
-	__type(key, __u32);
-	__type(value, struct event_budget);
-} event_budgets SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct drop_key);
+	__type(value, struct drops);
+} drops SEC(".maps");
 
 /*
  * 0 -> events that found no room, per CPU

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Packet -> flow. An entry has a half for each end's hook; a hook trusts only its own. */
+/*
+ * Packet -> flow. An entry has a half for each end's hook; a hook trusts only its own.
+ *
+ * A flow is new until its handshake is over, and established from then on. Who opened it is charged for it: new flows
+ * take the slots of a ring, one after the other, so that an endpoint's flood pushes out its own; established ones are
+ * counted, and what is above an endpoint's share stays among its new ones.
+ */
 #ifndef SIGNET_CONNTRACK_H
 #define SIGNET_CONNTRACK_H
 
@@ -7,7 +13,16 @@ struct flow {
 	struct ct_key key;
 	struct ct_entry *entry; /* null: none, or idle for too long */
 	__u8 source_end; /* which end of the key sent the packet */
-	__u8 established; /* whether the entry is in ct_flows */
+	__u8 established; /* whether there is an entry in ct_flows, idle ones included */
+	__u32 owner; /* who that entry is charged to */
+};
+
+/* How a flow was opened. */
+struct opened {
+	__u32 ifindex; /* at this interface */
+	__u8 way; /* enum direction */
+	__u8 state; /* bits of ct_entry.state */
+	__u8 pad[2];
 };
 
 static __always_inline int address_compare(const struct address *a, const struct address *b)
@@ -39,14 +54,17 @@ static __always_inline void ct_key_of(const struct packet *p, struct flow *flow)
 	key->pad[1] = 0;
 }
 
-/* How long the flow may be idle, in nanoseconds. */
-static __always_inline __u64 ct_idle_ns(const struct ct_entry *entry, __u8 protocol)
+/* Whether nothing was heard of the flow for too long. */
+static __always_inline bool ct_is_over(const struct ct_entry *entry, bool established, __u8 protocol, __u64 now)
 {
+	__u64 idle = protocol == PROTO_TCP ? config.tcp_idle_ns : config.any_idle_ns;
+
+	if (!established)
+		idle = config.new_idle_ns;
 	if (entry->state & CT_CLOSED)
-		return config.tcp_closed_ns;
-	if (!(entry->state & CT_REPLIED))
-		return config.new_idle_ns;
-	return protocol == PROTO_TCP ? config.tcp_idle_ns : config.any_idle_ns;
+		idle = config.tcp_closed_ns;
+	/* seen_ns may be ahead of this CPU's clock: compare without wrapping */
+	return entry->seen_ns + idle < now;
 }
 
 static __always_inline void ct_find(const struct packet *p, struct flow *flow, __u64 now)
@@ -58,8 +76,10 @@ static __always_inline void ct_find(const struct packet *p, struct flow *flow, _
 		flow->established = false;
 		flow->entry = bpf_map_lookup_elem(&ct_new, &flow->key);
 	}
-	/* seen_ns may be ahead of this CPU's clock: compare without wrapping */
-	if (flow->entry && flow->entry->seen_ns + ct_idle_ns(flow->entry, p->protocol) < now)
+	if (!flow->entry)
+		return;
+	flow->owner = flow->entry->owner;
+	if (ct_is_over(flow->entry, flow->established, p->protocol, now))
 		flow->entry = 0;
 }
 
@@ -88,6 +108,7 @@ static __always_inline void half_write(struct ct_half *half, const struct ct_hal
 	half->revision = value->revision;
 	half->address_epoch = value->address_epoch;
 	half->peer_identity = value->peer_identity;
+	half->peer_ifindex = value->peer_ifindex;
 	half->rule = value->rule;
 	half->verdict = value->verdict;
 	half->reason = value->reason;
@@ -117,30 +138,110 @@ static __always_inline void ct_count(struct ct_entry *entry, const struct packet
 	__sync_fetch_and_add(&entry->bytes[reply], p->length);
 }
 
-/* The first admitted reply moves the flow to where a flood of new ones cannot reach it. */
-static __always_inline void ct_promote(struct flow *flow, struct ct_entry *copy)
+static __always_inline struct usage *usage_of(__u32 endpoint, __u32 ifindex)
 {
+	struct usage *usage = bpf_map_lookup_elem(&usages, &endpoint);
+	struct usage fresh = { .ifindex = ifindex };
+
+	if (usage)
+		return usage;
+	bpf_map_update_elem(&usages, &endpoint, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&usages, &endpoint);
+}
+
+/* Takes an established flow out. */
+static __always_inline bool ct_forget(const struct ct_key *key, __u32 owner)
+{
+	if (bpf_map_delete_elem(&ct_flows, key))
+		return false;
+	struct usage *usage = bpf_map_lookup_elem(&usages, &owner);
+	if (usage)
+		__sync_fetch_and_add(&usage->flows, -1);
+	return true;
+}
+
+/*
+ * Whether this packet of a flow that was replied to ends its handshake. TCP: the opener has answered the answer. Others:
+ * a reply was not the end of it.
+ */
+static __always_inline bool ct_is_established_by(const struct packet *p, const struct ct_entry *entry, bool reply)
+{
+	if (!(entry->state & CT_REPLIED) || entry->state & CT_CLOSED)
+		return false;
+	return p->protocol != PROTO_TCP || (!reply && !(p->tcp_flags & TCP_SYN));
+}
+
+/* Moves the flow to where newer ones cannot reach it; without room it stays where it is. */
+static __always_inline void ct_establish(struct flow *flow, struct ct_entry *copy)
+{
+	struct usage *usage = bpf_map_lookup_elem(&usages, &flow->owner);
+
+	if (!usage || usage->flows >= config.flows_per_endpoint)
+		return;
 	*copy = *flow->entry;
-	copy->state |= CT_REPLIED;
-	bpf_map_update_elem(&ct_flows, &flow->key, copy, BPF_ANY);
+	if (bpf_map_update_elem(&ct_flows, &flow->key, copy, BPF_NOEXIST))
+		return;
+	__sync_fetch_and_add(&usage->flows, 1);
 	bpf_map_delete_elem(&ct_new, &flow->key);
 }
 
-/* Records a flow that this packet opened. False: there is no room. */
-static __always_inline bool ct_create(struct flow *flow, const struct packet *p, const struct ct_half *half,
-				      enum direction way, struct ct_entry *entry, __u8 state)
+/* The next slot of the owner's ring; the flow that had it goes. Negative: there is no room. */
+static __always_inline int ct_take_slot(const struct ct_key *key, struct usage *usage, __u32 owner)
 {
+	struct slot slot = {
+		.endpoint = owner,
+		.index = __sync_fetch_and_add(&usage->cursor, 1) & (NEW_FLOWS_PER_ENDPOINT - 1),
+	};
+	struct ct_key *before = bpf_map_lookup_elem(&ct_slots, &slot);
+
+	if (!before)
+		return bpf_map_update_elem(&ct_slots, &slot, key, BPF_ANY) ? -1 : (int)slot.index;
+	struct ct_entry *old = bpf_map_lookup_elem(&ct_new, before);
+	if (old && old->owner == owner && old->slot == slot.index && !bpf_map_delete_elem(&ct_new, before))
+		__sync_fetch_and_add(&usage->evicted, 1);
+	*before = *key;
+	return slot.index;
+}
+
+static __always_inline bool ct_insert(const struct flow *flow, const struct packet *p, const struct ct_half *half,
+				      const struct opened *opened, struct usage *usage)
+{
+	__u32 zero = 0;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
+	int slot = ct_take_slot(&flow->key, usage, half->endpoint);
+
+	if (slot < 0 || !scratch)
+		return false;
+	struct ct_entry *entry = &scratch->entry;
 	__builtin_memset(entry, 0, sizeof(*entry));
 	entry->created_ns = bpf_ktime_get_coarse_ns();
 	entry->seen_ns = entry->created_ns;
 	entry->packets[0] = 1;
 	entry->bytes[0] = p->length;
+	entry->owner = half->endpoint;
+	entry->slot = slot;
 	entry->initiator = flow->source_end;
-	entry->state = state;
-	entry->half[way] = *half;
+	entry->state = opened->state;
+	entry->half[opened->way & 1] = *half;
 	if (flow->established)
-		bpf_map_delete_elem(&ct_flows, &flow->key);
+		ct_forget(&flow->key, flow->owner);
 	return bpf_map_update_elem(&ct_new, &flow->key, entry, BPF_ANY) == 0;
+}
+
+/* Records a flow that this packet opened, charged to the endpoint of `half`. False: there is no room. */
+__noinline __u32 ct_create(const struct flow *flow, const struct packet *p, const struct ct_half *half,
+			   const struct opened *opened)
+{
+	if (!flow || !p || !half || !opened)
+		return false;
+	struct usage *usage = usage_of(half->endpoint, opened->ifindex);
+
+	if (!usage)
+		return false;
+	if (ct_insert(flow, p, half, opened, usage))
+		return true;
+	__sync_fetch_and_add(&usage->refused, 1);
+	return false;
 }
 
 #endif

@@ -26,36 +26,47 @@ static __always_inline void count(enum reason reason, __u8 direction, __u32 leng
 	c->bytes += length;
 }
 
-/* Whether this CPU may report one more drop for this reason now: the counters stay exact. */
-static __always_inline bool may_report_drop(enum reason reason)
-{
-	__u32 index = reason & 255;
-	__u64 window = bpf_ktime_get_coarse_ns() / EVENT_WINDOW_NS;
-	struct event_budget *budget = bpf_map_lookup_elem(&event_budgets, &index);
-
-	if (!budget)
-		return false;
-	if (budget->window_ns != window) {
-		budget->window_ns = window;
-		budget->sent = 0;
-	}
-	budget->sent += 1;
-	return budget->sent <= config.drop_events;
-}
-
-static __always_inline void emit(const struct packet *p, const struct endpoint *endpoint, const struct report *report)
+static __always_inline void count_lost_event(void)
 {
 	__u32 zero = 0;
-	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
+	__u64 *lost = bpf_map_lookup_elem(&events_lost, &zero);
 
-	if (!scratch)
-		return;
+	if (lost)
+		__sync_fetch_and_add(lost, 1);
+}
+
+/* Counts a drop at an endpoint. Whether one more of this kind may be reported now: the counts stay exact. */
+static __always_inline bool may_report_drop(__u32 endpoint, enum reason reason, __u8 direction, __u32 length)
+{
+	struct drop_key key = { .endpoint = endpoint, .reason = reason, .direction = direction & 1 };
+	__u64 window = bpf_ktime_get_coarse_ns() / EVENT_WINDOW_NS;
+	struct drops *d = bpf_map_lookup_elem(&drops, &key);
+	struct drops first = { .packets = 1, .bytes = length, .window = window, .reported = 1 };
+
+	if (!d) {
+		if (bpf_map_update_elem(&drops, &key, &first, BPF_NOEXIST) == 0)
+			return config.drop_events;
+		/* counted by reason alone */
+		count_lost_event();
+		return false;
+	}
+	__sync_fetch_and_add(&d->packets, 1);
+	__sync_fetch_and_add(&d->bytes, length);
+	if (d->window != window) {
+		d->window = window;
+		d->reported = 0;
+	}
+	return __sync_fetch_and_add(&d->reported, 1) < config.drop_events;
+}
+
+/* `ended`: the flow, where the report is its end; otherwise null. */
+static __always_inline void emit(const struct packet *p, __u32 endpoint, __u32 revision, const struct report *report,
+				 const struct ct_entry *ended)
+{
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
 	if (!e) {
-		__u64 *lost = bpf_map_lookup_elem(&events_lost, &zero);
-		if (lost)
-			*lost += 1;
+		count_lost_event();
 		return;
 	}
 	e->time_ns = bpf_ktime_get_ns();
@@ -71,17 +82,16 @@ static __always_inline void emit(const struct packet *p, const struct endpoint *
 	e->tcp_flags = p->tcp_flags;
 	e->icmp_code = p->icmp_code;
 	e->flags = report->flags | (report->decision.would_allow ? EVENT_WOULD_ALLOW : 0);
-	e->endpoint = endpoint ? endpoint->id : 0;
+	e->endpoint = endpoint;
 	e->peer_identity = report->peer_identity;
 	e->rule = report->decision.rule;
-	e->revision = endpoint ? endpoint->revision : 0;
+	e->revision = revision;
 	e->length = p->length;
 	e->ether_type = p->ether_type;
 	e->pad = 0;
-	bool closed = report->kind == EVENT_CLOSE;
 	for (int way = 0; way < 2; way++) {
-		e->packets[way] = closed ? scratch->entry.packets[way] : 0;
-		e->bytes[way] = closed ? scratch->entry.bytes[way] : 0;
+		e->packets[way] = ended ? ended->packets[way] : 0;
+		e->bytes[way] = ended ? ended->bytes[way] : 0;
 	}
 	/* nobody is woken: the reader polls */
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
@@ -90,15 +100,22 @@ static __always_inline void emit(const struct packet *p, const struct endpoint *
 /* The one place where a packet's fate is counted and reported; returns the enum verdict. */
 __noinline __u32 record(const struct packet *p, const struct endpoint *endpoint, const struct report *report)
 {
-	if (!p || !report)
-		return VERDICT_DROPPED;
-	bool drop = report->decision.verdict == VERDICT_DROPPED;
+	__u32 zero = 0;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
 
-	if (drop)
-		count(report->decision.reason, report->direction, p->length);
-	if (drop ? !may_report_drop(report->decision.reason) : !report->kind)
+	if (!p || !report || !scratch)
+		return VERDICT_DROPPED;
+	__u32 id = endpoint ? endpoint->id : 0;
+
+	if (report->decision.verdict == VERDICT_DROPPED) {
+		enum reason reason = report->decision.reason;
+		count(reason, report->direction, p->length);
+		if (!may_report_drop(id, reason, report->direction, p->length))
+			return VERDICT_DROPPED;
+	} else if (!report->kind) {
 		return report->decision.verdict;
-	emit(p, endpoint, report);
+	}
+	emit(p, id, endpoint ? endpoint->revision : 0, report, report->kind == EVENT_CLOSE ? &scratch->entry : 0);
 	return report->decision.verdict;
 }
 

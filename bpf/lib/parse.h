@@ -182,7 +182,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, struct pack
 	p->l4 = at + header;
 	__u32 fragment = bpf_ntohs(ip.fragment);
 	__u32 offset = (fragment & 0x1fff) * 8;
-	p->fragment_id = ip.id;
+	p->fragment_id = bpf_ntohs(ip.id);
 	if (offset) {
 		p->fragment = FRAGMENT_LATER;
 		return overlaps_header(p, offset) ? REASON_INVALID_PACKET : REASON_UNKNOWN;
@@ -218,6 +218,7 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, struct pack
 			__u32 offset = ((__u32)extension[2] << 8 | extension[3]) & 0xfff8;
 			bool more = extension[3] & 1;
 			__builtin_memcpy(&p->fragment_id, extension + 4, 4);
+			p->fragment_id = bpf_ntohl(p->fragment_id);
 			p->protocol = extension[0];
 			if (offset) {
 				p->fragment = FRAGMENT_LATER;

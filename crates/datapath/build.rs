@@ -28,6 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 "-Wextra".into(),
                 "-Wno-sign-compare".into(),
                 "-Wno-missing-field-initializers".into(),
+                // callbacks have the parameters that the kernel gives them
+                "-Wno-unused-parameter".into(),
                 "-Werror".into(),
             ])
             .build()?;

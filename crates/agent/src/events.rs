@@ -10,7 +10,7 @@ use std::{
 };
 
 use signet_abi::VERDICT_AUDIT;
-use signet_datapath::{EventReader, Sweeper, boot_offset};
+use signet_datapath::{EventReader, boot_offset};
 use signet_flow::{Ring, flow_of};
 
 use crate::{error::Error, ledger::Ledger, names::Directory};
@@ -19,15 +19,13 @@ use crate::{error::Error, ledger::Ledger, names::Directory};
 const PAUSE: Duration = Duration::from_millis(10);
 /// After how many polls the clock of events is compared with the wall's (clocks are set), and the ledger stored.
 const CLOCK_EVERY: u32 = 100;
-/// After how many polls idle flows are swept.
-const SWEEP_EVERY: u32 = 500;
 
 /// Collects events until `stop` is set.
 ///
 /// # Errors
 /// If no thread can be had.
 pub(crate) fn collect(
-    (reader, sweeper): (EventReader, Sweeper),
+    reader: EventReader,
     names: Arc<Directory>,
     ring: Arc<Ring>,
     ledger: Arc<Mutex<Ledger>>,
@@ -36,7 +34,7 @@ pub(crate) fn collect(
     let work = move || {
         let offset = std::cell::Cell::new(boot_offset());
         let mut polls = 0u32;
-        let each = &|event: &signet_abi::event| {
+        let each = |event: &signet_abi::event| {
             let time = UNIX_EPOCH + offset.get() + Duration::from_nanos(event.time_ns);
             let flow = flow_of(event, &*names, time);
             if u32::from(event.verdict) == VERDICT_AUDIT {
@@ -51,12 +49,6 @@ pub(crate) fn collect(
                 offset.set(boot_offset());
                 store(&ledger);
                 ring.kernel_lost(reader.lost(), SystemTime::now());
-            }
-            if polls.is_multiple_of(SWEEP_EVERY) {
-                match sweeper.sweep() {
-                    Ok(ended) => ended.iter().for_each(each),
-                    Err(error) => tracing::warn!(%error, "idle flows could not be swept; it is tried again"),
-                }
             }
             !stop.load(Ordering::Relaxed)
         };

@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 use signet_cluster::{PodManifest, Snapshot};
-use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions, Sweeper};
+use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
 use signet_identity::{Interner, Kind, Pod, PodName};
 use signet_policy::{RuleBook, Unenforceable, unenforceable};
 use signet_sandbox::{Options, PodSpec, PodState, Process, Sandbox, SandboxPod};
@@ -113,12 +113,21 @@ impl Node {
         })
     }
 
-    /// A reader of the kernel's events and a sweeper of its flows, for a thread of their own.
+    /// A reader of the kernel's events, for a thread of its own.
     ///
     /// # Errors
     /// If the maps cannot be shared.
-    pub fn event_sources(&self) -> Result<(EventReader, Sweeper), Error> {
-        Ok((self.datapath.event_reader()?, self.datapath.sweeper()?))
+    pub fn event_reader(&self) -> Result<EventReader, Error> {
+        Ok(self.datapath.event_reader()?)
+    }
+
+    /// Forgets flows that were idle for too long, and what belonged to pods that are gone.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the next call goes on.
+    pub fn sweep(&mut self) -> Result<(), Error> {
+        self.datapath.sweep()?;
+        Ok(())
     }
 
     /// Who is behind the numbers in events; kept up to date by [`Node::apply`].
@@ -133,12 +142,18 @@ impl Node {
 
     /// What `signet status` shows.
     pub(crate) fn status(&self) -> Value {
+        let usage = self.datapath.usage().unwrap_or_default();
         let endpoint = |(name, pod): (&PodName, &SandboxPod)| {
+            let usage = usage.get(&pod.ifindex).cloned().unwrap_or_default();
             json!({
                 "pod": name.to_string(),
                 "addresses": pod.addresses,
                 "identity": self.told.endpoints.get(name),
                 "revision": self.datapath.endpoint_revision(pod.ifindex),
+                "flows": usage.flows,
+                "dropped": usage.drops.values().sum::<u64>(),
+                "evicted": usage.evicted,
+                "refused": usage.refused,
             })
         };
         let map = |(name, entries, max)| json!({"name": name, "entries": entries, "max": max});
@@ -280,8 +295,13 @@ impl Node {
         for (name, pod) in &self.pods {
             let Some(table) = plan.compiled.subjects.get(name) else { continue };
             // an interface's index is not given out again while the host is up
-            let endpoint =
-                Endpoint { id: pod.ifindex, table: *table, addresses: pod.addresses.clone(), mac: pod.mac.0 };
+            let endpoint = Endpoint {
+                id: pod.ifindex,
+                table: *table,
+                addresses: pod.addresses.clone(),
+                mac: pod.mac.0,
+                guarded: true,
+            };
             plan.desired.endpoints.insert(pod.ifindex, endpoint);
         }
         // names first: an event of the new revision may come before publishing returns

@@ -27,6 +27,8 @@ use crate::{
 
 /// How often pods are looked at whose process may have ended.
 const SUPERVISE_EVERY: Duration = Duration::from_millis(500);
+/// How often idle flows are swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// What the node's thread is told.
 enum Command {
@@ -142,16 +144,25 @@ fn serve(
     let stop = Arc::new(AtomicBool::new(false));
     let ledger = Arc::new(Mutex::new(Ledger::open(node.state_dir())));
     let collector =
-        events::collect(node.event_sources()?, node.directory(), ring.clone(), ledger.clone(), stop.clone())?;
+        events::collect(node.event_reader()?, node.directory(), ring.clone(), ledger.clone(), stop.clone())?;
+    let (mut supervised, mut swept) = (Instant::now(), Instant::now());
     loop {
+        let now = Instant::now();
+        if now >= supervised + SUPERVISE_EVERY {
+            supervised = now;
+            if let Err(error) = node.supervise(now) {
+                tracing::warn!(%error, "a pod could not be started again; it is tried later");
+            }
+        }
+        if now >= swept + SWEEP_EVERY {
+            swept = now;
+            if let Err(error) = node.sweep() {
+                tracing::warn!(%error, "idle flows could not be swept; it is tried again");
+            }
+        }
         let command = match inbox.recv_timeout(SUPERVISE_EVERY) {
             Ok(command) => command,
-            Err(RecvTimeoutError::Timeout) => {
-                if let Err(error) = node.supervise(Instant::now()) {
-                    tracing::warn!(%error, "a pod could not be started again; it is tried later");
-                }
-                continue;
-            }
+            Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => break,
         };
         let progress = match command {

@@ -48,14 +48,23 @@ pub(crate) fn status(args: &NodeArgs) -> anyhow::Result<ExitCode> {
         "node {node}, signet {version}, revision {}, {} events lost\n",
         status["revision"], status["lost"]
     )?;
-    let mut table = Table::new(["POD", "ADDRESSES", "IDENTITY", "REVISION"]);
+    let mut table = Table::new(["POD", "ADDRESSES", "IDENTITY", "REVISION", "FLOWS", "DROPPED"]);
     for e in rows(&status["endpoints"]) {
         let addresses: Vec<String> = rows(&e["addresses"]).map(text).collect();
-        table.row([text(&e["pod"]), addresses.join(" "), text(&e["identity"]), text(&e["revision"])]);
+        let counts = ["identity", "revision", "flows", "dropped"].map(|field| text(&e[field]));
+        table.row([text(&e["pod"]), addresses.join(" ")].into_iter().chain(counts));
     }
     table.print(&mut out)?;
     for pod in rows(&status["hostNetwork"]) {
         writeln!(out, "{}  on the host's network: has the identity `host`, no policy selects it", text(pod))?;
+    }
+    for e in rows(&status["endpoints"]).filter(|e| e["evicted"] != 0 || e["refused"] != 0) {
+        let (pod, evicted, refused) = (text(&e["pod"]), text(&e["evicted"]), text(&e["refused"]));
+        writeln!(
+            out,
+            "{pod}  opens more flows than it may have: {evicted} unanswered ones gave way to newer ones, \
+             {refused} packets found no room"
+        )?;
     }
     writeln!(out)?;
     let mut table = Table::new(["MAP", "ENTRIES", "MAX"]);

@@ -26,7 +26,7 @@ impl Datapath {
 }
 
 /// Another handle of a map, for another thread.
-pub(crate) fn shared(map: &'static str, handle: &MapHandle) -> Result<MapHandle, Error> {
+fn shared(map: &'static str, handle: &MapHandle) -> Result<MapHandle, Error> {
     MapHandle::try_from(handle).map_err(|source| Error::Map { map, source })
 }
 
@@ -71,10 +71,4 @@ impl EventReader {
 pub fn boot_offset() -> Duration {
     let clock = |id| clock_gettime(id).map(Duration::from).unwrap_or_default();
     clock(ClockId::CLOCK_REALTIME).saturating_sub(clock(ClockId::CLOCK_MONOTONIC))
-}
-
-/// `CLOCK_MONOTONIC` in nanoseconds: the clock of the programs.
-pub(crate) fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -25,4 +25,4 @@ pub use load::{Datapath, Options};
 pub use probe::{Hook, Passed};
 pub use publish::{Desired, Endpoint};
 pub use services::{ServiceEntry, Services};
-pub use sweep::Sweeper;
+pub use sweep::Usage;

@@ -1,6 +1,7 @@
 //! Loading: the embedded object, its maps (pinned, so that they outlive the process) and its programs.
 
 use std::{
+    collections::BTreeMap,
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
@@ -32,9 +33,11 @@ pub struct Datapath {
     pub(crate) published: Published,
     counters: Map<u32, abi::counter>,
     pub(crate) events_lost: Map<u32, u64>,
-    pub(crate) ct_new: Map<abi::ct_key, abi::ct_entry>,
-    pub(crate) ct_flows: Map<abi::ct_key, abi::ct_entry>,
-    pub(crate) config: abi::config,
+    ct_new: Map<abi::ct_key, abi::ct_entry>,
+    ct_flows: Map<abi::ct_key, abi::ct_entry>,
+    fragments: Map<abi::slot, abi::fragment>,
+    pub(crate) usages: Map<u32, abi::usage>,
+    pub(crate) drops: Map<abi::drop_key, abi::drops>,
 }
 
 /// How the programs are loaded.
@@ -42,8 +45,13 @@ pub struct Datapath {
 pub struct Options {
     /// A folder on a BPF file system; none for a datapath that ends with its process (tests).
     pub pins: Option<PathBuf>,
-    /// How many drops for one reason a CPU reports in 100 ms. Default: `bpf/config.h`. The counters stay exact.
+    /// How many drops for one reason at one endpoint are reported in 100 ms. Default: `bpf/config.h`. The counters stay
+    /// exact.
     pub drop_events: Option<u32>,
+    /// How many established flows one endpoint may have. Default: `FLOWS_PER_ENDPOINT` of `bpf/abi.h`.
+    pub flows_per_endpoint: Option<u32>,
+    /// How many entries a map has, by its name, instead of what `bpf/maps.h` says: for tests.
+    pub max_entries: BTreeMap<&'static str, u32>,
 }
 
 impl Datapath {
@@ -55,11 +63,13 @@ impl Datapath {
         let failed = |source| Error::Load { source };
         let pins = options.pins.as_deref();
         let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
-        let mut config = abi::config::default();
         for mut map in open.maps_mut() {
             let name = map.name().to_owned();
+            if let Some(entries) = options.max_entries.get(&*name.to_string_lossy()) {
+                map.set_max_entries(*entries).map_err(failed)?;
+            }
             if name == ".rodata.config" {
-                config = configure(&mut map, options)?;
+                configure(&mut map, options)?;
             } else if let Some(folder) = pins.filter(|_| !name.to_string_lossy().contains('.')) {
                 map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
             }
@@ -80,9 +90,11 @@ impl Datapath {
             events_lost: map(&object, "events_lost")?,
             ct_new: map(&object, "ct_new")?,
             ct_flows: map(&object, "ct_flows")?,
+            fragments: map(&object, "fragments")?,
+            usages: map(&object, "usages")?,
+            drops: map(&object, "drops")?,
             pins: pins.map(Path::to_owned),
             links: vec![],
-            config,
             published: Published::default(),
             object,
         };
@@ -101,7 +113,7 @@ impl Datapath {
     /// [`Error::Missing`] if the kernel does not know a program that it loaded.
     pub fn verifier_costs(&mut self) -> Result<Vec<(&'static str, u32)>, Error> {
         let mut costs = vec![];
-        for name in ["from_pod", "to_pod"] {
+        for name in ["from_pod", "sweep", "to_pod"] {
             let program = self.program(name)?;
             let failed = |source| Error::Map { map: "program", source };
             let id = Program::id_from_fd(program.as_fd()).map_err(failed)?;
@@ -131,8 +143,11 @@ impl Datapath {
             ("endpoints", self.endpoints.keys().len(), self.endpoints.max_entries()),
             ("addresses", self.addresses.keys().len(), self.addresses.max_entries()),
             ("prefixes", self.prefixes.keys().len(), self.prefixes.max_entries()),
+            ("policy_tables", self.published.tables_in_use(), self.policy_tables.max_entries() as usize),
             ("ct_new", self.ct_new.keys().len(), self.ct_new.max_entries()),
             ("ct_flows", self.ct_flows.keys().len(), self.ct_flows.max_entries()),
+            ("fragments", self.fragments.keys().len(), self.fragments.max_entries()),
+            ("drops", self.drops.keys().len(), self.drops.max_entries()),
         ]
     }
 
@@ -164,14 +179,15 @@ impl Datapath {
     }
 }
 
-/// Overwrites the defaults of `bpf/config.h`; returns what holds.
-fn configure(map: &mut OpenMapMut<'_>, options: &Options) -> Result<abi::config, Error> {
+/// Overwrites the defaults of `bpf/config.h`.
+fn configure(map: &mut OpenMapMut<'_>, options: &Options) -> Result<(), Error> {
     let bytes = map.initial_value_mut().filter(|b| b.len() == size_of::<abi::config>());
     let bytes = bytes.ok_or(Error::Missing("struct config in .rodata.config"))?;
     let mut config: abi::config = bytemuck::pod_read_unaligned(bytes);
     config.drop_events = options.drop_events.unwrap_or(config.drop_events);
+    config.flows_per_endpoint = options.flows_per_endpoint.unwrap_or(config.flows_per_endpoint);
     bytes.copy_from_slice(bytemuck::bytes_of(&config));
-    Ok(config)
+    Ok(())
 }
 
 fn handle(object: &Object, name: &'static str) -> Result<MapHandle, Error> {

@@ -5,7 +5,7 @@
 //! both generations of numbers meanwhile, and each packet is judged by the one that knows its peer.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -33,6 +33,9 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// The Ethernet address of its interface.
     pub mac: [u8; 6],
+    /// Whether its packets reach other pods of this node with this interface as the one they came in over: so where
+    /// nothing between the interfaces takes them up again, as bridges and translations do.
+    pub guarded: bool,
 }
 
 /// All that the kernel should know.
@@ -112,6 +115,10 @@ impl Published {
             adopted.generation = if peer.generation == 0 { Generation::Even } else { Generation::Odd };
         }
         Ok(adopted)
+    }
+
+    pub(crate) fn tables_in_use(&self) -> usize {
+        self.tables.len() + self.old_slots.len()
     }
 
     fn free_slots(&self) -> impl Iterator<Item = u32> + use<> {
@@ -286,17 +293,19 @@ impl Datapath {
     fn publish_addresses(&self, desired: &Desired) -> Result<(), Error> {
         let generation = self.published.generation;
         for (net, peer) in &desired.prefixes {
-            self.prefixes.set(&prefix_key(*net), &encode_peer(peer, generation))?;
+            self.prefixes.set(&prefix_key(*net), &encode_peer(peer, generation, 0))?;
         }
+        let interfaces = interfaces(desired);
         for (ip, peer) in &desired.addresses {
             let key = abi::address::from(*ip);
-            let value = encode_peer(peer, generation);
+            let value = encode_peer(peer, generation, interfaces.get(ip).copied().unwrap_or_default());
             let before = self.addresses.get(&key)?;
             if before == Some(value) {
                 continue;
             }
             self.addresses.set(&key, &value)?;
-            if before.is_some_and(|known| !same_number(&known, peer)) {
+            // an address that only goes over to the other generation is who it was
+            if before != Some(abi::peer { generation: before.map_or(0, |b| b.generation), ..value }) {
                 self.bump(&key)?;
             }
         }
@@ -373,13 +382,23 @@ impl Datapath {
     }
 }
 
-/// Whether an address keeps the number that it has.
-fn same_number(known: &abi::peer, peer: &PeerKey) -> bool {
-    abi::peer { generation: 0, ..*known } == encode_peer(peer, Generation::Even)
+/// Over which interface packets from each address come, for pods of this node.
+fn interfaces(desired: &Desired) -> HashMap<IpAddr, u32> {
+    let of_endpoint = |(ifindex, endpoint): (&u32, &Endpoint)| {
+        let ifindex = if endpoint.guarded { *ifindex } else { 0 };
+        endpoint.addresses.iter().map(|address| (*address, ifindex)).collect::<Vec<_>>()
+    };
+    desired.endpoints.iter().flat_map(of_endpoint).collect()
 }
 
-fn encode_peer(peer: &PeerKey, generation: Generation) -> abi::peer {
+/// Whether an address keeps the number that it has.
+fn same_number(known: &abi::peer, peer: &PeerKey) -> bool {
+    abi::peer { generation: 0, ifindex: 0, ..*known } == encode_peer(peer, Generation::Even, 0)
+}
+
+fn encode_peer(peer: &PeerKey, generation: Generation, ifindex: u32) -> abi::peer {
     abi::peer {
+        ifindex,
         identity: peer.identity.0,
         namespace: peer.namespace,
         kind: peer_kind(peer.kind) as u16,

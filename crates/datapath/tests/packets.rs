@@ -51,6 +51,25 @@ fn a_source_that_is_not_the_pods_own_is_dropped() {
 }
 
 #[test]
+fn the_address_of_a_pod_of_this_node_counts_only_over_that_pods_interface() {
+    let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
+    let (syn, ack) = (tcp(40000, 80, SYN), tcp(40000, 80, ACK));
+    // the interface that test runs come in over is neither pod's
+    for v6 in [false, true] {
+        assert_eq!(node.deliver(&SERVER, &CLIENT.to(&SERVER, v6, syn.clone())).0, Passed::On);
+    }
+    node.guard();
+    for l4 in [&ack, &syn] {
+        for v6 in [false, true] {
+            let forged = CLIENT.to(&SERVER, v6, l4.clone());
+            assert_eq!(node.deliver(&SERVER, &forged), (Passed::Dropped, Reason::SpoofedSource), "v6: {v6}");
+        }
+    }
+    let from_afar = Frame { from: "203.0.113.9".parse().unwrap(), ..CLIENT.to(&SERVER, false, syn) };
+    assert_eq!(node.deliver(&SERVER, &from_afar).0, Passed::On);
+}
+
+#[test]
 fn an_ipv6_packet_cannot_bear_an_ipv4_address() {
     let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
     let mapped = "::ffff:10.244.0.2".parse::<std::net::Ipv6Addr>().unwrap();

@@ -6,6 +6,9 @@ pub const ABI_VERSION: u32 = 1;
 pub const ADDRESS_BUCKETS: u32 = 4096;
 pub const MAX_POLICY_TABLES: u32 = 4096;
 pub const MAX_REASONS: u32 = 256;
+pub const NEW_FLOWS_PER_ENDPOINT: u32 = 4096;
+pub const FLOWS_PER_ENDPOINT: u32 = 131072;
+pub const FRAGMENT_BITS: u32 = 10;
 pub const LEVELS: u32 = 4;
 pub const POLICY_EGRESS: u32 = 1;
 pub const POLICY_WITH_AUDIT: u32 = 2;
@@ -29,19 +32,22 @@ pub struct config {
     pub tcp_closed_ns: __u64,
     pub any_idle_ns: __u64,
     pub new_idle_ns: __u64,
+    pub fragment_ns: __u64,
     pub drop_events: __u32,
-    pub pad: __u32,
+    pub flows_per_endpoint: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of config"][::std::mem::size_of::<config>() - 40usize];
+    ["Size of config"][::std::mem::size_of::<config>() - 48usize];
     ["Alignment of config"][::std::mem::align_of::<config>() - 8usize];
     ["Offset of field: config::tcp_idle_ns"][::std::mem::offset_of!(config, tcp_idle_ns) - 0usize];
     ["Offset of field: config::tcp_closed_ns"][::std::mem::offset_of!(config, tcp_closed_ns) - 8usize];
     ["Offset of field: config::any_idle_ns"][::std::mem::offset_of!(config, any_idle_ns) - 16usize];
     ["Offset of field: config::new_idle_ns"][::std::mem::offset_of!(config, new_idle_ns) - 24usize];
-    ["Offset of field: config::drop_events"][::std::mem::offset_of!(config, drop_events) - 32usize];
-    ["Offset of field: config::pad"][::std::mem::offset_of!(config, pad) - 36usize];
+    ["Offset of field: config::fragment_ns"][::std::mem::offset_of!(config, fragment_ns) - 32usize];
+    ["Offset of field: config::drop_events"][::std::mem::offset_of!(config, drop_events) - 40usize];
+    ["Offset of field: config::flows_per_endpoint"]
+        [::std::mem::offset_of!(config, flows_per_endpoint) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
@@ -112,15 +118,17 @@ pub struct peer {
     pub namespace: __u32,
     pub kind: __u16,
     pub generation: __u16,
+    pub ifindex: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of peer"][::std::mem::size_of::<peer>() - 12usize];
+    ["Size of peer"][::std::mem::size_of::<peer>() - 16usize];
     ["Alignment of peer"][::std::mem::align_of::<peer>() - 4usize];
     ["Offset of field: peer::identity"][::std::mem::offset_of!(peer, identity) - 0usize];
     ["Offset of field: peer::namespace"][::std::mem::offset_of!(peer, namespace) - 4usize];
     ["Offset of field: peer::kind"][::std::mem::offset_of!(peer, kind) - 8usize];
     ["Offset of field: peer::generation"][::std::mem::offset_of!(peer, generation) - 10usize];
+    ["Offset of field: peer::ifindex"][::std::mem::offset_of!(peer, ifindex) - 12usize];
 };
 pub const PEER_POD: peer_kind = 0;
 pub const PEER_HOST: peer_kind = 1;
@@ -263,6 +271,7 @@ pub struct ct_half {
     pub revision: __u32,
     pub address_epoch: __u32,
     pub peer_identity: __u32,
+    pub peer_ifindex: __u32,
     pub rule: __u32,
     pub verdict: __u8,
     pub reason: __u8,
@@ -271,17 +280,18 @@ pub struct ct_half {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ct_half"][::std::mem::size_of::<ct_half>() - 24usize];
+    ["Size of ct_half"][::std::mem::size_of::<ct_half>() - 28usize];
     ["Alignment of ct_half"][::std::mem::align_of::<ct_half>() - 4usize];
     ["Offset of field: ct_half::endpoint"][::std::mem::offset_of!(ct_half, endpoint) - 0usize];
     ["Offset of field: ct_half::revision"][::std::mem::offset_of!(ct_half, revision) - 4usize];
     ["Offset of field: ct_half::address_epoch"][::std::mem::offset_of!(ct_half, address_epoch) - 8usize];
     ["Offset of field: ct_half::peer_identity"][::std::mem::offset_of!(ct_half, peer_identity) - 12usize];
-    ["Offset of field: ct_half::rule"][::std::mem::offset_of!(ct_half, rule) - 16usize];
-    ["Offset of field: ct_half::verdict"][::std::mem::offset_of!(ct_half, verdict) - 20usize];
-    ["Offset of field: ct_half::reason"][::std::mem::offset_of!(ct_half, reason) - 21usize];
-    ["Offset of field: ct_half::would_allow"][::std::mem::offset_of!(ct_half, would_allow) - 22usize];
-    ["Offset of field: ct_half::pad"][::std::mem::offset_of!(ct_half, pad) - 23usize];
+    ["Offset of field: ct_half::peer_ifindex"][::std::mem::offset_of!(ct_half, peer_ifindex) - 16usize];
+    ["Offset of field: ct_half::rule"][::std::mem::offset_of!(ct_half, rule) - 20usize];
+    ["Offset of field: ct_half::verdict"][::std::mem::offset_of!(ct_half, verdict) - 24usize];
+    ["Offset of field: ct_half::reason"][::std::mem::offset_of!(ct_half, reason) - 25usize];
+    ["Offset of field: ct_half::would_allow"][::std::mem::offset_of!(ct_half, would_allow) - 26usize];
+    ["Offset of field: ct_half::pad"][::std::mem::offset_of!(ct_half, pad) - 27usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
@@ -291,57 +301,117 @@ pub struct ct_entry {
     pub packets: [__u64; 2usize],
     pub bytes: [__u64; 2usize],
     pub half: [ct_half; 2usize],
+    pub owner: __u32,
+    pub slot: __u16,
     pub initiator: __u8,
     pub state: __u8,
-    pub pad: [__u8; 6usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ct_entry"][::std::mem::size_of::<ct_entry>() - 104usize];
+    ["Size of ct_entry"][::std::mem::size_of::<ct_entry>() - 112usize];
     ["Alignment of ct_entry"][::std::mem::align_of::<ct_entry>() - 8usize];
     ["Offset of field: ct_entry::created_ns"][::std::mem::offset_of!(ct_entry, created_ns) - 0usize];
     ["Offset of field: ct_entry::seen_ns"][::std::mem::offset_of!(ct_entry, seen_ns) - 8usize];
     ["Offset of field: ct_entry::packets"][::std::mem::offset_of!(ct_entry, packets) - 16usize];
     ["Offset of field: ct_entry::bytes"][::std::mem::offset_of!(ct_entry, bytes) - 32usize];
     ["Offset of field: ct_entry::half"][::std::mem::offset_of!(ct_entry, half) - 48usize];
-    ["Offset of field: ct_entry::initiator"][::std::mem::offset_of!(ct_entry, initiator) - 96usize];
-    ["Offset of field: ct_entry::state"][::std::mem::offset_of!(ct_entry, state) - 97usize];
-    ["Offset of field: ct_entry::pad"][::std::mem::offset_of!(ct_entry, pad) - 98usize];
+    ["Offset of field: ct_entry::owner"][::std::mem::offset_of!(ct_entry, owner) - 104usize];
+    ["Offset of field: ct_entry::slot"][::std::mem::offset_of!(ct_entry, slot) - 108usize];
+    ["Offset of field: ct_entry::initiator"][::std::mem::offset_of!(ct_entry, initiator) - 110usize];
+    ["Offset of field: ct_entry::state"][::std::mem::offset_of!(ct_entry, state) - 111usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
-pub struct fragment_key {
-    pub address: [address; 2usize],
-    pub id: __u32,
+pub struct slot {
     pub endpoint: __u32,
-    pub protocol: __u8,
-    pub pad: [__u8; 3usize],
+    pub index: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of fragment_key"][::std::mem::size_of::<fragment_key>() - 44usize];
-    ["Alignment of fragment_key"][::std::mem::align_of::<fragment_key>() - 4usize];
-    ["Offset of field: fragment_key::address"][::std::mem::offset_of!(fragment_key, address) - 0usize];
-    ["Offset of field: fragment_key::id"][::std::mem::offset_of!(fragment_key, id) - 32usize];
-    ["Offset of field: fragment_key::endpoint"][::std::mem::offset_of!(fragment_key, endpoint) - 36usize];
-    ["Offset of field: fragment_key::protocol"][::std::mem::offset_of!(fragment_key, protocol) - 40usize];
-    ["Offset of field: fragment_key::pad"][::std::mem::offset_of!(fragment_key, pad) - 41usize];
+    ["Size of slot"][::std::mem::size_of::<slot>() - 8usize];
+    ["Alignment of slot"][::std::mem::align_of::<slot>() - 4usize];
+    ["Offset of field: slot::endpoint"][::std::mem::offset_of!(slot, endpoint) - 0usize];
+    ["Offset of field: slot::index"][::std::mem::offset_of!(slot, index) - 4usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
-pub struct fragment_ports {
-    pub port: [__u16; 2usize],
-    pub icmp_type: __u8,
-    pub pad: [__u8; 3usize],
+pub struct usage {
+    pub ifindex: __u32,
+    pub cursor: __u32,
+    pub flows: __u32,
+    pub pad: __u32,
+    pub evicted: __u64,
+    pub refused: __u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of fragment_ports"][::std::mem::size_of::<fragment_ports>() - 8usize];
-    ["Alignment of fragment_ports"][::std::mem::align_of::<fragment_ports>() - 2usize];
-    ["Offset of field: fragment_ports::port"][::std::mem::offset_of!(fragment_ports, port) - 0usize];
-    ["Offset of field: fragment_ports::icmp_type"]
-        [::std::mem::offset_of!(fragment_ports, icmp_type) - 4usize];
-    ["Offset of field: fragment_ports::pad"][::std::mem::offset_of!(fragment_ports, pad) - 5usize];
+    ["Size of usage"][::std::mem::size_of::<usage>() - 32usize];
+    ["Alignment of usage"][::std::mem::align_of::<usage>() - 8usize];
+    ["Offset of field: usage::ifindex"][::std::mem::offset_of!(usage, ifindex) - 0usize];
+    ["Offset of field: usage::cursor"][::std::mem::offset_of!(usage, cursor) - 4usize];
+    ["Offset of field: usage::flows"][::std::mem::offset_of!(usage, flows) - 8usize];
+    ["Offset of field: usage::pad"][::std::mem::offset_of!(usage, pad) - 12usize];
+    ["Offset of field: usage::evicted"][::std::mem::offset_of!(usage, evicted) - 16usize];
+    ["Offset of field: usage::refused"][::std::mem::offset_of!(usage, refused) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct fragment {
+    pub address: [address; 2usize],
+    pub seen_ns: __u64,
+    pub id: __u32,
+    pub port: [__u16; 2usize],
+    pub protocol: __u8,
+    pub icmp_type: __u8,
+    pub pad: [__u8; 6usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of fragment"][::std::mem::size_of::<fragment>() - 56usize];
+    ["Alignment of fragment"][::std::mem::align_of::<fragment>() - 8usize];
+    ["Offset of field: fragment::address"][::std::mem::offset_of!(fragment, address) - 0usize];
+    ["Offset of field: fragment::seen_ns"][::std::mem::offset_of!(fragment, seen_ns) - 32usize];
+    ["Offset of field: fragment::id"][::std::mem::offset_of!(fragment, id) - 40usize];
+    ["Offset of field: fragment::port"][::std::mem::offset_of!(fragment, port) - 44usize];
+    ["Offset of field: fragment::protocol"][::std::mem::offset_of!(fragment, protocol) - 48usize];
+    ["Offset of field: fragment::icmp_type"][::std::mem::offset_of!(fragment, icmp_type) - 49usize];
+    ["Offset of field: fragment::pad"][::std::mem::offset_of!(fragment, pad) - 50usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct drop_key {
+    pub endpoint: __u32,
+    pub reason: __u8,
+    pub direction: __u8,
+    pub pad: [__u8; 2usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of drop_key"][::std::mem::size_of::<drop_key>() - 8usize];
+    ["Alignment of drop_key"][::std::mem::align_of::<drop_key>() - 4usize];
+    ["Offset of field: drop_key::endpoint"][::std::mem::offset_of!(drop_key, endpoint) - 0usize];
+    ["Offset of field: drop_key::reason"][::std::mem::offset_of!(drop_key, reason) - 4usize];
+    ["Offset of field: drop_key::direction"][::std::mem::offset_of!(drop_key, direction) - 5usize];
+    ["Offset of field: drop_key::pad"][::std::mem::offset_of!(drop_key, pad) - 6usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct drops {
+    pub packets: __u64,
+    pub bytes: __u64,
+    pub window: __u64,
+    pub reported: __u32,
+    pub pad: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of drops"][::std::mem::size_of::<drops>() - 32usize];
+    ["Alignment of drops"][::std::mem::align_of::<drops>() - 8usize];
+    ["Offset of field: drops::packets"][::std::mem::offset_of!(drops, packets) - 0usize];
+    ["Offset of field: drops::bytes"][::std::mem::offset_of!(drops, bytes) - 8usize];
+    ["Offset of field: drops::window"][::std::mem::offset_of!(drops, window) - 16usize];
+    ["Offset of field: drops::reported"][::std::mem::offset_of!(drops, reported) - 24usize];
+    ["Offset of field: drops::pad"][::std::mem::offset_of!(drops, pad) - 28usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]

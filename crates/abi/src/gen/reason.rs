@@ -18,7 +18,7 @@ pub enum Reason {
     LinkLocal = 5,
     /// The Ethernet source is not the pod's own.
     SpoofedMac = 130,
-    /// The source address, or the address claimed by ARP or NDP, is not the pod's own.
+    /// The source address, or the address claimed by ARP or NDP, is not that of the pod it came from.
     SpoofedSource = 132,
     /// A policy isolates the pod and no rule allows it.
     PolicyDefaultDeny = 133,
@@ -147,7 +147,7 @@ impl Reason {
             }
             Self::SpoofedMac => "The Ethernet source is not the pod's own.",
             Self::SpoofedSource => {
-                "The source address, or the address claimed by ARP or NDP, is not the pod's own."
+                "The source address, or the address claimed by ARP or NDP, is not that of the pod it came from."
             }
             Self::PolicyDefaultDeny => "A policy isolates the pod and no rule allows it.",
             Self::InvalidPacket => "The packet ends inside a header, or its headers contradict each other.",

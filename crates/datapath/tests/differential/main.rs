@@ -61,7 +61,8 @@ impl Kernel {
         let endpoint = |(index, pod): (usize, &Pod)| {
             let table = compiled.subjects[&pod.name];
             let id = index as u32 + 1;
-            let endpoint = Endpoint { id, table, addresses: pod.addresses.clone(), mac: mac(index) };
+            let endpoint =
+                Endpoint { id, table, addresses: pod.addresses.clone(), mac: mac(index), guarded: false };
             (FIRST_INDEX + index as u32, endpoint)
         };
         let desired = Desired {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use signet_abi::Reason;
+use signet_abi::{FRAGMENT_BITS, Reason};
 use signet_identity::{Kind, Pod, Protocol};
 use signet_policy::{
     Authentication, Direction, End, Judgement, Outcome, Policy, RuleRef, Traffic, Who, judge,
@@ -49,13 +49,16 @@ struct Tuple {
     icmp: Option<u8>,
 }
 
+/// What tells one fragmented packet from another: source, destination, identifier, protocol.
+type Fragmented = (IpAddr, IpAddr, u32, u8);
+
 pub struct Model {
     pub pods: Vec<Pod>,
     pub nodes: Vec<(IpAddr, Kind)>,
     pub ranges: Vec<ipnet::IpNet>,
     pub policies: Vec<Policy>,
     flows: BTreeMap<Key, Flow>,
-    fragments: BTreeMap<(IpAddr, IpAddr, u32, usize, bool, u8), Tuple>,
+    fragments: BTreeMap<(usize, bool, u32), (Fragmented, Tuple)>,
 }
 
 /// Where a packet is seen.
@@ -172,13 +175,15 @@ impl Model {
             return drop(Reason::SpoofedSource);
         }
         if let Some((id, offset, _)) = frame.fragment {
-            let key = (frame.from, frame.to, id, at.pod, at.way == Direction::Egress, tuple.protocol.0);
+            // of two packets whose identifiers agree modulo the number of slots, the newer counts
+            let slot = (at.pod, at.way == Direction::Egress, id % (1 << FRAGMENT_BITS));
+            let whose = (frame.from, frame.to, id, tuple.protocol.0);
             if offset == 0 {
-                self.fragments.insert(key, Tuple { flags: 0, ..tuple });
+                self.fragments.insert(slot, (whose, Tuple { flags: 0, ..tuple }));
             } else {
-                match self.fragments.get(&key) {
-                    Some(first) => tuple = *first,
-                    None => return drop(Reason::FragmentUnknown),
+                match self.fragments.get(&slot) {
+                    Some((known, first)) if *known == whose => tuple = *first,
+                    _ => return drop(Reason::FragmentUnknown),
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use signet_abi::{Reason, event};
-use signet_datapath::{Datapath, Desired, Endpoint, Hook, Options, Passed};
+use signet_datapath::{Datapath, Desired, Endpoint, Error, Hook, Options, Passed, Usage};
 use signet_identity::{Interner, Key, Kind, Labels, Members, PodName, Protocol, Selector, Test};
 use signet_policy::{
     Action, Authentication, Compiled, Enforceable, Mode, Origin, Peer, Peers, Policy, PolicyKind, PolicyName,
@@ -124,23 +124,49 @@ pub struct Node {
     pods: Vec<Pod>,
     interner: Interner,
     rules: RuleBook,
+    guarded: bool,
 }
 
 impl Node {
     /// None, said loudly, where the test cannot run.
     pub fn new(pods: &[Pod], policies: Vec<Policy>) -> Option<Self> {
+        Self::with(&Options::default(), pods, policies)
+    }
+
+    pub fn with(options: &Options, pods: &[Pod], policies: Vec<Policy>) -> Option<Self> {
         if !nix::unistd::Uid::effective().is_root() {
             println!("SKIPPED: needs root to load programs into the kernel");
             return None;
         }
-        let datapath = Datapath::load(&Options::default()).unwrap();
-        let interner = Interner::starting_at(0);
-        let mut node = Self { datapath, pods: pods.to_vec(), interner, rules: RuleBook::default() };
+        let mut node = Self {
+            datapath: Datapath::load(options).unwrap(),
+            pods: pods.to_vec(),
+            interner: Interner::starting_at(0),
+            rules: RuleBook::default(),
+            guarded: false,
+        };
         node.set_policies(policies);
         Some(node)
     }
 
     pub fn set_policies(&mut self, policies: Vec<Policy>) {
+        self.publish(policies).unwrap();
+    }
+
+    pub fn add_pod(&mut self, pod: Pod, policies: Vec<Policy>) -> Result<u32, Error> {
+        self.pods.push(pod);
+        self.publish(policies)
+    }
+
+    /// The pod goes, and its interface with it.
+    pub fn remove_pod(&mut self, index: u32) {
+        self.pods.retain(|p| p.index != index);
+        self.set_policies(vec![]);
+        // test runs take place at an interface that is never gone
+        self.datapath.probe(1000 + index, Hook::FromPod, &[0; 64]).unwrap();
+    }
+
+    fn publish(&mut self, policies: Vec<Policy>) -> Result<u32, Error> {
         let pods: Vec<_> = self.pods.iter().map(Pod::identity).collect();
         let members = Members {
             pods: pods.iter().collect(),
@@ -152,23 +178,47 @@ impl Node {
         for (pod, known) in self.pods.iter().zip(&pods) {
             let table = compiled.subjects[&known.name];
             desired.tables.insert(table, compiled.tables[&table].clone());
+            let addresses = known.addresses.clone();
             let endpoint =
-                Endpoint { id: pod.index, table, addresses: known.addresses.clone(), mac: pod.mac() };
+                Endpoint { id: pod.index, table, addresses, mac: pod.mac(), guarded: self.guarded };
             desired.endpoints.insert(1000 + pod.index, endpoint);
         }
         let peer = |i| compiled.universe.peer(i, &compiled.directory.identities[&i]);
         desired.addresses =
             compiled.directory.addresses.iter().map(|(a, i)| (*a, peer(*i))).collect::<BTreeMap<_, _>>();
         desired.prefixes = compiled.directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect();
-        self.datapath.publish(&desired).unwrap();
+        self.datapath.publish(&desired)
     }
 
     pub fn host_to(&self, pod: &Pod, l4: L4) -> Frame {
         Frame::new([2, 0, 0, 0, 0, 0xfe], NODE.parse().unwrap(), pod.v4.parse().unwrap(), l4)
     }
 
-    pub fn sweep(&self) -> Vec<event> {
-        self.datapath.sweeper().unwrap().sweep().unwrap()
+    /// From now on a pod's address counts only over its interface.
+    pub fn guard(&mut self) {
+        self.guarded = true;
+        self.set_policies(vec![]);
+    }
+
+    /// What the sweep of idle flows tells.
+    pub fn sweep(&mut self) -> Vec<event> {
+        self.drain();
+        self.datapath.sweep().unwrap();
+        self.drain()
+    }
+
+    /// The revision of the policy that is in force for a pod.
+    pub fn revision(&self, pod: &Pod) -> Option<u32> {
+        self.datapath.endpoint_revision(1000 + pod.index)
+    }
+
+    pub fn usage(&self, pod: &Pod) -> Usage {
+        self.datapath.usage().unwrap().remove(&pod.index).unwrap_or_default()
+    }
+
+    /// How many entries a map has.
+    pub fn entries(&self, map: &str) -> usize {
+        self.datapath.occupancy().into_iter().find(|(name, ..)| *name == map).unwrap().1
     }
 
     /// Makes every flow look as if nothing had been heard of it since the machine started.
