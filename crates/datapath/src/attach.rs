@@ -1,17 +1,49 @@
-//! Attaching the programs to interfaces, with tcx. The one place with unsafe code: libbpf-rs has no tcx of its own.
+//! Attaching the programs to interfaces: with tcx, or as filters of a clsact qdisc where the kernel has no tcx (before
+//! 6.6). The one place with unsafe code: libbpf-rs has no tcx of its own.
 
 use std::{
     io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     ptr::NonNull,
 };
 
-use libbpf_rs::{AsRawLibbpf, Link, ProgramMut, libbpf_sys};
+use libbpf_rs::{
+    AsRawLibbpf, ErrorKind, Link, ProgramMut, TC_EGRESS, TC_INGRESS, TcAttachPoint, TcHook, TcHookBuilder,
+    libbpf_sys,
+};
 
 use crate::{error::Error, load::Datapath};
 
-/// The programs, and what their pins are called.
-const HOOKS: [(&str, &str); 2] = [("from_pod", "in"), ("to_pod", "out")];
+/// The programs, what their pins are called, and where they are without tcx.
+const HOOKS: [(&str, &str, TcAttachPoint); 2] =
+    [("from_pod", "in", TC_INGRESS), ("to_pod", "out", TC_EGRESS)];
+/// Signet's filters among others of a clsact qdisc: first, by a handle that nobody else is known to use.
+const PRIORITY: u32 = 1;
+const HANDLE: u32 = 0x5167;
+
+/// How programs are attached to interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Links of their own (kernel 6.6 and later).
+    Tcx,
+    /// Filters of the interface's clsact qdisc. They stay as long as the interface.
+    Clsact,
+}
+
+impl Mechanism {
+    /// What this kernel has.
+    #[allow(unsafe_code, reason = "libbpf-rs cannot ask about tcx")]
+    pub fn of_this_kernel() -> Self {
+        const LOOPBACK: i32 = 1;
+        // SAFETY: null options are libbpf's defaults; nothing is written.
+        let asked = unsafe {
+            libbpf_sys::bpf_prog_query_opts(LOOPBACK, libbpf_sys::BPF_TCX_INGRESS, std::ptr::null_mut())
+        };
+        // an older kernel does not know the type; one without entries says so with ENOENT
+        if asked == -(nix::errno::Errno::EINVAL as i32) { Self::Clsact } else { Self::Tcx }
+    }
+}
 
 impl Datapath {
     /// Attaches both programs to an interface, or puts this process's programs in place of an earlier one's. With pins
@@ -20,7 +52,10 @@ impl Datapath {
     /// # Errors
     /// [`Error::Attach`] if there is no such interface, [`Error::Pin`] if the link cannot be pinned.
     pub fn attach(&mut self, ifindex: u32) -> Result<(), Error> {
-        for (name, side) in HOOKS {
+        if self.mechanism == Mechanism::Clsact {
+            return self.attach_filters(ifindex);
+        }
+        for (name, side, _) in HOOKS {
             let pin = self.pins.as_ref().map(|folder| link_pin(folder, ifindex, side));
             let program = self.program(name)?;
             if let Some(path) = pin.as_ref().filter(|p| p.exists()) {
@@ -46,9 +81,59 @@ impl Datapath {
     /// # Errors
     /// [`Error::Pin`] if a pin cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        if self.mechanism == Mechanism::Clsact {
+            return self.detach_filters(ifindex);
+        }
         let Some(folder) = &self.pins else { return Ok(()) };
-        HOOKS.iter().try_for_each(|(_, side)| remove_pin(&link_pin(folder, ifindex, side)))
+        HOOKS.iter().try_for_each(|(_, side, _)| remove_pin(&link_pin(folder, ifindex, side)))
     }
+
+    /// How programs are attached here.
+    pub fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// Adds the filters, or replaces those of an earlier process: atomically, no packet passes without either.
+    fn attach_filters(&mut self, ifindex: u32) -> Result<(), Error> {
+        let failed = |source: libbpf_rs::Error| Error::Attach { ifindex, source: io::Error::other(source) };
+        for (name, _, point) in HOOKS {
+            let mut hook = filter(&self.program(name)?, ifindex, point);
+            // the qdisc may be there
+            match hook.create() {
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(failed(e)),
+                _ => {}
+            }
+            hook.attach().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn detach_filters(&mut self, ifindex: u32) -> Result<(), Error> {
+        for (name, _, point) in HOOKS {
+            match filter(&self.program(name)?, ifindex, point).detach() {
+                Err(_) if !exists(ifindex) => return Ok(()),
+                // no such filter, or no qdisc
+                Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+                    return Err(Error::Attach { ifindex, source: io::Error::other(e) });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn exists(ifindex: u32) -> bool {
+    nix::net::if_::if_nameindex().is_ok_and(|all| all.iter().any(|interface| interface.index() == ifindex))
+}
+
+fn filter(program: &ProgramMut<'_>, ifindex: u32, point: TcAttachPoint) -> TcHook {
+    TcHookBuilder::new(program.as_fd())
+        .ifindex(i32::try_from(ifindex).unwrap_or(0))
+        .replace(true)
+        .handle(HANDLE)
+        .priority(PRIORITY)
+        .hook(point)
 }
 
 fn link_pin(folder: &Path, ifindex: u32, side: &str) -> PathBuf {

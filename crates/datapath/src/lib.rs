@@ -18,6 +18,7 @@ mod publish;
 mod services;
 mod sweep;
 
+pub use attach::Mechanism;
 pub use encode::{encode_entry, encode_key};
 pub use error::Error;
 pub use events::{EventReader, boot_offset};

@@ -11,7 +11,7 @@ use libbpf_rs::{
 };
 use signet_abi as abi;
 
-use crate::{error::Error, maps::Map, publish::Published};
+use crate::{attach::Mechanism, error::Error, maps::Map, publish::Published};
 
 /// `bpf/tc.bpf.c`, compiled.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tc.bpf.o"));
@@ -31,6 +31,7 @@ pub struct Datapath {
     pub(crate) policy_shapes: Map<u32, abi::policy_shape>,
     pub(crate) events: MapHandle,
     pub(crate) published: Published,
+    pub(crate) mechanism: Mechanism,
     counters: Map<u32, abi::counter>,
     pub(crate) events_lost: Map<u32, u64>,
     ct_new: Map<abi::ct_key, abi::ct_entry>,
@@ -50,6 +51,8 @@ pub struct Options {
     pub drop_events: Option<u32>,
     /// How many established flows one endpoint may have. Default: `FLOWS_PER_ENDPOINT` of `bpf/abi.h`.
     pub flows_per_endpoint: Option<u32>,
+    /// How programs are attached. Default: with tcx where the kernel has it.
+    pub mechanism: Option<Mechanism>,
     /// How many entries a map has, by its name, instead of what `bpf/maps.h` says: for tests.
     pub max_entries: BTreeMap<&'static str, u32>,
 }
@@ -96,6 +99,7 @@ impl Datapath {
             pins: pins.map(Path::to_owned),
             links: vec![],
             published: Published::default(),
+            mechanism: options.mechanism.unwrap_or_else(Mechanism::of_this_kernel),
             object,
         };
         datapath.published = Published::adopt(&datapath)?;

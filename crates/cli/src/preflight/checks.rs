@@ -78,6 +78,8 @@ pub(super) struct Finding {
 
 /// The first kernel with tcx.
 const TCX_SINCE: (u32, u32) = (6, 6);
+/// The oldest kernel that Signet is tested on.
+const OLDEST: (u32, u32) = (6, 1);
 
 /// Every check, in the order in which one would put things right.
 pub(super) fn check(host: &Host) -> Vec<Finding> {
@@ -196,11 +198,13 @@ fn tcx(host: &Host) -> Said {
     let release = host.kernel.as_deref().unwrap_or_default();
     match version(release) {
         Some(version) if version >= TCX_SINCE => ok(format!("kernel {release}")),
-        Some(_) => {
-            fail(format!("kernel {release} has no tcx: programs attach with it"), "use kernel 6.6 or later")
-        }
+        Some(version) if version >= OLDEST => warn(
+            format!("kernel {release} has no tcx: programs are attached as filters of a clsact qdisc"),
+            "programs that others add before them decide first; use kernel 6.6 or later",
+        ),
+        Some(_) => fail(format!("Signet was never tested on kernel {release}"), "use kernel 6.1 or later"),
         None => {
-            warn(format!("kernel {release:?}: the release is unknown"), "Signet needs kernel 6.6 or later")
+            warn(format!("kernel {release:?}: the release is unknown"), "Signet needs kernel 6.1 or later")
         }
     }
 }
@@ -372,7 +376,7 @@ mod tests {
     fn what_signet_cannot_do_without_fails() {
         assert_eq!(status("root", |h| h.root = false), Status::Fail);
         assert_eq!(status("bpf", |h| h.bpf = Bpf::Missing), Status::Fail);
-        assert_eq!(status("tcx", |h| h.kernel = Some("6.5.13".into())), Status::Fail);
+        assert_eq!(status("tcx", |h| h.kernel = Some("6.0.12".into())), Status::Fail);
         assert_eq!(status("tcx", |h| h.kernel = Some("5.15.0-1".into())), Status::Fail);
         let without = |h: &mut Host| {
             h.filesystems = "nodev\tcgroup2".into();
@@ -385,6 +389,7 @@ mod tests {
     fn what_can_get_in_the_way_is_warned_of() {
         assert_eq!(status("bpf", |h| h.unprivileged_bpf = Some("0".into())), Status::Warn);
         assert_eq!(status("btf", |h| h.btf = false), Status::Warn);
+        assert_eq!(status("tcx", |h| h.kernel = Some("6.1.0-53-cloud-amd64".into())), Status::Warn);
         assert_eq!(status("ipv6", |h| h.ipv6_disabled = Some("1".into())), Status::Warn);
         assert_eq!(status("ipv6", |h| h.ipv6_disabled = None), Status::Warn);
         assert_eq!(status("rp-filter", |h| h.rp_filter = vec![("all".into(), "1".into())]), Status::Warn);
