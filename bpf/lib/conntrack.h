@@ -208,7 +208,9 @@ static __always_inline bool ct_insert(const struct flow *flow, const struct pack
 {
 	__u32 zero = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
-	int slot = ct_take_slot(&flow->key, usage, half->endpoint);
+	/* helpers of older kernels take no key from memory that was handed to a function */
+	struct ct_key key = flow->key;
+	int slot = ct_take_slot(&key, usage, half->endpoint);
 
 	if (slot < 0 || !scratch)
 		return false;
@@ -224,8 +226,8 @@ static __always_inline bool ct_insert(const struct flow *flow, const struct pack
 	entry->state = opened->state;
 	entry->half[opened->way & 1] = *half;
 	if (flow->established)
-		ct_forget(&flow->key, flow->owner);
-	return bpf_map_update_elem(&ct_new, &flow->key, entry, BPF_ANY) == 0;
+		ct_forget(&key, flow->owner);
+	return bpf_map_update_elem(&ct_new, &key, entry, BPF_ANY) == 0;
 }
 
 /* Records a flow that this packet opened, charged to the endpoint of `half`. False: there is no room. */

@@ -35,8 +35,11 @@ static __always_inline union decision dropped(enum reason reason)
 	return d;
 }
 
-static __always_inline void keep_best(struct policy_entry *best, const struct policy_entry *entry)
+/* A function of its own in the kernel: older verifiers would go through its ways once for each key that is looked at. */
+__noinline __u32 keep_best(struct policy_entry *best, const struct policy_entry *entry)
 {
+	if (!best || !entry)
+		return 0;
 	for (int t = 0; t < TIERS; t++)
 		if (entry->tier[t].precedence > best->tier[t].precedence)
 			best->tier[t] = entry->tier[t];
@@ -44,6 +47,7 @@ static __always_inline void keep_best(struct policy_entry *best, const struct po
 		best->ask_precedence = entry->ask_precedence;
 		best->authentication = entry->authentication;
 	}
+	return 0;
 }
 
 /* Looks at every key that can match: each level of peer with each length of port. */

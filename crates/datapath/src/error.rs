@@ -6,7 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The programs could not be loaded.
-    #[error("loading the BPF programs: {source}; `signet preflight` says what this kernel lacks")]
+    #[error(
+        "loading the BPF programs: {source}; `signet preflight` says what this kernel lacks, RUST_LOG=libbpf=debug why"
+    )]
     Load {
         /// What libbpf said.
         source: libbpf_rs::Error,

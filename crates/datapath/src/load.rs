@@ -7,7 +7,8 @@ use std::{
 };
 
 use libbpf_rs::{
-    Link, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, Program, ProgramMut, query::ProgInfoIter,
+    Link, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, PrintLevel, Program, ProgramMut,
+    query::ProgInfoIter,
 };
 use signet_abi as abi;
 
@@ -65,6 +66,11 @@ impl Datapath {
     pub fn load(options: &Options) -> Result<Self, Error> {
         let failed = |source| Error::Load { source };
         let pins = options.pins.as_deref();
+        // what libbpf prints is the verifier's log, for developers, and errors that are returned anyway
+        libbpf_rs::set_print(Some((
+            PrintLevel::Warn,
+            |_, words| tracing::debug!(target: "libbpf", "{}", words.trim_end()),
+        )));
         let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_owned();

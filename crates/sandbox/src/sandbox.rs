@@ -56,7 +56,7 @@ pub struct Sandbox {
 }
 
 /// Moves the calling thread, and the threads it will start, into a network namespace of its own that is the node from
-/// then on, with these addresses. For a node that must not touch the host's network; it lasts as long as its threads.
+/// then on, with these addresses, IPv6 ones only where the kernel has IPv6. For a node that must not touch the host's network; it lasts as long as its threads.
 ///
 /// # Errors
 /// The namespace cannot be made, or the loopback device not set up.
@@ -65,7 +65,8 @@ pub fn isolate_node(addresses: &[IpAddr]) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(Error::doing("making a network namespace"))?;
     let netlink = Netlink::open()?;
     netlink.set_up(LOOPBACK)?;
-    for address in addresses {
+    let families = sysctl::families()?;
+    for address in addresses.iter().filter(|a| a.is_ipv4() || families.have_ipv6()) {
         let prefix = if address.is_ipv4() { 32 } else { 128 };
         netlink.add_address(LOOPBACK, *address, prefix)?;
     }
