@@ -12,8 +12,12 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use signet_sandbox::ProcessId;
+
+use crate::programs::Program;
 
 /// The longest request, in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -28,11 +32,15 @@ pub enum Request {
     Status,
     /// What audited policies would have denied.
     Audit,
+    /// The calling process wants to become this workload.
+    Run(Program),
 }
 
 /// A request on its way to the node's thread.
 pub(crate) struct Asked {
     pub(crate) request: Request,
+    /// The process that asks, where this node sees it.
+    pub(crate) caller: Option<ProcessId>,
     pub(crate) answer: Sender<Value>,
 }
 
@@ -64,7 +72,7 @@ fn answer(stream: &UnixStream, forward: &impl Fn(Asked) -> bool) -> io::Result<b
     let answer = match serde_json::from_str(&line) {
         Ok(request) => {
             let (sender, receiver) = channel();
-            if !forward(Asked { request, answer: sender }) {
+            if !forward(Asked { request, caller: caller(stream)?, answer: sender }) {
                 return Ok(false);
             }
             receiver
@@ -76,6 +84,19 @@ fn answer(stream: &UnixStream, forward: &impl Fn(Asked) -> bool) -> io::Result<b
     let mut writer = stream;
     writeln!(writer, "{answer}")?;
     Ok(true)
+}
+
+/// The process at the other end of a connection. It is there still, and not another one with its pid.
+fn caller(stream: &UnixStream) -> io::Result<Option<ProcessId>> {
+    let pid = getsockopt(stream, PeerCredentials)?.pid();
+    let caller = u32::try_from(pid).ok().and_then(|pid| ProcessId::of(pid).ok());
+    stream.set_nonblocking(true)?;
+    let hears = match (&mut &*stream).read(&mut [0; 1]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+        Ok(_) | Err(_) => false,
+    };
+    stream.set_nonblocking(false)?;
+    Ok(caller.filter(|_| hears))
 }
 
 /// Asks the node whose socket this is.

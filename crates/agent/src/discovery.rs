@@ -59,10 +59,9 @@ impl Discovery {
     }
 
     /// The snapshot, with the cluster's DNS pod where it needs one; every Service has its cluster addresses then.
-    pub(crate) fn complete(&mut self, snapshot: &Snapshot) -> Snapshot {
-        let mut complete = snapshot.clone();
-        if needs_dns(snapshot) {
-            let (pod, service) = dns_pod(snapshot, &self.zone_file, self.ips.dns());
+    pub(crate) fn complete(&mut self, mut complete: Snapshot) -> Snapshot {
+        if needs_dns(&complete) {
+            let (pod, service) = dns_pod(&complete, &self.zone_file, self.ips.dns());
             complete.pods.push(pod);
             complete.pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
             complete.services.push(service);

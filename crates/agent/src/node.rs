@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fmt::Write as _,
     io::ErrorKind,
     net::IpAddr,
     path::Path,
@@ -16,7 +15,7 @@ use signet_cluster::{PodManifest, Snapshot};
 use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
 use signet_identity::{Interner, Kind, Pod, PodName};
 use signet_policy::{RuleBook, Unenforceable, unenforceable};
-use signet_sandbox::{Options, PodSpec, PodState, Process, Sandbox, SandboxPod};
+use signet_sandbox::{Options, Place, PodSpec, PodState, ProcessId, Sandbox, SandboxPod};
 
 use crate::{
     config::{Config, Network},
@@ -26,6 +25,8 @@ use crate::{
     ipam::Ipam,
     names::Directory,
     plan::{Cluster, Numbers, plan},
+    pods::{hosts_file, process_of},
+    programs::{Program, Programs},
     restarts::Restarts,
 };
 
@@ -41,6 +42,9 @@ pub struct Node {
     directory: Arc<Directory>,
     told: Told,
     restarts: Restarts,
+    programs: Programs,
+    /// The manifests that are in force.
+    manifests: Option<Snapshot>,
     /// Interfaces that have this process's programs.
     attached: BTreeSet<u32>,
     /// What the pods' hosts files say.
@@ -88,7 +92,7 @@ impl Node {
         let discovery = Discovery::open(&config, &sandbox)?;
         sandbox.prepare_node()?;
         let mut ipam = Ipam::new(&config.ranges);
-        let mut pods = BTreeMap::new();
+        let mut pods: BTreeMap<PodName, SandboxPod> = BTreeMap::new();
         for pod in sandbox.list()? {
             let name = PodName { namespace: pod.namespace.clone(), name: pod.name.clone() };
             ipam.hold(&name, &pod.addresses);
@@ -97,6 +101,9 @@ impl Node {
         let identities = Interner::starting_at(datapath.highest_identity() + 1);
         let numbers = Numbers { identities, rules: RuleBook::default() };
         let directory = Arc::new(Directory::new(&config.node));
+        let runs =
+            |name: &PodName| pods.get(name).is_some_and(|pod| matches!(pod.state, PodState::Running { .. }));
+        let programs = Programs::open(&config.run_dir, runs);
         Ok(Self {
             config,
             sandbox,
@@ -108,6 +115,8 @@ impl Node {
             directory,
             told: Told::default(),
             restarts: Restarts::default(),
+            programs,
+            manifests: None,
             attached: BTreeSet::new(),
             hosts: String::new(),
         })
@@ -178,8 +187,14 @@ impl Node {
     ///
     /// # Errors
     /// At the first thing that fails; what was in force before stays in force, and the next call goes on.
-    pub fn apply(&mut self, snapshot: &Snapshot) -> Result<Applied, Error> {
-        let snapshot = &self.discovery.complete(snapshot);
+    pub fn apply(&mut self, snapshot: Snapshot) -> Result<Applied, Error> {
+        let applied = self.enforce(&snapshot)?;
+        self.manifests = Some(snapshot);
+        Ok(applied)
+    }
+
+    fn enforce(&mut self, manifests: &Snapshot) -> Result<Applied, Error> {
+        let snapshot = &self.discovery.complete(self.programs.join(manifests));
         let wanted: BTreeMap<PodName, &PodManifest> =
             snapshot.pods.iter().filter(|p| !p.pod.host_network).map(|p| (p.pod.name.clone(), p)).collect();
         let removed = self.remove_pods(&wanted)?;
@@ -194,21 +209,62 @@ impl Node {
         Ok(Applied { revision, started, removed })
     }
 
-    /// Starts pods again whose process ended, if their restart policy is `Always`: the more often, the later.
+    /// Makes a process that runs already a pod of its own, and says where it is to go. Its policy is in force by then.
+    ///
+    /// # Errors
+    /// If it cannot be a pod beside those of the manifests, or whatever [`Node::apply`] says; then nothing is changed.
+    pub fn run(&mut self, program: &Program, process: ProcessId) -> Result<(Applied, Place), Error> {
+        let Some(manifests) = self.manifests.take() else {
+            return Err(Error::Program("the manifests are not in force yet: try again".to_owned()));
+        };
+        let outcome = self.programs.add(program, &manifests).and_then(|name| {
+            let moved = self.enforce(&manifests).and_then(|applied| self.move_in(&name, process, applied));
+            if moved.is_err() {
+                let undone = self.programs.remove(&[name]).and_then(|()| self.enforce(&manifests));
+                undone.map_or_else(|error| tracing::warn!(%error, "a refused program left traces"), drop);
+            }
+            moved
+        });
+        self.manifests = Some(manifests);
+        outcome
+    }
+
+    fn move_in(
+        &mut self,
+        name: &PodName,
+        process: ProcessId,
+        mut applied: Applied,
+    ) -> Result<(Applied, Place), Error> {
+        let gone = || Error::Program(format!("{name} was removed again"));
+        let place = self.sandbox.adopt(self.pods.get(name).ok_or_else(gone)?, process)?;
+        applied.started.push(name.clone());
+        Ok((applied, place))
+    }
+
+    /// Starts pods again whose process ended, if their restart policy is `Always`: the more often, the later. Takes back
+    /// what programs had that ended, and says so.
     ///
     /// # Errors
     /// If a pod cannot be looked at or started; the next call tries again.
-    pub fn supervise(&mut self, now: Instant) -> Result<(), Error> {
+    pub fn supervise(&mut self, now: Instant) -> Result<Option<Applied>, Error> {
+        let mut over = vec![];
         for found in self.sandbox.list()? {
             let name = PodName { namespace: found.namespace.clone(), name: found.name.clone() };
             let Some(pod) = self.pods.get_mut(&name) else { continue };
             let ended = found.state == PodState::Exited;
+            if ended && self.programs.contains(&name) {
+                over.push(name);
+                continue;
+            }
             if let Some(process) = self.restarts.due(&name, ended, now) {
                 tracing::info!(pod = %name, "started again: its process ended");
                 *pod = self.sandbox.start(&found, process)?;
             }
         }
-        Ok(())
+        let Some(manifests) = self.manifests.take_if(|_| !over.is_empty()) else { return Ok(None) };
+        let enforced = self.programs.remove(&over).and_then(|()| self.enforce(&manifests));
+        self.manifests = Some(manifests);
+        enforced.map(Some)
     }
 
     /// Removes every pod and everything else that this node put on the host.
@@ -345,7 +401,7 @@ impl Node {
             if news && !created.contains(name) {
                 self.sandbox.update_hosts(&name.namespace, &name.name, &hosts)?;
             }
-            if pod.state == PodState::Created {
+            if pod.state == PodState::Created && !self.programs.contains(name) {
                 *pod = self.sandbox.start(pod, &process_of(manifest))?;
                 started.push(name.clone());
             }
@@ -382,31 +438,4 @@ fn remove_leftovers(config: &Config, sandbox: &Sandbox) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// What a pod runs: its first container's command, on the host's file system. Its image is not looked at.
-pub(crate) fn process_of(manifest: &PodManifest) -> Process {
-    let Some(container) = manifest.containers.first().filter(|c| !c.command.is_empty()) else {
-        return Process::Idle;
-    };
-    let argv = container.command.iter().chain(&container.args).cloned().collect();
-    let mut env = container.env.clone();
-    // `signet` itself is among the programs that a manifest may name
-    let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.display().to_string()));
-    if let (Some(own), false) = (own, env.iter().any(|(key, _)| key == "PATH")) {
-        let path = format!("{own}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        env.push(("PATH".to_owned(), path));
-    }
-    Process::Command { argv, env, working_dir: container.working_dir.as_ref().map(Into::into) }
-}
-
-/// Names of all pods: `<pod>.<namespace>.pod`.
-fn hosts_file(pods: &[Pod]) -> String {
-    let mut out = String::from("127.0.0.1 localhost\n::1 localhost\n");
-    for pod in pods {
-        for address in &pod.addresses {
-            let _ = writeln!(out, "{address} {}.{}.pod", pod.name.name, pod.name.namespace);
-        }
-    }
-    out
 }

@@ -8,6 +8,7 @@ mod observe;
 mod output;
 mod policy;
 mod preflight;
+mod run;
 mod signals;
 mod up;
 
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the pods of a folder of manifests and enforce their policies, until interrupted.
     Up(up::UpArgs),
+    /// Run a program of yours as a workload of the running node, with the caller's terminal. Exit code: the program's.
+    Run(run::RunArgs),
     /// What the node does: revision, pods, maps, what it cannot enforce.
     Status(node::NodeArgs),
     /// Flows, with their verdict, reason and rule.
@@ -99,6 +102,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::demo(args),
         Command::Up(args) => up::up(args),
+        Command::Run(args) => run::run(args),
         Command::Status(args) => node::status(args),
         Command::Observe(args) => observe::observe(args),
         Command::Policy(PolicyCommand::Audit(args)) => node::audit(args),

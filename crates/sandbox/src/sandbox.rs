@@ -10,12 +10,14 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     Error, Result, cgroup,
-    init::InitSpec,
+    init::{InitSpec, Place},
     key::Key,
     netlink::Netlink,
     netns, network,
     pod::{PodSpec, PodState, Process, SandboxPod},
-    process, store,
+    process,
+    process::ProcessId,
+    store,
     store::Store,
     sysctl::{self, Families},
 };
@@ -132,13 +134,9 @@ impl Sandbox {
             return Err(Error::Running(key.to_string()));
         }
         network::connect(&pod)?;
-        let resolv_conf = self.store.resolv_conf(&key);
         let spec = InitSpec {
-            hostname: key.hostname().to_owned(),
+            place: self.place(&key),
             cgroup: pod.cgroup,
-            netns: pod.netns,
-            hosts: self.store.hosts(&key),
-            resolv_conf: resolv_conf.exists().then_some(resolv_conf),
             record: self.store.process(&key),
             process: process.clone(),
         };
@@ -150,6 +148,23 @@ impl Sandbox {
         launched.map_err(|reason| Error::Start { pod: key.to_string(), reason })?;
         removed?;
         self.pod(&key)
+    }
+
+    /// Connects a pod to the node and makes a process that runs already the pod's own: it is in the pod's cgroup from
+    /// here on, and its end is the pod's. The process itself goes to the place with [`crate::enter`].
+    ///
+    /// # Errors
+    /// The pod is unknown or running, the process is gone, or the node's end of the pod's link is.
+    pub fn adopt(&self, pod: &SandboxPod, process: ProcessId) -> Result<Place> {
+        let key = Key::new(&pod.namespace, &pod.name)?;
+        let pod = self.pod(&key)?;
+        if matches!(pod.state, PodState::Running { .. }) {
+            return Err(Error::Running(key.to_string()));
+        }
+        network::connect(&pod)?;
+        store::write_json(&self.store.process(&key), &process)?;
+        cgroup::take_in(&pod.cgroup, process.pid)?;
+        Ok(self.place(&key))
     }
 
     /// Ends a pod's processes and removes every trace of it; nothing to do where there is none.
@@ -211,6 +226,16 @@ impl Sandbox {
 
     fn pod(&self, key: &Key) -> Result<SandboxPod> {
         self.store.load(key)?.ok_or_else(|| Error::NotFound(key.to_string()))
+    }
+
+    fn place(&self, key: &Key) -> Place {
+        let resolv_conf = self.store.resolv_conf(key);
+        Place {
+            hostname: key.hostname().to_owned(),
+            netns: self.store.netns(key),
+            hosts: self.store.hosts(key),
+            resolv_conf: resolv_conf.exists().then_some(resolv_conf),
+        }
     }
 
     fn build(&self, key: &Key, spec: &PodSpec, addresses: Vec<IpAddr>) -> Result<SandboxPod> {
