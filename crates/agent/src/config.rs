@@ -26,6 +26,8 @@ pub struct Config {
     pub service_ranges: Vec<IpNet>,
     /// Whether an `ipBlock` of a NetworkPolicy matches addresses of pods. Default: true.
     pub ipblock_matches_pods: bool,
+    /// Whether pods reach the world with the node's address. Default: true.
+    pub masquerade: bool,
     /// Where the node's end of the pods' links is. Default: the network namespace that Signet was started in.
     pub network: Network,
     /// Where the flow API listens beside `agent.sock` in the run directory. Default: `127.0.0.1:4245`.
@@ -66,6 +68,7 @@ impl Default for Config {
             ranges: [v4, v6].into_iter().flatten().collect(),
             service_ranges: [services_v4, services_v6].into_iter().flatten().collect(),
             ipblock_matches_pods: true,
+            masquerade: true,
             network: Network::Host,
             flow_address: Some(SocketAddr::from(([127, 0, 0, 1], 4245))),
             flows: 4095,

@@ -36,6 +36,8 @@ pub struct Node {
     sandbox: Sandbox,
     datapath: Datapath,
     discovery: Discovery,
+    /// Why pods do not reach the world with the node's address, if they do not.
+    unmasqueraded: Option<String>,
     ipam: Ipam,
     numbers: Numbers,
     pods: BTreeMap<PodName, SandboxPod>,
@@ -91,6 +93,7 @@ impl Node {
             Datapath::load(&LoadOptions { pins: Some(config.bpffs.clone()), ..LoadOptions::default() })?;
         let discovery = Discovery::open(&config, &sandbox)?;
         sandbox.prepare_node()?;
+        let unmasqueraded = masquerade(&config, &sandbox).err();
         let mut ipam = Ipam::new(&config.ranges);
         let mut pods: BTreeMap<PodName, SandboxPod> = BTreeMap::new();
         for pod in sandbox.list()? {
@@ -109,6 +112,7 @@ impl Node {
             sandbox,
             datapath,
             discovery,
+            unmasqueraded,
             ipam,
             numbers,
             pods,
@@ -177,6 +181,7 @@ impl Node {
             "endpoints": self.pods.iter().map(endpoint).collect::<Vec<_>>(),
             "unenforceable": self.told.unenforceable.iter().map(unenforceable).collect::<Vec<_>>(),
             "hostNetwork": self.told.host_network.iter().map(PodName::to_string).collect::<Vec<_>>(),
+            "masquerade": {"enabled": self.unmasqueraded.is_none(), "detail": self.unmasqueraded},
             "maps": self.datapath.occupancy().into_iter().map(map).collect::<Vec<_>>(),
             "lost": self.datapath.lost_events().unwrap_or_default(),
         })
@@ -415,6 +420,20 @@ impl Node {
 fn open_sandbox(config: &Config, init: Vec<OsString>) -> Result<Sandbox, Error> {
     let cgroup = config.run_dir.file_name().map_or_else(|| "signet".into(), Into::into);
     Ok(Sandbox::open(Options { run_dir: config.run_dir.clone(), cgroup, init })?)
+}
+
+/// Pods reach the world where the kernel can translate addresses; everything else works without.
+fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), String> {
+    match (&config.network, config.masquerade) {
+        (Network::Own(_), _) => Err("the node's network leads nowhere".to_owned()),
+        (Network::Host, false) => Err("it is turned off".to_owned()),
+        (Network::Host, true) => {
+            sandbox.masquerade(&config.ranges, &config.cluster_ranges()).map_err(|error| {
+                tracing::warn!(%error, "pods do not reach the world: the kernel does not translate addresses");
+                error.to_string()
+            })
+        }
+    }
 }
 
 /// Removes everything that a node of this configuration ever put on the host.

@@ -41,6 +41,9 @@ pub(crate) struct UpArgs {
     /// The ranges that Services get their cluster addresses from, at most one of each family.
     #[arg(long, default_values = ["10.96.0.0/16", "fd00:10:96::/112"])]
     service_range: Vec<IpNet>,
+    /// Whether pods reach the world with this node's address.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    masquerade: bool,
 }
 
 /// Runs the node until interrupted, then removes everything it made.
@@ -56,6 +59,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
         ranges: args.pod_range.clone(),
         flow_address: Some(args.flow_address),
         service_ranges: args.service_range.clone(),
+        masquerade: args.masquerade,
         ..Config::default()
     };
     let settings = signet_cluster::Settings::default();

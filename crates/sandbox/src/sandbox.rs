@@ -6,14 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     Error, Result, cgroup,
     init::{InitSpec, Place},
     key::Key,
+    masquerade,
     netlink::Netlink,
-    netns, network,
+    netns, network, nftables,
     pod::{PodSpec, PodState, Process, SandboxPod},
     process,
     process::ProcessId,
@@ -91,6 +93,15 @@ impl Sandbox {
     /// Kernel settings that cannot be read or written.
     pub fn prepare_node(&self) -> Result<Families> {
         sysctl::enable_forwarding(&self.store.sysctls())
+    }
+
+    /// Lets pods reach the world with the node's address: what comes from `pods` and goes to none of `inside`. It holds
+    /// until [`Sandbox::cleanup`], and replaces what an earlier call said.
+    ///
+    /// # Errors
+    /// The kernel has no nftables, or cannot translate addresses.
+    pub fn masquerade(&self, pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
+        masquerade::enable(&self.table(), pods, inside)
     }
 
     /// The cgroup that holds every pod's, made if it is missing.
@@ -217,11 +228,17 @@ impl Sandbox {
         // A cgroup may be all that is left, where somebody emptied the run directory.
         keys.extend(cgroup::keys_in(&self.cgroup)?);
         let pods = keys.iter().map(|key| self.remove(key)).collect::<Vec<_>>();
+        let table = nftables::remove(&self.table());
         let settings = sysctl::restore(&self.store.sysctls());
         pods.into_iter().collect::<Result<()>>()?;
-        settings?;
+        table.and(settings)?;
         cgroup::remove_if_empty(&self.cgroup)?;
         self.store.remove_directories()
+    }
+
+    /// The name of the table in the packet filter: that of the pods' cgroup, which is this sandbox's alone.
+    fn table(&self) -> String {
+        self.cgroup.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     fn pod(&self, key: &Key) -> Result<SandboxPod> {
