@@ -24,6 +24,8 @@ pub struct Config {
     /// The ranges that Services get their cluster addresses from, at most one of each family; the tenth address of each
     /// is the cluster's name server. Default: `10.96.0.0/16` and `fd00:10:96::/112`.
     pub service_ranges: Vec<IpNet>,
+    /// Who the cluster's name server asks for names of other domains. Default: those of the host's resolv.conf.
+    pub dns_upstreams: Option<Vec<SocketAddr>>,
     /// Whether an `ipBlock` of a NetworkPolicy matches addresses of pods. Default: true.
     pub ipblock_matches_pods: bool,
     /// Whether pods reach the world with the node's address. Default: true.
@@ -67,6 +69,7 @@ impl Default for Config {
             bpffs: "/sys/fs/bpf/signet".into(),
             ranges: [v4, v6].into_iter().flatten().collect(),
             service_ranges: [services_v4, services_v6].into_iter().flatten().collect(),
+            dns_upstreams: None,
             ipblock_matches_pods: true,
             masquerade: true,
             network: Network::Host,

@@ -1,6 +1,10 @@
-//! This host: its addresses, and the BPF file system.
+//! This host: its addresses, its name servers, and the BPF file system.
 
-use std::{fs, io, net::IpAddr, path::Path};
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use nix::mount::{MsFlags, mount};
 
@@ -23,6 +27,34 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     Ok(out)
 }
 
+/// What the host's programs read; the second is where systemd keeps the servers behind its own.
+const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+const DNS_PORT: u16 = 53;
+/// As many as resolvers commonly look at.
+const NAME_SERVERS: usize = 3;
+
+/// The host's `/etc/resolv.conf`; empty where it has none.
+pub(crate) fn resolv_conf() -> String {
+    fs::read_to_string(RESOLV_CONF[0]).unwrap_or_default()
+}
+
+/// The host's name servers, as far as others than the host can ask them.
+pub(crate) fn name_servers() -> Vec<SocketAddr> {
+    let found =
+        RESOLV_CONF.iter().map(|file| parse_name_servers(&fs::read_to_string(file).unwrap_or_default()));
+    found.into_iter().find(|servers| !servers.is_empty()).unwrap_or_default()
+}
+
+/// Loopback is another one in each pod, and so is a link.
+fn parse_name_servers(text: &str) -> Vec<SocketAddr> {
+    let servers = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = words.next().filter(|word| *word == "nameserver").and(words.next())?;
+        address.parse::<IpAddr>().ok().filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    });
+    servers.take(NAME_SERVERS).map(|ip| SocketAddr::new(ip, DNS_PORT)).collect()
+}
+
 /// Mounts a BPF file system around `folder` if there is none yet, and makes the folder.
 ///
 /// # Errors
@@ -35,4 +67,17 @@ pub fn ensure_bpffs(folder: &Path) -> io::Result<()> {
         mount(Some("bpf"), root, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
     }
     fs::create_dir_all(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_that_only_the_host_can_ask_are_left_out() {
+        let text = "# by hand\nsearch a.b\nnameserver 127.0.0.53\nnameserver 192.0.2.53\n\
+                    nameserver fe80::1%eth0\n nameserver 2001:db8::53 # two\nnameserver\nnameserver ::1\n";
+        let found: Vec<String> = parse_name_servers(text).iter().map(SocketAddr::to_string).collect();
+        assert_eq!(found, ["192.0.2.53:53", "[2001:db8::53]:53"]);
+    }
 }

@@ -51,6 +51,8 @@ pub struct Node {
     attached: BTreeSet<u32>,
     /// What the pods' hosts files say.
     hosts: String,
+    /// Which name servers the pods' files name; unknown of pods that were taken over.
+    resolvers: Option<Vec<IpAddr>>,
 }
 
 /// What the last snapshot that was applied said beyond pods and policies.
@@ -123,6 +125,7 @@ impl Node {
             manifests: None,
             attached: BTreeSet::new(),
             hosts: String::new(),
+            resolvers: None,
         })
     }
 
@@ -322,12 +325,13 @@ impl Node {
             let ifindex = match known {
                 Some(known) => known.ifindex,
                 None => {
+                    let resolv_conf = self.discovery.resolv_conf(&pod.name.namespace, &pod.addresses);
                     let spec = PodSpec {
                         namespace: pod.name.namespace.clone(),
                         name: pod.name.name.clone(),
                         addresses: pod.addresses.clone(),
                         hosts: hosts.to_owned(),
-                        resolv_conf: self.discovery.resolv_conf(pod),
+                        resolv_conf: Some(resolv_conf),
                     };
                     let made = self.sandbox.create(&spec)?;
                     let ifindex = made.ifindex;
@@ -400,11 +404,17 @@ impl Node {
         created: &BTreeSet<PodName>,
     ) -> Result<Vec<PodName>, Error> {
         let news = hosts != self.hosts;
+        let resolvers = self.discovery.resolvers();
+        let elsewhere = self.resolvers.as_deref() != Some(resolvers);
         let mut started = vec![];
         for (name, manifest) in wanted {
             let Some(pod) = self.pods.get_mut(name) else { continue };
             if news && !created.contains(name) {
                 self.sandbox.update_hosts(&name.namespace, &name.name, &hosts)?;
+            }
+            if elsewhere && !created.contains(name) {
+                let text = self.discovery.resolv_conf(&name.namespace, &pod.addresses);
+                self.sandbox.update_resolv_conf(&name.namespace, &name.name, &text)?;
             }
             if pod.state == PodState::Created && !self.programs.contains(name) {
                 *pod = self.sandbox.start(pod, &process_of(manifest))?;
@@ -413,6 +423,7 @@ impl Node {
         }
         // only now: after a failure every file is written again
         self.hosts = hosts;
+        self.resolvers = Some(resolvers.to_vec());
         Ok(started)
     }
 }

@@ -1,7 +1,12 @@
 //! `signet up` and `signet cleanup`: a node at work, and its last trace.
 
 use std::{
-    io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration,
+    io::Write,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::Ordering,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -41,9 +46,19 @@ pub(crate) struct UpArgs {
     /// The ranges that Services get their cluster addresses from, at most one of each family.
     #[arg(long, default_values = ["10.96.0.0/16", "fd00:10:96::/112"])]
     service_range: Vec<IpNet>,
+    /// Who the cluster's name server asks for names of other domains: an address, or address:port. Default: the host's
+    /// name servers.
+    #[arg(long, value_parser = name_server)]
+    dns_upstream: Option<Vec<SocketAddr>>,
     /// Whether pods reach the world with this node's address.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     masquerade: bool,
+}
+
+/// With a name server's port where none is named.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let alone = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    alone.or_else(|_| text.parse()).map_err(|_| "not an address, nor address:port".to_owned())
 }
 
 /// Runs the node until interrupted, then removes everything it made.
@@ -59,6 +74,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
         ranges: args.pod_range.clone(),
         flow_address: Some(args.flow_address),
         service_ranges: args.service_range.clone(),
+        dns_upstreams: args.dns_upstream.clone(),
         masquerade: args.masquerade,
         ..Config::default()
     };

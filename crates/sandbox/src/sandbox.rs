@@ -207,7 +207,19 @@ impl Sandbox {
     pub fn update_hosts(&self, namespace: &str, name: &str, hosts: &str) -> Result<()> {
         let key = Key::new(namespace, name)?;
         self.pod(&key)?;
-        self.store.update_hosts(&key, hosts)
+        store::overwrite(&self.store.hosts(&key), hosts)
+    }
+
+    /// Replaces the contents of a pod's `/etc/resolv.conf`, also while it runs. A pod that was made without one keeps
+    /// the node's.
+    ///
+    /// # Errors
+    /// The pod is unknown, or the file cannot be written.
+    pub fn update_resolv_conf(&self, namespace: &str, name: &str, text: &str) -> Result<()> {
+        let key = Key::new(namespace, name)?;
+        self.pod(&key)?;
+        let file = self.store.resolv_conf(&key);
+        if file.exists() { store::overwrite(&file, text) } else { Ok(()) }
     }
 
     /// Runs `work` on a thread in the pod's network namespace, and waits for it.
