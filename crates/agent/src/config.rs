@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use signet_cluster::Settings;
 
 /// Settings of one node.
 #[derive(Debug, Clone)]
@@ -26,8 +27,8 @@ pub struct Config {
     pub service_ranges: Vec<IpNet>,
     /// Who the cluster's name server asks for names of other domains. Default: those of the host's resolv.conf.
     pub dns_upstreams: Option<Vec<SocketAddr>>,
-    /// Whether an `ipBlock` of a NetworkPolicy matches addresses of pods. Default: true.
-    pub ipblock_matches_pods: bool,
+    /// How manifests are understood. Default: as they are written.
+    pub settings: Settings,
     /// Whether pods reach the world with the node's address. Default: true.
     pub masquerade: bool,
     /// Where the node's end of the pods' links is. Default: the network namespace that Signet was started in.
@@ -70,7 +71,7 @@ impl Default for Config {
             ranges: [v4, v6].into_iter().flatten().collect(),
             service_ranges: [services_v4, services_v6].into_iter().flatten().collect(),
             dns_upstreams: None,
-            ipblock_matches_pods: true,
+            settings: Settings::default(),
             masquerade: true,
             network: Network::Host,
             flow_address: Some(SocketAddr::from(([127, 0, 0, 1], 4245))),

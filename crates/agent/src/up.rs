@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use signet_cluster::{Settings, Snapshot};
+use signet_cluster::Snapshot;
 use signet_flow::Ring;
 
 use crate::{
@@ -68,7 +68,7 @@ impl Up {
         let (report, progress) = channel();
         let (opened, is_open) = channel();
         let flows = Arc::new(Ring::new(config.flows));
-        let settings = Settings { ipblock_matches_pods: config.ipblock_matches_pods, ..Settings::default() };
+        let settings = config.settings.clone();
         let ring = flows.clone();
         let (name, flow_address, run_dir) =
             (config.node.clone(), config.flow_address, config.run_dir.clone());

@@ -1,6 +1,7 @@
 //! `signet`: one binary, every role.
 #![allow(clippy::print_stdout, reason = "a command prints")]
 
+mod config;
 mod demo;
 mod dns;
 mod node;
@@ -31,7 +32,7 @@ enum Command {
     /// An AI cluster on this machine, end to end, then a summary. Exit 1 if any expectation failed.
     Demo(demo::DemoArgs),
     /// Run the pods of a folder of manifests and enforce their policies, until interrupted.
-    Up(up::UpArgs),
+    Up(Box<config::UpArgs>),
     /// Run a program of yours as a workload of the running node, with the caller's terminal. Exit code: the program's.
     Run(run::RunArgs),
     /// What the node does: revision, pods, maps, what it cannot enforce.
