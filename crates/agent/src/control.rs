@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use signet_sandbox::ProcessId;
 
-use crate::programs::Program;
+use crate::{explain::Answer, programs::Program};
 
 /// The longest request, in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -32,8 +32,35 @@ pub enum Request {
     Status,
     /// What audited policies would have denied.
     Audit,
+    /// What the policies in force say of traffic.
+    Why(Why),
     /// The calling process wants to become this workload.
     Run(Program),
+}
+
+/// A question about traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Why {
+    /// Who sends: `namespace/pod`, an IP address, `host` or `world`.
+    pub from: String,
+    /// Who receives.
+    pub to: String,
+    /// The destination port, or the ICMP type; none to be told only who the two are.
+    pub port: Option<u16>,
+    /// The protocol, by its name or number.
+    pub protocol: String,
+}
+
+/// What a node says to that.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhySaid {
+    /// The addresses of who sends, or its label in flows (`reserved:…`) where it has none.
+    pub from: Vec<String>,
+    /// Those of who receives.
+    pub to: Vec<String>,
+    /// What the policies say, if there was a port.
+    pub answer: Option<Answer>,
 }
 
 /// A request on its way to the node's thread.

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::Path,
 };
 
@@ -25,6 +25,32 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     out.sort();
     out.dedup();
     Ok(out)
+}
+
+/// The node's own address of each family: what it speaks to the world from, or any but a link's.
+pub(crate) fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let known = addresses()?;
+    let of_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let own = WORLD.iter().filter_map(|world: &SocketAddr| {
+        let any = |v4: bool| known.iter().copied().find(|ip| ip.is_ipv4() == v4 && !of_link(ip));
+        spoken_from(*world).filter(|ip| known.contains(ip) && !of_link(ip)).or_else(|| any(world.is_ipv4()))
+    });
+    Ok(own.collect())
+}
+
+/// Addresses of nobody, outside of every cluster (RFC 5737, RFC 3849). Nothing is sent to them.
+const WORLD: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 9),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
+];
+
+/// The address that the kernel would choose; a datagram socket that is connected sends nothing.
+fn spoken_from(to: SocketAddr) -> Option<IpAddr> {
+    let any =
+        if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// What the host's programs read; the second is where systemd keeps the servers behind its own.

@@ -11,6 +11,7 @@ mod control;
 mod discovery;
 mod error;
 mod events;
+pub mod explain;
 pub mod host;
 mod ipam;
 mod ledger;
@@ -25,7 +26,7 @@ mod up;
 mod zone;
 
 pub use config::{Config, Network};
-pub use control::{Request, ask};
+pub use control::{Request, Why, WhySaid, ask};
 pub use error::Error;
 pub use ipam::Ipam;
 pub use ledger::{Ledger, Line, Seen, WouldDeny};

@@ -19,9 +19,10 @@ use signet_sandbox::{Options, Place, PodSpec, PodState, ProcessId, Sandbox, Sand
 
 use crate::{
     config::{Config, Network},
+    control::{Why, WhySaid},
     discovery::Discovery,
     error::Error,
-    host,
+    explain, host,
     ipam::Ipam,
     names::Directory,
     plan::{Cluster, Numbers, plan},
@@ -206,7 +207,7 @@ impl Node {
         let wanted: BTreeMap<PodName, &PodManifest> =
             snapshot.pods.iter().filter(|p| !p.pod.host_network).map(|p| (p.pod.name.clone(), p)).collect();
         let removed = self.remove_pods(&wanted)?;
-        let addressed = self.with_addresses(snapshot);
+        let addressed = self.with_addresses(snapshot)?;
         let pods: Vec<Pod> = addressed.iter().map(|(pod, _)| pod.clone()).collect();
         let hosts = hosts_file(&pods);
         let created = self.create_pods(&wanted, &pods, &hosts)?;
@@ -298,18 +299,60 @@ impl Node {
         Ok(gone)
     }
 
-    /// All pods, with the addresses that they have or are given here.
-    fn with_addresses<'s>(&mut self, snapshot: &'s Snapshot) -> Vec<(Pod, &'s PodManifest)> {
+    /// All pods, with the addresses that they have or are given here; those on the host's network have the node's.
+    fn with_addresses<'s>(&mut self, snapshot: &'s Snapshot) -> Result<Vec<(Pod, &'s PodManifest)>, Error> {
+        let own =
+            host::own_addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
         let fixed = snapshot.pods.iter().filter(|p| !p.pod.addresses.is_empty());
         fixed.for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
         let address = |manifest: &'s PodManifest| {
             let mut pod = manifest.pod.clone();
-            if pod.addresses.is_empty() && !pod.host_network {
-                pod.addresses = self.ipam.addresses(&pod.name);
+            match (pod.addresses.is_empty(), pod.host_network) {
+                (true, true) => pod.addresses.clone_from(&own),
+                (true, false) => pod.addresses = self.ipam.addresses(&pod.name),
+                (false, _) => {}
             }
             (pod, manifest)
         };
-        snapshot.pods.iter().map(address).collect()
+        Ok(snapshot.pods.iter().map(address).collect())
+    }
+
+    /// What the policies in force say of traffic, or only how flows know the two ends.
+    ///
+    /// # Errors
+    /// If one of the names is nobody's, or nothing is in force yet.
+    pub(crate) fn why(&mut self, why: &Why) -> Result<WhySaid, String> {
+        let snapshot = self.in_force().map_err(|e| e.to_string())?;
+        let ranges = self.config.cluster_ranges();
+        let names = explain::Names::new(&snapshot, &ranges);
+        let (from, to) = (explain::in_flows(&names, &why.from)?, explain::in_flows(&names, &why.to)?);
+        let protocol = explain::protocol_of(&why.protocol)?;
+        let query = |port| explain::Query { from: why.from.clone(), to: why.to.clone(), port, protocol };
+        let answer = why.port.map(|port| explain::explain(&snapshot, &ranges, &query(port))).transpose()?;
+        Ok(WhySaid { from, to, answer })
+    }
+
+    /// The manifests that are in force, with programs and the name server, and everybody's addresses and node.
+    fn in_force(&mut self) -> Result<Snapshot, Error> {
+        let manifests = self.manifests.as_ref();
+        let manifests = manifests.ok_or_else(|| Error::Program("nothing is in force yet".to_owned()))?;
+        let mut snapshot = self.discovery.complete(self.programs.join(manifests));
+        let pods = self.with_addresses(&snapshot)?.into_iter().map(|(pod, _)| pod).collect::<Vec<_>>();
+        for (manifest, pod) in snapshot.pods.iter_mut().zip(pods) {
+            manifest.pod = pod;
+            if self.pods.contains_key(&manifest.pod.name) || manifest.pod.node.is_none() {
+                manifest.pod.node = Some(self.config.node.clone());
+            }
+        }
+        let addresses =
+            host::addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
+        snapshot.nodes.retain(|node| node.name != self.config.node);
+        snapshot.nodes.push(signet_cluster::Node {
+            name: self.config.node.clone(),
+            labels: [].into(),
+            addresses,
+        });
+        Ok(snapshot)
     }
 
     /// Networks for pods that have none yet; nothing passes them before [`Node::start_pods`].

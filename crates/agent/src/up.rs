@@ -189,6 +189,10 @@ fn answer(node: &mut Node, asked: &Asked, ledger: &Mutex<Ledger>) -> (Value, Opt
     match &asked.request {
         Request::Status => (node.status(), None),
         Request::Audit => (serde_json::to_value(events::lock(ledger).lines()).unwrap_or_default(), None),
+        Request::Why(why) => match node.why(why) {
+            Ok(said) => (serde_json::to_value(said).unwrap_or_default(), None),
+            Err(error) => (json!({ "error": error }), None),
+        },
         Request::Run(program) => {
             let process = asked.caller.ok_or_else(|| {
                 Error::Program(

@@ -46,7 +46,7 @@ enum Command {
     /// What the policies of a folder of manifests say.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Why traffic passes or not, and what would change that. Exit 0 it passes, 1 it does not.
+    /// Why traffic passes or not, what passed lately, and what would change that. Exit 0 it passes, 1 it does not.
     Why(policy::WhyArgs),
     /// The first process of a pod (internal).
     #[command(hide = true)]
