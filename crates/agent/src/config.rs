@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use signet_cluster::Settings;
 
 /// Settings of one node.
 #[derive(Debug, Clone)]
@@ -24,8 +25,12 @@ pub struct Config {
     /// The ranges that Services get their cluster addresses from, at most one of each family; the tenth address of each
     /// is the cluster's name server. Default: `10.96.0.0/16` and `fd00:10:96::/112`.
     pub service_ranges: Vec<IpNet>,
-    /// Whether an `ipBlock` of a NetworkPolicy matches addresses of pods. Default: true.
-    pub ipblock_matches_pods: bool,
+    /// Who the cluster's name server asks for names of other domains. Default: those of the host's resolv.conf.
+    pub dns_upstreams: Option<Vec<SocketAddr>>,
+    /// How manifests are understood. Default: as they are written.
+    pub settings: Settings,
+    /// Whether pods reach the world with the node's address. Default: true.
+    pub masquerade: bool,
     /// Where the node's end of the pods' links is. Default: the network namespace that Signet was started in.
     pub network: Network,
     /// Where the flow API listens beside `agent.sock` in the run directory. Default: `127.0.0.1:4245`.
@@ -65,7 +70,9 @@ impl Default for Config {
             bpffs: "/sys/fs/bpf/signet".into(),
             ranges: [v4, v6].into_iter().flatten().collect(),
             service_ranges: [services_v4, services_v6].into_iter().flatten().collect(),
-            ipblock_matches_pods: true,
+            dns_upstreams: None,
+            settings: Settings::default(),
+            masquerade: true,
             network: Network::Host,
             flow_address: Some(SocketAddr::from(([127, 0, 0, 1], 4245))),
             flows: 4095,

@@ -12,8 +12,12 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use signet_sandbox::ProcessId;
+
+use crate::{explain::Answer, programs::Program};
 
 /// The longest request, in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -28,11 +32,42 @@ pub enum Request {
     Status,
     /// What audited policies would have denied.
     Audit,
+    /// What the policies in force say of traffic.
+    Why(Why),
+    /// The calling process wants to become this workload.
+    Run(Program),
+}
+
+/// A question about traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Why {
+    /// Who sends: `namespace/pod`, an IP address, `host` or `world`.
+    pub from: String,
+    /// Who receives.
+    pub to: String,
+    /// The destination port, or the ICMP type; none to be told only who the two are.
+    pub port: Option<u16>,
+    /// The protocol, by its name or number.
+    pub protocol: String,
+}
+
+/// What a node says to that.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhySaid {
+    /// The addresses of who sends, or its label in flows (`reserved:…`) where it has none.
+    pub from: Vec<String>,
+    /// Those of who receives.
+    pub to: Vec<String>,
+    /// What the policies say, if there was a port.
+    pub answer: Option<Answer>,
 }
 
 /// A request on its way to the node's thread.
 pub(crate) struct Asked {
     pub(crate) request: Request,
+    /// The process that asks, where this node sees it.
+    pub(crate) caller: Option<ProcessId>,
     pub(crate) answer: Sender<Value>,
 }
 
@@ -64,7 +99,7 @@ fn answer(stream: &UnixStream, forward: &impl Fn(Asked) -> bool) -> io::Result<b
     let answer = match serde_json::from_str(&line) {
         Ok(request) => {
             let (sender, receiver) = channel();
-            if !forward(Asked { request, answer: sender }) {
+            if !forward(Asked { request, caller: caller(stream)?, answer: sender }) {
                 return Ok(false);
             }
             receiver
@@ -76,6 +111,19 @@ fn answer(stream: &UnixStream, forward: &impl Fn(Asked) -> bool) -> io::Result<b
     let mut writer = stream;
     writeln!(writer, "{answer}")?;
     Ok(true)
+}
+
+/// The process at the other end of a connection. It is there still, and not another one with its pid.
+fn caller(stream: &UnixStream) -> io::Result<Option<ProcessId>> {
+    let pid = getsockopt(stream, PeerCredentials)?.pid();
+    let caller = u32::try_from(pid).ok().and_then(|pid| ProcessId::of(pid).ok());
+    stream.set_nonblocking(true)?;
+    let hears = match (&mut &*stream).read(&mut [0; 1]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+        Ok(_) | Err(_) => false,
+    };
+    stream.set_nonblocking(false)?;
+    Ok(caller.filter(|_| hears))
 }
 
 /// Asks the node whose socket this is.

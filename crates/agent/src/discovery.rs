@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     fmt::Write as _,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,6 +25,7 @@ use signet_sandbox::Sandbox;
 use crate::{
     config::Config,
     error::Error,
+    host,
     services::{ClusterIps, backings, entries},
     zone::{CLUSTER_DOMAIN, zone},
 };
@@ -42,6 +43,8 @@ pub(crate) struct Discovery {
     zone_file: PathBuf,
     /// Where pods ask; nobody to ask while there are no Services.
     resolvers: Vec<IpAddr>,
+    /// Who is asked for names of other domains, where that is set.
+    upstreams: Option<Vec<SocketAddr>>,
 }
 
 impl Discovery {
@@ -55,14 +58,14 @@ impl Discovery {
             ranges: config.cluster_ranges(),
             zone_file: config.run_dir.join("zone.json"),
             resolvers: vec![],
+            upstreams: config.dns_upstreams.clone(),
         })
     }
 
     /// The snapshot, with the cluster's DNS pod where it needs one; every Service has its cluster addresses then.
-    pub(crate) fn complete(&mut self, snapshot: &Snapshot) -> Snapshot {
-        let mut complete = snapshot.clone();
-        if needs_dns(snapshot) {
-            let (pod, service) = dns_pod(snapshot, &self.zone_file, self.ips.dns());
+    pub(crate) fn complete(&mut self, mut complete: Snapshot) -> Snapshot {
+        if needs_dns(&complete) {
+            let (pod, service) = dns_pod(&complete, &self.zone_file, self.ips.dns());
             complete.pods.push(pod);
             complete.pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
             complete.services.push(service);
@@ -74,30 +77,43 @@ impl Discovery {
         complete
     }
 
-    /// A pod's `/etc/resolv.conf`; none leaves it the node's.
-    pub(crate) fn resolv_conf(&self, pod: &Pod) -> Option<String> {
-        let reachable = |resolver: &&IpAddr| pod.addresses.iter().any(|a| a.is_ipv4() == resolver.is_ipv4());
+    /// Where pods ask for names; they ask the node's servers while there is none.
+    pub(crate) fn resolvers(&self) -> &[IpAddr] {
+        &self.resolvers
+    }
+
+    /// A pod's `/etc/resolv.conf`; the node's where no server of the cluster can be asked.
+    pub(crate) fn resolv_conf(&self, namespace: &str, addresses: &[IpAddr]) -> String {
+        let reachable = |resolver: &&IpAddr| addresses.iter().any(|a| a.is_ipv4() == resolver.is_ipv4());
         let mut text = String::new();
         for resolver in self.resolvers.iter().filter(reachable) {
             let _ = writeln!(text, "nameserver {resolver}");
         }
         if text.is_empty() {
-            return None;
+            return host::resolv_conf();
         }
         let services = format!("svc.{CLUSTER_DOMAIN}");
-        let namespace = &pod.name.namespace;
         let _ = writeln!(text, "search {namespace}.{services} {services} {CLUSTER_DOMAIN}");
         text.push_str("options ndots:5\n");
-        Some(text)
+        text
     }
 
     /// Tells the kernel who stands behind each Service, and the DNS pod what each name means.
     pub(crate) fn publish(&mut self, snapshot: &Snapshot, pods: &[Pod]) -> Result<(), Error> {
         let backings = backings(&snapshot.services, &snapshot.endpoint_slices, pods, &self.ips);
         self.services.publish_services(&entries(&backings))?;
-        let zone = zone(&backings, pods, &stable_names(snapshot), &self.ranges);
+        let mut zone = zone(&backings, pods, &stable_names(snapshot), &self.ranges);
+        zone.upstreams = self.upstreams();
         zone.write(&self.zone_file)
             .map_err(|e| Error::Host { what: "writing the cluster's names", source: io::Error::other(e) })
+    }
+
+    /// The host's may be the cluster's own: they are not asked, or questions would go round.
+    fn upstreams(&self) -> Vec<SocketAddr> {
+        let own = |ip: IpAddr| self.ranges.iter().any(|range| range.contains(&ip));
+        let mut upstreams = self.upstreams.clone().unwrap_or_else(host::name_servers);
+        upstreams.retain(|upstream| !own(upstream.ip()));
+        upstreams
     }
 }
 

@@ -15,6 +15,9 @@ pub enum Error {
     /// The flow API cannot be served.
     #[error("{0}; another Signet may be running: `--flow-address` names another address")]
     Serve(signet_flow::ServeError),
+    /// A program cannot be a workload of this node, for this reason.
+    #[error("{0}")]
+    Program(String),
     /// The host could not be read or prepared.
     #[error("{what}: {source}")]
     Host {

@@ -1,6 +1,10 @@
-//! This host: its addresses, and the BPF file system.
+//! This host: its addresses, its name servers, and the BPF file system.
 
-use std::{fs, io, net::IpAddr, path::Path};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::Path,
+};
 
 use nix::mount::{MsFlags, mount};
 
@@ -23,6 +27,60 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     Ok(out)
 }
 
+/// The node's own address of each family: what it speaks to the world from, or any but a link's.
+pub(crate) fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let known = addresses()?;
+    let of_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let own = WORLD.iter().filter_map(|world: &SocketAddr| {
+        let any = |v4: bool| known.iter().copied().find(|ip| ip.is_ipv4() == v4 && !of_link(ip));
+        spoken_from(*world).filter(|ip| known.contains(ip) && !of_link(ip)).or_else(|| any(world.is_ipv4()))
+    });
+    Ok(own.collect())
+}
+
+/// Addresses of nobody, outside of every cluster (RFC 5737, RFC 3849). Nothing is sent to them.
+const WORLD: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 9),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
+];
+
+/// The address that the kernel would choose; a datagram socket that is connected sends nothing.
+fn spoken_from(to: SocketAddr) -> Option<IpAddr> {
+    let any =
+        if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// What the host's programs read; the second is where systemd keeps the servers behind its own.
+const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+const DNS_PORT: u16 = 53;
+/// As many as resolvers commonly look at.
+const NAME_SERVERS: usize = 3;
+
+/// The host's `/etc/resolv.conf`; empty where it has none.
+pub(crate) fn resolv_conf() -> String {
+    fs::read_to_string(RESOLV_CONF[0]).unwrap_or_default()
+}
+
+/// The host's name servers, as far as others than the host can ask them.
+pub(crate) fn name_servers() -> Vec<SocketAddr> {
+    let found =
+        RESOLV_CONF.iter().map(|file| parse_name_servers(&fs::read_to_string(file).unwrap_or_default()));
+    found.into_iter().find(|servers| !servers.is_empty()).unwrap_or_default()
+}
+
+/// Loopback is another one in each pod, and so is a link.
+fn parse_name_servers(text: &str) -> Vec<SocketAddr> {
+    let servers = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = words.next().filter(|word| *word == "nameserver").and(words.next())?;
+        address.parse::<IpAddr>().ok().filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    });
+    servers.take(NAME_SERVERS).map(|ip| SocketAddr::new(ip, DNS_PORT)).collect()
+}
+
 /// Mounts a BPF file system around `folder` if there is none yet, and makes the folder.
 ///
 /// # Errors
@@ -35,4 +93,17 @@ pub fn ensure_bpffs(folder: &Path) -> io::Result<()> {
         mount(Some("bpf"), root, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
     }
     fs::create_dir_all(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_that_only_the_host_can_ask_are_left_out() {
+        let text = "# by hand\nsearch a.b\nnameserver 127.0.0.53\nnameserver 192.0.2.53\n\
+                    nameserver fe80::1%eth0\n nameserver 2001:db8::53 # two\nnameserver\nnameserver ::1\n";
+        let found: Vec<String> = parse_name_servers(text).iter().map(SocketAddr::to_string).collect();
+        assert_eq!(found, ["192.0.2.53:53", "[2001:db8::53]:53"]);
+    }
 }

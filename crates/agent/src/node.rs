@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fmt::Write as _,
     io::ErrorKind,
     net::IpAddr,
     path::Path,
@@ -16,16 +15,19 @@ use signet_cluster::{PodManifest, Snapshot};
 use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
 use signet_identity::{Interner, Kind, Pod, PodName};
 use signet_policy::{RuleBook, Unenforceable, unenforceable};
-use signet_sandbox::{Options, PodSpec, PodState, Process, Sandbox, SandboxPod};
+use signet_sandbox::{Options, Place, PodSpec, PodState, ProcessId, Sandbox, SandboxPod};
 
 use crate::{
     config::{Config, Network},
+    control::{Why, WhySaid},
     discovery::Discovery,
     error::Error,
-    host,
+    explain, host,
     ipam::Ipam,
     names::Directory,
     plan::{Cluster, Numbers, plan},
+    pods::{hosts_file, process_of},
+    programs::{Program, Programs},
     restarts::Restarts,
 };
 
@@ -35,16 +37,23 @@ pub struct Node {
     sandbox: Sandbox,
     datapath: Datapath,
     discovery: Discovery,
+    /// Why pods do not reach the world with the node's address, if they do not.
+    unmasqueraded: Option<String>,
     ipam: Ipam,
     numbers: Numbers,
     pods: BTreeMap<PodName, SandboxPod>,
     directory: Arc<Directory>,
     told: Told,
     restarts: Restarts,
+    programs: Programs,
+    /// The manifests that are in force.
+    manifests: Option<Snapshot>,
     /// Interfaces that have this process's programs.
     attached: BTreeSet<u32>,
     /// What the pods' hosts files say.
     hosts: String,
+    /// Which name servers the pods' files name; unknown of pods that were taken over.
+    resolvers: Option<Vec<IpAddr>>,
 }
 
 /// What the last snapshot that was applied said beyond pods and policies.
@@ -87,8 +96,9 @@ impl Node {
             Datapath::load(&LoadOptions { pins: Some(config.bpffs.clone()), ..LoadOptions::default() })?;
         let discovery = Discovery::open(&config, &sandbox)?;
         sandbox.prepare_node()?;
+        let unmasqueraded = masquerade(&config, &sandbox).err();
         let mut ipam = Ipam::new(&config.ranges);
-        let mut pods = BTreeMap::new();
+        let mut pods: BTreeMap<PodName, SandboxPod> = BTreeMap::new();
         for pod in sandbox.list()? {
             let name = PodName { namespace: pod.namespace.clone(), name: pod.name.clone() };
             ipam.hold(&name, &pod.addresses);
@@ -97,19 +107,26 @@ impl Node {
         let identities = Interner::starting_at(datapath.highest_identity() + 1);
         let numbers = Numbers { identities, rules: RuleBook::default() };
         let directory = Arc::new(Directory::new(&config.node));
+        let runs =
+            |name: &PodName| pods.get(name).is_some_and(|pod| matches!(pod.state, PodState::Running { .. }));
+        let programs = Programs::open(&config.run_dir, runs);
         Ok(Self {
             config,
             sandbox,
             datapath,
             discovery,
+            unmasqueraded,
             ipam,
             numbers,
             pods,
             directory,
             told: Told::default(),
             restarts: Restarts::default(),
+            programs,
+            manifests: None,
             attached: BTreeSet::new(),
             hosts: String::new(),
+            resolvers: None,
         })
     }
 
@@ -168,6 +185,7 @@ impl Node {
             "endpoints": self.pods.iter().map(endpoint).collect::<Vec<_>>(),
             "unenforceable": self.told.unenforceable.iter().map(unenforceable).collect::<Vec<_>>(),
             "hostNetwork": self.told.host_network.iter().map(PodName::to_string).collect::<Vec<_>>(),
+            "masquerade": {"enabled": self.unmasqueraded.is_none(), "detail": self.unmasqueraded},
             "maps": self.datapath.occupancy().into_iter().map(map).collect::<Vec<_>>(),
             "lost": self.datapath.lost_events().unwrap_or_default(),
         })
@@ -178,12 +196,18 @@ impl Node {
     ///
     /// # Errors
     /// At the first thing that fails; what was in force before stays in force, and the next call goes on.
-    pub fn apply(&mut self, snapshot: &Snapshot) -> Result<Applied, Error> {
-        let snapshot = &self.discovery.complete(snapshot);
+    pub fn apply(&mut self, snapshot: Snapshot) -> Result<Applied, Error> {
+        let applied = self.enforce(&snapshot)?;
+        self.manifests = Some(snapshot);
+        Ok(applied)
+    }
+
+    fn enforce(&mut self, manifests: &Snapshot) -> Result<Applied, Error> {
+        let snapshot = &self.discovery.complete(self.programs.join(manifests));
         let wanted: BTreeMap<PodName, &PodManifest> =
             snapshot.pods.iter().filter(|p| !p.pod.host_network).map(|p| (p.pod.name.clone(), p)).collect();
         let removed = self.remove_pods(&wanted)?;
-        let addressed = self.with_addresses(snapshot);
+        let addressed = self.with_addresses(snapshot)?;
         let pods: Vec<Pod> = addressed.iter().map(|(pod, _)| pod.clone()).collect();
         let hosts = hosts_file(&pods);
         let created = self.create_pods(&wanted, &pods, &hosts)?;
@@ -194,21 +218,62 @@ impl Node {
         Ok(Applied { revision, started, removed })
     }
 
-    /// Starts pods again whose process ended, if their restart policy is `Always`: the more often, the later.
+    /// Makes a process that runs already a pod of its own, and says where it is to go. Its policy is in force by then.
+    ///
+    /// # Errors
+    /// If it cannot be a pod beside those of the manifests, or whatever [`Node::apply`] says; then nothing is changed.
+    pub fn run(&mut self, program: &Program, process: ProcessId) -> Result<(Applied, Place), Error> {
+        let Some(manifests) = self.manifests.take() else {
+            return Err(Error::Program("the manifests are not in force yet: try again".to_owned()));
+        };
+        let outcome = self.programs.add(program, &manifests).and_then(|name| {
+            let moved = self.enforce(&manifests).and_then(|applied| self.move_in(&name, process, applied));
+            if moved.is_err() {
+                let undone = self.programs.remove(&[name]).and_then(|()| self.enforce(&manifests));
+                undone.map_or_else(|error| tracing::warn!(%error, "a refused program left traces"), drop);
+            }
+            moved
+        });
+        self.manifests = Some(manifests);
+        outcome
+    }
+
+    fn move_in(
+        &mut self,
+        name: &PodName,
+        process: ProcessId,
+        mut applied: Applied,
+    ) -> Result<(Applied, Place), Error> {
+        let gone = || Error::Program(format!("{name} was removed again"));
+        let place = self.sandbox.adopt(self.pods.get(name).ok_or_else(gone)?, process)?;
+        applied.started.push(name.clone());
+        Ok((applied, place))
+    }
+
+    /// Starts pods again whose process ended, if their restart policy is `Always`: the more often, the later. Takes back
+    /// what programs had that ended, and says so.
     ///
     /// # Errors
     /// If a pod cannot be looked at or started; the next call tries again.
-    pub fn supervise(&mut self, now: Instant) -> Result<(), Error> {
+    pub fn supervise(&mut self, now: Instant) -> Result<Option<Applied>, Error> {
+        let mut over = vec![];
         for found in self.sandbox.list()? {
             let name = PodName { namespace: found.namespace.clone(), name: found.name.clone() };
             let Some(pod) = self.pods.get_mut(&name) else { continue };
             let ended = found.state == PodState::Exited;
+            if ended && self.programs.contains(&name) {
+                over.push(name);
+                continue;
+            }
             if let Some(process) = self.restarts.due(&name, ended, now) {
                 tracing::info!(pod = %name, "started again: its process ended");
                 *pod = self.sandbox.start(&found, process)?;
             }
         }
-        Ok(())
+        let Some(manifests) = self.manifests.take_if(|_| !over.is_empty()) else { return Ok(None) };
+        let enforced = self.programs.remove(&over).and_then(|()| self.enforce(&manifests));
+        self.manifests = Some(manifests);
+        enforced.map(Some)
     }
 
     /// Removes every pod and everything else that this node put on the host.
@@ -234,18 +299,60 @@ impl Node {
         Ok(gone)
     }
 
-    /// All pods, with the addresses that they have or are given here.
-    fn with_addresses<'s>(&mut self, snapshot: &'s Snapshot) -> Vec<(Pod, &'s PodManifest)> {
+    /// All pods, with the addresses that they have or are given here; those on the host's network have the node's.
+    fn with_addresses<'s>(&mut self, snapshot: &'s Snapshot) -> Result<Vec<(Pod, &'s PodManifest)>, Error> {
+        let own =
+            host::own_addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
         let fixed = snapshot.pods.iter().filter(|p| !p.pod.addresses.is_empty());
         fixed.for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
         let address = |manifest: &'s PodManifest| {
             let mut pod = manifest.pod.clone();
-            if pod.addresses.is_empty() && !pod.host_network {
-                pod.addresses = self.ipam.addresses(&pod.name);
+            match (pod.addresses.is_empty(), pod.host_network) {
+                (true, true) => pod.addresses.clone_from(&own),
+                (true, false) => pod.addresses = self.ipam.addresses(&pod.name),
+                (false, _) => {}
             }
             (pod, manifest)
         };
-        snapshot.pods.iter().map(address).collect()
+        Ok(snapshot.pods.iter().map(address).collect())
+    }
+
+    /// What the policies in force say of traffic, or only how flows know the two ends.
+    ///
+    /// # Errors
+    /// If one of the names is nobody's, or nothing is in force yet.
+    pub(crate) fn why(&mut self, why: &Why) -> Result<WhySaid, String> {
+        let snapshot = self.in_force().map_err(|e| e.to_string())?;
+        let ranges = self.config.cluster_ranges();
+        let names = explain::Names::new(&snapshot, &ranges);
+        let (from, to) = (explain::in_flows(&names, &why.from)?, explain::in_flows(&names, &why.to)?);
+        let protocol = explain::protocol_of(&why.protocol)?;
+        let query = |port| explain::Query { from: why.from.clone(), to: why.to.clone(), port, protocol };
+        let answer = why.port.map(|port| explain::explain(&snapshot, &ranges, &query(port))).transpose()?;
+        Ok(WhySaid { from, to, answer })
+    }
+
+    /// The manifests that are in force, with programs and the name server, and everybody's addresses and node.
+    fn in_force(&mut self) -> Result<Snapshot, Error> {
+        let manifests = self.manifests.as_ref();
+        let manifests = manifests.ok_or_else(|| Error::Program("nothing is in force yet".to_owned()))?;
+        let mut snapshot = self.discovery.complete(self.programs.join(manifests));
+        let pods = self.with_addresses(&snapshot)?.into_iter().map(|(pod, _)| pod).collect::<Vec<_>>();
+        for (manifest, pod) in snapshot.pods.iter_mut().zip(pods) {
+            manifest.pod = pod;
+            if self.pods.contains_key(&manifest.pod.name) || manifest.pod.node.is_none() {
+                manifest.pod.node = Some(self.config.node.clone());
+            }
+        }
+        let addresses =
+            host::addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
+        snapshot.nodes.retain(|node| node.name != self.config.node);
+        snapshot.nodes.push(signet_cluster::Node {
+            name: self.config.node.clone(),
+            labels: [].into(),
+            addresses,
+        });
+        Ok(snapshot)
     }
 
     /// Networks for pods that have none yet; nothing passes them before [`Node::start_pods`].
@@ -261,12 +368,13 @@ impl Node {
             let ifindex = match known {
                 Some(known) => known.ifindex,
                 None => {
+                    let resolv_conf = self.discovery.resolv_conf(&pod.name.namespace, &pod.addresses);
                     let spec = PodSpec {
                         namespace: pod.name.namespace.clone(),
                         name: pod.name.name.clone(),
                         addresses: pod.addresses.clone(),
                         hosts: hosts.to_owned(),
-                        resolv_conf: self.discovery.resolv_conf(pod),
+                        resolv_conf: Some(resolv_conf),
                     };
                     let made = self.sandbox.create(&spec)?;
                     let ifindex = made.ifindex;
@@ -339,19 +447,26 @@ impl Node {
         created: &BTreeSet<PodName>,
     ) -> Result<Vec<PodName>, Error> {
         let news = hosts != self.hosts;
+        let resolvers = self.discovery.resolvers();
+        let elsewhere = self.resolvers.as_deref() != Some(resolvers);
         let mut started = vec![];
         for (name, manifest) in wanted {
             let Some(pod) = self.pods.get_mut(name) else { continue };
             if news && !created.contains(name) {
                 self.sandbox.update_hosts(&name.namespace, &name.name, &hosts)?;
             }
-            if pod.state == PodState::Created {
+            if elsewhere && !created.contains(name) {
+                let text = self.discovery.resolv_conf(&name.namespace, &pod.addresses);
+                self.sandbox.update_resolv_conf(&name.namespace, &name.name, &text)?;
+            }
+            if pod.state == PodState::Created && !self.programs.contains(name) {
                 *pod = self.sandbox.start(pod, &process_of(manifest))?;
                 started.push(name.clone());
             }
         }
         // only now: after a failure every file is written again
         self.hosts = hosts;
+        self.resolvers = Some(resolvers.to_vec());
         Ok(started)
     }
 }
@@ -359,6 +474,20 @@ impl Node {
 fn open_sandbox(config: &Config, init: Vec<OsString>) -> Result<Sandbox, Error> {
     let cgroup = config.run_dir.file_name().map_or_else(|| "signet".into(), Into::into);
     Ok(Sandbox::open(Options { run_dir: config.run_dir.clone(), cgroup, init })?)
+}
+
+/// Pods reach the world where the kernel can translate addresses; everything else works without.
+fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), String> {
+    match (&config.network, config.masquerade) {
+        (Network::Own(_), _) => Err("the node's network leads nowhere".to_owned()),
+        (Network::Host, false) => Err("it is turned off".to_owned()),
+        (Network::Host, true) => {
+            sandbox.masquerade(&config.ranges, &config.cluster_ranges()).map_err(|error| {
+                tracing::warn!(%error, "pods do not reach the world: the kernel does not translate addresses");
+                error.to_string()
+            })
+        }
+    }
 }
 
 /// Removes everything that a node of this configuration ever put on the host.
@@ -382,31 +511,4 @@ fn remove_leftovers(config: &Config, sandbox: &Sandbox) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// What a pod runs: its first container's command, on the host's file system. Its image is not looked at.
-pub(crate) fn process_of(manifest: &PodManifest) -> Process {
-    let Some(container) = manifest.containers.first().filter(|c| !c.command.is_empty()) else {
-        return Process::Idle;
-    };
-    let argv = container.command.iter().chain(&container.args).cloned().collect();
-    let mut env = container.env.clone();
-    // `signet` itself is among the programs that a manifest may name
-    let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.display().to_string()));
-    if let (Some(own), false) = (own, env.iter().any(|(key, _)| key == "PATH")) {
-        let path = format!("{own}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        env.push(("PATH".to_owned(), path));
-    }
-    Process::Command { argv, env, working_dir: container.working_dir.as_ref().map(Into::into) }
-}
-
-/// Names of all pods: `<pod>.<namespace>.pod`.
-fn hosts_file(pods: &[Pod]) -> String {
-    let mut out = String::from("127.0.0.1 localhost\n::1 localhost\n");
-    for pod in pods {
-        for address in &pod.addresses {
-            let _ = writeln!(out, "{address} {}.{}.pod", pod.name.name, pod.name.namespace);
-        }
-    }
-    out
 }

@@ -9,7 +9,7 @@ use signet_cluster::{PodManifest, RestartPolicy};
 use signet_identity::PodName;
 use signet_sandbox::Process;
 
-use crate::node::process_of;
+use crate::pods::process_of;
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(300);

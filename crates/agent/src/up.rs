@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use signet_cluster::{Settings, Snapshot};
+use serde_json::{Value, json};
+use signet_cluster::Snapshot;
 use signet_flow::Ring;
 
 use crate::{
@@ -67,7 +68,7 @@ impl Up {
         let (report, progress) = channel();
         let (opened, is_open) = channel();
         let flows = Arc::new(Ring::new(config.flows));
-        let settings = Settings { ipblock_matches_pods: config.ipblock_matches_pods, ..Settings::default() };
+        let settings = config.settings.clone();
         let ring = flows.clone();
         let (name, flow_address, run_dir) =
             (config.node.clone(), config.flow_address, config.run_dir.clone());
@@ -145,50 +146,63 @@ fn serve(
     let ledger = Arc::new(Mutex::new(Ledger::open(node.state_dir())));
     let collector =
         events::collect(node.event_reader()?, node.directory(), ring.clone(), ledger.clone(), stop.clone())?;
-    let (mut supervised, mut swept) = (Instant::now(), Instant::now());
+    // nobody may be listening; the node goes on
+    let tell = |progress| drop(report.send(progress));
+    let (mut look, mut sweep) = (Instant::now() + SUPERVISE_EVERY, Instant::now() + SWEEP_EVERY);
     loop {
-        let now = Instant::now();
-        if now >= supervised + SUPERVISE_EVERY {
-            supervised = now;
-            if let Err(error) = node.supervise(now) {
-                tracing::warn!(%error, "a pod could not be started again; it is tried later");
+        match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
+            Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(Command::Asked(asked)) => {
+                let (answer, applied) = answer(&mut node, &asked, &ledger);
+                applied.into_iter().map(Progress::Applied).for_each(tell);
+                // whoever asked may be gone
+                let _ = asked.answer.send(answer);
             }
+            Ok(Command::Manifests(snapshot)) => tell(match *snapshot {
+                Err(error) => Progress::Unreadable(error),
+                Ok(snapshot) => node.apply(snapshot).map_or_else(Progress::Refused, Progress::Applied),
+            }),
+            Err(RecvTimeoutError::Timeout) => {}
         }
-        if now >= swept + SWEEP_EVERY {
-            swept = now;
+        if Instant::now() >= look {
+            match node.supervise(Instant::now()) {
+                Ok(applied) => applied.into_iter().map(Progress::Applied).for_each(tell),
+                Err(error) => tracing::warn!(%error, "a pod could not be looked after; it is tried later"),
+            }
+            look = Instant::now() + SUPERVISE_EVERY;
+        }
+        if Instant::now() >= sweep {
             if let Err(error) = node.sweep() {
                 tracing::warn!(%error, "idle flows could not be swept; it is tried again");
             }
+            sweep = Instant::now() + SWEEP_EVERY;
         }
-        let command = match inbox.recv_timeout(SUPERVISE_EVERY) {
-            Ok(command) => command,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        let progress = match command {
-            Command::Stop => break,
-            Command::Asked(asked) => {
-                let answer = match asked.request {
-                    Request::Status => node.status(),
-                    Request::Audit => serde_json::to_value(events::lock(&ledger).lines()).unwrap_or_default(),
-                };
-                // whoever asked may be gone
-                let _ = asked.answer.send(answer);
-                continue;
-            }
-            Command::Manifests(snapshot) => match *snapshot {
-                Err(error) => Progress::Unreadable(error),
-                Ok(snapshot) => match node.apply(&snapshot) {
-                    Ok(applied) => Progress::Applied(applied),
-                    Err(error) => Progress::Refused(error),
-                },
-            },
-        };
-        // nobody may be listening; the node goes on
-        let _ = report.send(progress);
     }
     let result = node.shut_down();
     stop.store(true, Ordering::Relaxed);
     let _ = collector.join();
     result
+}
+
+/// The answer to a question, and what answering it changed.
+fn answer(node: &mut Node, asked: &Asked, ledger: &Mutex<Ledger>) -> (Value, Option<Applied>) {
+    match &asked.request {
+        Request::Status => (node.status(), None),
+        Request::Audit => (serde_json::to_value(events::lock(ledger).lines()).unwrap_or_default(), None),
+        Request::Why(why) => match node.why(why) {
+            Ok(said) => (serde_json::to_value(said).unwrap_or_default(), None),
+            Err(error) => (json!({ "error": error }), None),
+        },
+        Request::Run(program) => {
+            let process = asked.caller.ok_or_else(|| {
+                Error::Program(
+                    "this node does not see the caller's process: is it in a container?".to_owned(),
+                )
+            });
+            match process.and_then(|process| node.run(program, process)) {
+                Ok((applied, place)) => (json!({ "place": place }), Some(applied)),
+                Err(error) => (json!({ "error": error.to_string() }), None),
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `signet`: one binary, every role.
 #![allow(clippy::print_stdout, reason = "a command prints")]
 
+mod config;
 mod demo;
 mod dns;
 mod node;
@@ -8,6 +9,7 @@ mod observe;
 mod output;
 mod policy;
 mod preflight;
+mod run;
 mod signals;
 mod up;
 
@@ -30,7 +32,9 @@ enum Command {
     /// An AI cluster on this machine, end to end, then a summary. Exit 1 if any expectation failed.
     Demo(demo::DemoArgs),
     /// Run the pods of a folder of manifests and enforce their policies, until interrupted.
-    Up(up::UpArgs),
+    Up(Box<config::UpArgs>),
+    /// Run a program of yours as a workload of the running node, with the caller's terminal. Exit code: the program's.
+    Run(run::RunArgs),
     /// What the node does: revision, pods, maps, what it cannot enforce.
     Status(node::NodeArgs),
     /// Flows, with their verdict, reason and rule.
@@ -42,7 +46,7 @@ enum Command {
     /// What the policies of a folder of manifests say.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Why traffic passes or not, and what would change that. Exit 0 it passes, 1 it does not.
+    /// Why traffic passes or not, what passed lately, and what would change that. Exit 0 it passes, 1 it does not.
     Why(policy::WhyArgs),
     /// The first process of a pod (internal).
     #[command(hide = true)]
@@ -99,6 +103,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::demo(args),
         Command::Up(args) => up::up(args),
+        Command::Run(args) => run::run(args),
         Command::Status(args) => node::status(args),
         Command::Observe(args) => observe::observe(args),
         Command::Policy(PolicyCommand::Audit(args)) => node::audit(args),

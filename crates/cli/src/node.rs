@@ -66,6 +66,9 @@ pub(crate) fn status(args: &NodeArgs) -> anyhow::Result<ExitCode> {
              {refused} packets found no room"
         )?;
     }
+    if let Some(why) = status["masquerade"]["detail"].as_str() {
+        writeln!(out, "\npods do not reach the world with the node's address: {why}")?;
+    }
     writeln!(out)?;
     let mut table = Table::new(["MAP", "ENTRIES", "MAX"]);
     for m in rows(&status["maps"]) {

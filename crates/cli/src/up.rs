@@ -1,72 +1,34 @@
 //! `signet up` and `signet cleanup`: a node at work, and its last trace.
 
-use std::{
-    io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration,
-};
+use std::{io::Write, process::ExitCode, sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Context, bail};
-use clap::Args;
-use ipnet::IpNet;
 use signet_agent::{Config, Progress, Up};
 
-use crate::{output::USAGE, signals};
+use crate::{config::UpArgs, output::USAGE, signals};
 
 /// How long it takes at most to notice a signal.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Arguments of `signet up`.
-#[derive(Debug, Args)]
-pub(crate) struct UpArgs {
-    /// A folder of manifests; it is watched.
-    #[arg(long)]
-    manifests: PathBuf,
-    /// Where what survives a reboot is kept.
-    #[arg(long, default_value = "/var/lib/signet")]
-    state: PathBuf,
-    /// This node's name; the host's by default.
-    #[arg(long)]
-    node: Option<String>,
-    /// Where sockets, pods and their logs live.
-    #[arg(long, default_value = "/run/signet")]
-    run_dir: PathBuf,
-    /// A folder on a BPF file system, where maps and links are pinned.
-    #[arg(long, default_value = "/sys/fs/bpf/signet")]
-    bpffs: PathBuf,
-    /// Where the flow API listens.
-    #[arg(long, default_value = "127.0.0.1:4245")]
-    flow_address: SocketAddr,
-    /// The ranges that pods get addresses from, at most one of each family.
-    #[arg(long, default_values = ["10.244.0.0/16", "fd00:10:244::/64"])]
-    pod_range: Vec<IpNet>,
-    /// The ranges that Services get their cluster addresses from, at most one of each family.
-    #[arg(long, default_values = ["10.96.0.0/16", "fd00:10:96::/112"])]
-    service_range: Vec<IpNet>,
-}
 
 /// Runs the node until interrupted, then removes everything it made.
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
     need_root()?;
     let stop = signals::stop_flag()?;
-    let defaults = Config::default();
-    let config = Config {
-        node: args.node.clone().unwrap_or(defaults.node),
-        run_dir: args.run_dir.clone(),
-        state_dir: args.state.clone(),
-        bpffs: args.bpffs.clone(),
-        ranges: args.pod_range.clone(),
-        flow_address: Some(args.flow_address),
-        service_ranges: args.service_range.clone(),
-        ..Config::default()
+    let (manifests, config) = match args.settle() {
+        Ok(settled) => settled,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return Ok(ExitCode::from(USAGE));
+        }
     };
-    let settings = signet_cluster::Settings::default();
-    if let Err(error) = signet_cluster::Snapshot::read_dir(&args.manifests, &settings) {
+    if let Err(error) = signet_cluster::Snapshot::read_dir(&manifests, &config.settings) {
         eprintln!("{error}");
         return Ok(ExitCode::from(USAGE));
     }
     if !crate::preflight::clear_to_go()? {
         bail!("this host cannot do what is asked: see above, and `signet preflight`");
     }
-    let up = Up::start(config, &args.manifests, crate::pod_init())?;
+    let up = Up::start(config, &manifests, crate::pod_init())?;
     eprintln!(
         "images are not pulled: a pod's command runs on this host's file system, in namespaces of its own"
     );

@@ -13,6 +13,7 @@
 //! (`the_order_of_files_does_not_matter`).
 
 mod baseline;
+mod config;
 mod document;
 mod error;
 mod files;
@@ -24,6 +25,7 @@ mod snapshot;
 mod watch;
 mod wire;
 
+pub use config::read_config;
 pub use error::{Error, Place, Problem, Site};
 pub use snapshot::{
     Container, EndpointSlice, Frontend, Namespace, Node, PodManifest, RestartPolicy, Service, ServiceAccount,

@@ -21,37 +21,103 @@ const ALIASES: usize = 8;
 
 /// How a question came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// In a datagram: long answers are cut, and asked for again over TCP.
     Udp,
     /// Over a connection.
     Tcp,
 }
 
-/// The answer to a message; none to what is no question.
-pub fn answer(names: &Names, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
+/// What becomes of a message.
+pub(crate) enum Reply {
+    /// It is no question.
+    None,
+    /// This is the answer.
+    Now(Vec<u8>),
+    /// Somebody else is to be asked first.
+    Elsewhere(Box<Pending>),
+}
+
+/// An answer that lacks what others know.
+pub(crate) struct Pending {
+    response: Message,
+    size: Size,
+    /// What they are to be asked.
+    pub(crate) query: Query,
+}
+
+/// What others know.
+pub(crate) struct Found {
+    pub(crate) code: ResponseCode,
+    pub(crate) answers: Vec<Record>,
+    pub(crate) authorities: Vec<Record>,
+}
+
+impl Found {
+    /// Nothing, for this reason.
+    pub(crate) fn nothing(code: ResponseCode) -> Self {
+        Self { code, answers: vec![], authorities: vec![] }
+    }
+}
+
+impl Pending {
+    /// The answer with what was found; where the name is another one's alias, after that.
+    pub(crate) fn finish(mut self, found: Found) -> Option<Vec<u8>> {
+        self.response.metadata.response_code = found.code;
+        self.response.metadata.authoritative = false;
+        self.response.answers.extend(found.answers);
+        self.response.authorities.extend(found.authorities);
+        bytes(self.response, self.size)
+    }
+}
+
+/// How large an answer may be.
+#[derive(Clone, Copy)]
+struct Size {
+    transport: Transport,
+    datagram: u16,
+}
+
+/// What becomes of a message.
+pub(crate) fn answer(names: &Names, question: &[u8], transport: Transport) -> Reply {
+    let now = |bytes: Option<Vec<u8>>| bytes.map_or(Reply::None, Reply::Now);
     let request = match Message::from_vec(question) {
         Ok(request) if request.metadata.message_type == MessageType::Query => request,
-        Ok(_) => return None,
-        Err(_) => return malformed(question),
+        Ok(_) => return Reply::None,
+        Err(_) => return now(malformed(question)),
     };
     let mut response = Message::response(request.metadata.id, request.metadata.op_code);
     response.metadata.recursion_desired = request.metadata.recursion_desired;
+    response.metadata.recursion_available = !names.upstreams().is_empty();
     response.queries.clone_from(&request.queries);
-    match (request.metadata.op_code, request.queries.as_slice()) {
+    let elsewhere = match (request.metadata.op_code, request.queries.as_slice()) {
         (OpCode::Query, [query]) => resolve(names, query, &mut response),
-        (OpCode::Query, _) => response.metadata.response_code = ResponseCode::FormErr,
-        _ => response.metadata.response_code = ResponseCode::NotImp,
-    }
-    let mut limit = PLAIN_UDP;
+        (OpCode::Query, _) => {
+            response.metadata.response_code = ResponseCode::FormErr;
+            None
+        }
+        _ => {
+            response.metadata.response_code = ResponseCode::NotImp;
+            None
+        }
+    };
+    let mut size = Size { transport, datagram: PLAIN_UDP };
     if let Some(edns) = &request.edns {
-        limit = edns.max_payload().clamp(PLAIN_UDP, LARGEST_UDP);
+        size.datagram = edns.max_payload().clamp(PLAIN_UDP, LARGEST_UDP);
         let mut own = Edns::new();
         own.set_max_payload(LARGEST_UDP);
         response.set_edns(own);
     }
+    match elsewhere {
+        Some(query) => Reply::Elsewhere(Box::new(Pending { response, size, query })),
+        None => now(bytes(response, size)),
+    }
+}
+
+/// As it is sent: cut where it does not fit a datagram.
+fn bytes(response: Message, size: Size) -> Option<Vec<u8>> {
     let bytes = response.to_vec().ok()?;
-    if transport == Transport::Udp && bytes.len() > usize::from(limit) {
+    if size.transport == Transport::Udp && bytes.len() > usize::from(size.datagram) {
         return response.truncate().to_vec().ok();
     }
     Some(bytes)
@@ -65,22 +131,19 @@ fn malformed(question: &[u8]) -> Option<Vec<u8>> {
     is_question.then(|| Message::error_msg(id, OpCode::Query, ResponseCode::FormErr).to_vec().ok())?
 }
 
-fn resolve(names: &Names, query: &Query, response: &mut Message) {
-    if query.query_class() != DNSClass::IN {
+/// Answers from the zone; what others must be asked for, if anything.
+fn resolve(names: &Names, query: &Query, response: &mut Message) -> Option<Query> {
+    let zone_transfer = matches!(query.query_type(), RecordType::AXFR | RecordType::IXFR);
+    if query.query_class() != DNSClass::IN || zone_transfer {
         response.metadata.response_code = ResponseCode::Refused;
-        return;
+        return None;
     }
     let wanted = query.query_type();
     let mut name = plain(query.name());
     for _ in 0..ALIASES {
         let data = match names.look_up(&name) {
             Known::Exists(data) => data,
-            // an alias leads out of our zones: the asker goes on from there
-            Known::Foreign if !response.answers.is_empty() => return,
-            Known::Foreign => {
-                response.metadata.response_code = ResponseCode::Refused;
-                return;
-            }
+            Known::Foreign => return foreign(names, &name, wanted, response),
             Known::Missing => {
                 response.metadata.response_code = ResponseCode::NXDomain;
                 break;
@@ -92,7 +155,7 @@ fn resolve(names: &Names, query: &Query, response: &mut Message) {
             _ => None,
         });
         let owner = if response.answers.is_empty() { Some(query.name().clone()) } else { parsed(&name) };
-        let Some(owner) = owner else { return };
+        let owner = owner?;
         if let Some(target) = alias {
             response.answers.extend(record(&owner, &Data::Alias(target.clone())));
             name = target.to_ascii_lowercase();
@@ -111,12 +174,25 @@ fn resolve(names: &Names, query: &Query, response: &mut Message) {
         let any = !found.is_empty();
         response.answers.extend(found);
         if any {
-            return;
+            return None;
         }
         break;
     }
     response.metadata.authoritative = true;
     response.authorities.extend(names.domain(&name).and_then(authority));
+    None
+}
+
+/// A name of another domain, asked for or found behind an alias: whoever wants recursion is given what others know.
+fn foreign(names: &Names, name: &str, wanted: RecordType, response: &mut Message) -> Option<Query> {
+    match (response.metadata.recursion_desired, names.upstreams().is_empty()) {
+        (true, false) => return parsed(name).map(|name| Query::query(name, wanted)),
+        // the asker goes on from there
+        _ if !response.answers.is_empty() => {}
+        (true, true) => response.metadata.response_code = ResponseCode::ServFail,
+        (false, _) => response.metadata.response_code = ResponseCode::Refused,
+    }
+    None
 }
 
 /// The addresses of the hosts that SRV records name.

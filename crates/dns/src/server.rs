@@ -2,19 +2,23 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
+        mpsc::channel,
     },
     time::Duration,
 };
 
+use hickory_proto::op::ResponseCode;
+
 use crate::{
     Error,
-    answer::{Transport, answer},
+    answer::{Found, Reply, Transport, answer},
+    forward::Forwarder,
     zone::{Names, Zone},
 };
 
@@ -95,23 +99,57 @@ impl Server {
     /// # Errors
     /// What the socket said.
     pub fn run(self) -> io::Result<()> {
-        let (zone, tcp) = (Arc::new(self.zone), self.tcp);
-        let names = zone.clone();
-        std::thread::Builder::new().name("tcp".into()).spawn(move || accept(&tcp, &names))?;
+        let answers = Arc::new(Answers { zone: self.zone, forwarder: Forwarder::new()? });
+        let (tcp, udp) = (self.tcp, Arc::new(self.udp));
+        let shared = answers.clone();
+        std::thread::Builder::new().name("tcp".into()).spawn(move || accept(&tcp, &shared))?;
         let mut question = [0; 4096];
         loop {
-            let (length, asker) = match self.udp.recv_from(&mut question) {
+            let (length, asker) = match udp.recv_from(&mut question) {
                 Ok(received) => received,
                 Err(error) if transient(&error) => continue,
                 Err(error) => return Err(error),
             };
             let bytes = question.get(..length).unwrap_or_default();
-            if let Some(answer) = answer(&zone.names(), bytes, Transport::Udp) {
+            let socket = udp.clone();
+            answers.to(bytes, Transport::Udp, asker.ip(), move |answer| {
                 // an asker that is gone is none of ours
-                let _ = self.udp.send_to(&answer, asker);
-            }
+                let _ = answer.map(|bytes| socket.send_to(&bytes, asker));
+            });
         }
     }
+}
+
+/// Where answers come from.
+struct Answers {
+    zone: ZoneFile,
+    forwarder: Forwarder,
+}
+
+impl Answers {
+    /// Calls `done` with the answer, sooner or later; with none to what is no question.
+    fn to(
+        &self,
+        question: &[u8],
+        transport: Transport,
+        asker: IpAddr,
+        done: impl FnOnce(Option<Vec<u8>>) + Send + 'static,
+    ) {
+        let names = self.zone.names();
+        match answer(&names, question, transport) {
+            Reply::None => done(None),
+            Reply::Now(bytes) => done(Some(bytes)),
+            // a question that an upstream could not answer would come back to it
+            Reply::Elsewhere(pending) if is_one_of(names.upstreams(), asker) => {
+                done(pending.finish(Found::nothing(ResponseCode::Refused)));
+            }
+            Reply::Elsewhere(pending) => self.forwarder.ask(names.upstreams(), *pending, done),
+        }
+    }
+}
+
+fn is_one_of(upstreams: &[SocketAddr], asker: IpAddr) -> bool {
+    upstreams.iter().any(|upstream| upstream.ip().to_canonical() == asker.to_canonical())
 }
 
 /// Errors of other people's packets and of interrupted calls.
@@ -133,7 +171,7 @@ fn transient(error: &io::Error) -> bool {
     )
 }
 
-fn accept(tcp: &TcpListener, zone: &Arc<ZoneFile>) {
+fn accept(tcp: &TcpListener, answers: &Arc<Answers>) {
     let open = Arc::new(AtomicUsize::new(0));
     for stream in tcp.incoming() {
         let stream = match stream {
@@ -148,10 +186,10 @@ fn accept(tcp: &TcpListener, zone: &Arc<ZoneFile>) {
             open.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
-        let (zone, done) = (zone.clone(), open.clone());
+        let (answers, done) = (answers.clone(), open.clone());
         let spawned = std::thread::Builder::new().name("connection".into()).spawn(move || {
             // its peer going away is how a connection ends
-            let _ = converse(stream, &zone);
+            let _ = converse(stream, &answers);
             done.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
@@ -161,7 +199,8 @@ fn accept(tcp: &TcpListener, zone: &Arc<ZoneFile>) {
 }
 
 /// Questions and answers, each after its length.
-fn converse(mut stream: TcpStream, zone: &ZoneFile) -> io::Result<()> {
+fn converse(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
+    let asker = stream.peer_addr()?.ip();
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(IDLE))?;
     loop {
@@ -169,7 +208,12 @@ fn converse(mut stream: TcpStream, zone: &ZoneFile) -> io::Result<()> {
         stream.read_exact(&mut length)?;
         let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
         stream.read_exact(&mut question)?;
-        let Some(answer) = answer(&zone.names(), &question, Transport::Tcp) else { return Ok(()) };
+        let (sender, receiver) = channel();
+        answers.to(&question, Transport::Tcp, asker, move |answer| {
+            // the connection may be gone
+            let _ = sender.send(answer);
+        });
+        let Some(answer) = receiver.recv().map_err(io::Error::other)? else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat())?;
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
 };
 
@@ -19,6 +19,9 @@ pub struct Zone {
     pub domains: BTreeSet<String>,
     /// The names.
     pub names: BTreeMap<String, Vec<Data>>,
+    /// Who is asked for names in none of the domains; nobody, and they fail.
+    #[serde(default)]
+    pub upstreams: Vec<SocketAddr>,
 }
 
 /// What a name stands for.
@@ -107,6 +110,11 @@ impl Names {
             }
         }
         Self { zone, between }
+    }
+
+    /// Who is asked for names in none of the domains.
+    pub(crate) fn upstreams(&self) -> &[SocketAddr] {
+        &self.zone.upstreams
     }
 
     /// The longest of the domains that a name is in.

@@ -4,7 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -41,10 +41,20 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("zone.json");
         zone.write(&path).unwrap();
-        let server = Server::bind(ZoneFile::open(&path).unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = server.address().unwrap();
-        std::thread::spawn(move || server.run());
+        let address = serve(&path, "127.0.0.1:0");
         Self { address, path, zone, _dir: dir }
+    }
+
+    /// Wants an answer, wherever it comes from.
+    fn resolve(&self, name: &str) -> (ResponseCode, Vec<String>) {
+        let mut asked = question(name, RecordType::A);
+        asked.metadata.recursion_desired = true;
+        let bytes = asked.to_vec().unwrap();
+        let whole = self.tcp(&bytes);
+        let cut = self.udp(&bytes);
+        assert!(cut.metadata.truncation || cut.answers.len() == whole.answers.len());
+        assert_eq!(cut.metadata.response_code, whole.metadata.response_code);
+        (whole.metadata.response_code, whole.answers.iter().map(|r| r.data.to_string()).collect())
     }
 
     fn udp(&self, bytes: &[u8]) -> Message {
@@ -79,6 +89,13 @@ impl Fixture {
         assert_eq!(udp.authorities.len(), usize::from(missing), "who says that there is nothing");
         (udp.metadata.response_code, data)
     }
+}
+
+fn serve(zone: &Path, address: &str) -> SocketAddr {
+    let server = Server::bind(ZoneFile::open(zone).unwrap(), address.parse().unwrap()).unwrap();
+    let address = server.address().unwrap();
+    std::thread::spawn(move || server.run());
+    address
 }
 
 fn question(name: &str, kind: RecordType) -> Message {
@@ -120,11 +137,72 @@ fn no_data_and_no_such_name_are_told_apart() {
 }
 
 #[test]
-fn names_of_other_domains_are_refused() {
+fn names_of_other_domains_are_refused_to_those_who_want_no_recursion() {
     let server = Fixture::new();
     for name in ["example.org.", "notcluster.local.", "1.0.245.10.in-addr.arpa.", "."] {
         assert_eq!(server.ask(name, RecordType::A), (ResponseCode::Refused, vec![]), "{name}");
     }
+}
+
+#[test]
+fn names_of_the_zone_never_leave_and_others_are_asked_of_the_upstreams() {
+    let mut server = Fixture::new();
+    assert_eq!(
+        server.resolve("www.example.org."),
+        (ResponseCode::ServFail, vec![]),
+        "there is nobody to ask"
+    );
+    let mut world = Zone::default();
+    world.domains.extend(["example.org", "cluster.local"].map(str::to_owned));
+    world.add("example.org", Data::Address("192.0.2.80".parse().unwrap()));
+    world.add("www.example.org", Data::Alias("example.org".into()));
+    world.add("nobody.shop.svc.cluster.local", Data::Address("192.0.2.81".parse().unwrap()));
+    for last in 0..200 {
+        world.add("many.example.org", Data::Address(Ipv4Addr::new(198, 51, 100, last).into()));
+    }
+    let path = server.path.with_file_name("world.json");
+    world.write(&path).unwrap();
+    // the first one is nobody
+    server.zone.upstreams = vec!["127.0.0.2:9".parse().unwrap(), serve(&path, "127.0.0.2:0")];
+    server.zone.write(&server.path).unwrap();
+    assert_eq!(server.resolve("www.example.org."), data(&["example.org.", "192.0.2.80"]));
+    let many = server.resolve("many.example.org.");
+    println!("{:?} {}", many.0, many.1.len());
+    assert_eq!(many.1.len(), 200, "over a connection, where a datagram is too short");
+    assert_eq!(server.resolve("nothing.example.org."), (ResponseCode::NXDomain, vec![]));
+    assert_eq!(server.resolve("nobody.shop.svc.cluster.local."), (ResponseCode::NXDomain, vec![]));
+    assert_eq!(server.resolve("web.shop.svc.cluster.local."), data(&["10.96.0.20"]));
+    // whoever asks for an alias gets what is behind it
+    assert_eq!(server.resolve("out.shop.svc.cluster.local."), data(&["example.org.", "192.0.2.80"]));
+}
+
+#[test]
+fn upstreams_that_do_not_answer_or_ask_back_hold_nobody_up() {
+    let mut server = Fixture::new();
+    let silent = UdpSocket::bind("127.0.0.2:0").unwrap();
+    server.zone.upstreams = vec![silent.local_addr().unwrap()];
+    server.zone.write(&server.path).unwrap();
+    assert_eq!(server.resolve("www.example.org."), (ResponseCode::ServFail, vec![]));
+    server.zone.upstreams = vec!["127.0.0.1:9".parse().unwrap()];
+    server.zone.write(&server.path).unwrap();
+    assert_eq!(server.resolve("www.example.org."), (ResponseCode::Refused, vec![]), "it would go round");
+    // more questions than are asked at a time: the rest fails at once, and names of the zone are answered all the while
+    server.zone.upstreams = vec![silent.local_addr().unwrap()];
+    server.zone.write(&server.path).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    for number in 0..400 {
+        let mut asked = question(&format!("n{number}.example.org."), RecordType::A);
+        asked.metadata.recursion_desired = true;
+        socket.send_to(&asked.to_vec().unwrap(), server.address).unwrap();
+        if number % 50 == 0 {
+            assert_eq!(server.ask("web.shop.svc.cluster.local.", RecordType::A), data(&["10.96.0.20"]));
+        }
+    }
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer).unwrap();
+    let first = Message::from_vec(&buffer[..length]).unwrap();
+    assert_eq!(first.metadata.response_code, ResponseCode::ServFail);
 }
 
 #[test]

@@ -28,8 +28,13 @@ pub(crate) fn root() -> Result<PathBuf> {
 
 /// Moves the calling process into a cgroup.
 pub(crate) fn join(cgroup: &Path) -> Result<()> {
+    take_in(cgroup, 0)
+}
+
+/// Moves a process into a cgroup; 0 is the calling one.
+pub(crate) fn take_in(cgroup: &Path, pid: u32) -> Result<()> {
     let procs = cgroup.join("cgroup.procs");
-    fs::write(&procs, "0").map_err(Error::at("writing", &procs))
+    fs::write(&procs, pid.to_string()).map_err(Error::at("writing", &procs))
 }
 
 pub(crate) fn create(cgroup: &Path) -> Result<()> {

@@ -34,14 +34,24 @@ use crate::{
 /// Where programs are looked for when the agent itself has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What a process needs to know to become part of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The pod's host name.
+    pub hostname: String,
+    /// The file its network namespace is mounted on.
+    pub netns: PathBuf,
+    /// What is to be its `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// What is to be its `/etc/resolv.conf`; `None` leaves it the node's.
+    pub resolv_conf: Option<PathBuf>,
+}
+
 /// What the agent tells a pod's init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct InitSpec {
-    pub(crate) hostname: String,
+    pub(crate) place: Place,
     pub(crate) cgroup: PathBuf,
-    pub(crate) netns: PathBuf,
-    pub(crate) hosts: PathBuf,
-    pub(crate) resolv_conf: Option<PathBuf>,
     /// Where init records itself.
     pub(crate) record: PathBuf,
     pub(crate) process: Process,
@@ -79,7 +89,7 @@ fn run(path: &Path, parent: &mut fs::File) -> Result<Infallible> {
     // First, so that an interrupt of the agent's terminal never reaches the pod.
     setsid().map_err(Error::doing("starting a session"))?;
     cgroup::join(&spec.cgroup)?;
-    enter_namespaces(&spec)?;
+    enter(&spec.place)?;
     let ready = |parent: &mut fs::File| {
         store::write_json(&spec.record, &ProcessId::own()?)?;
         parent.write_all(READY.as_bytes()).map_err(Error::doing("reporting"))
@@ -98,7 +108,11 @@ fn run(path: &Path, parent: &mut fs::File) -> Result<Infallible> {
         Process::Command { argv, env, working_dir } => {
             let (program, arguments) = argv.split_first().ok_or(Error::EmptyCommand)?;
             let mut command = Command::new(program);
-            command.args(arguments).env_clear().envs(base_env(&spec.hostname)).envs(env.iter().cloned());
+            command
+                .args(arguments)
+                .env_clear()
+                .envs(base_env(&spec.place.hostname))
+                .envs(env.iter().cloned());
             command.current_dir(working_dir.as_deref().unwrap_or(Path::new("/")));
             ready(parent)?;
             let failure = command.exec();
@@ -114,20 +128,25 @@ fn close(parent: &mut fs::File) -> Result<()> {
     Ok(())
 }
 
-fn enter_namespaces(spec: &InitSpec) -> Result<()> {
+/// Moves the calling thread into a pod's network, with mounts and a host name of its own. What it becomes with `exec`
+/// is in the pod; other threads of the process are not.
+///
+/// # Errors
+/// The pod is gone, or the kernel refuses.
+pub fn enter(place: &Place) -> Result<()> {
     let netns =
-        fs::File::open(&spec.netns).map_err(Error::at("opening the network namespace", &spec.netns))?;
-    setns(netns, CloneFlags::CLONE_NEWNET).map_err(Error::at("entering", &spec.netns))?;
+        fs::File::open(&place.netns).map_err(Error::at("opening the network namespace", &place.netns))?;
+    setns(netns, CloneFlags::CLONE_NEWNET).map_err(Error::at("entering", &place.netns))?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
         .map_err(Error::doing("making mount and host name namespaces"))?;
     // Slave: nothing mounted here reaches the node, while what the node unmounts does not stay alive here.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .map_err(Error::doing("detaching the pod's mounts from the node's"))?;
-    put_over(&spec.hosts, Path::new("/etc/hosts"))?;
-    if let Some(resolv_conf) = &spec.resolv_conf {
+    put_over(&place.hosts, Path::new("/etc/hosts"))?;
+    if let Some(resolv_conf) = &place.resolv_conf {
         put_over(resolv_conf, Path::new("/etc/resolv.conf"))?;
     }
-    sethostname(&spec.hostname).map_err(Error::doing("setting the host name"))
+    sethostname(&place.hostname).map_err(Error::doing("setting the host name"))
 }
 
 /// A node without the file keeps without it, as making one would change the node.

@@ -18,9 +18,11 @@ mod cgroup;
 mod error;
 mod init;
 mod key;
+mod masquerade;
 mod netlink;
 mod netns;
 mod network;
+mod nftables;
 mod pod;
 mod process;
 mod sandbox;
@@ -28,9 +30,10 @@ mod store;
 mod sysctl;
 
 pub use error::Error;
-pub use init::pod_init;
+pub use init::{Place, enter, pod_init};
 pub use key::{MAX_NAME, MAX_NAMESPACE};
 pub use pod::{MacAddress, PodSpec, PodState, Process, SandboxPod};
+pub use process::ProcessId;
 pub use sandbox::{Options, Sandbox, isolate_node};
 pub use sysctl::Families;
 

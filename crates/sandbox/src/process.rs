@@ -33,7 +33,7 @@ const KILLED_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A process that cannot be mistaken for another: pids come again, but not with the same start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ProcessId {
+pub struct ProcessId {
     pub(crate) pid: u32,
     pub(crate) start_time: u64,
 }
@@ -41,14 +41,21 @@ pub(crate) struct ProcessId {
 impl ProcessId {
     /// The calling process; it stays the same through `exec`.
     pub(crate) fn own() -> Result<Self> {
-        let pid = std::process::id();
-        let stat = if_exists(read_stat(pid)).map_err(Error::doing("reading the process's own state"))?;
+        Self::of(std::process::id())
+    }
+
+    /// The process that has this pid now.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be looked at.
+    pub fn of(pid: u32) -> Result<Self> {
+        let stat = if_exists(read_stat(pid)).map_err(Error::doing("reading a process's state"))?;
         let start_time = stat
             .as_deref()
             .and_then(parse_stat)
             .map(|(_, start)| start)
-            .ok_or_else(|| io::Error::other("/proc does not know this process"))
-            .map_err(Error::doing("reading the process's own state"))?;
+            .ok_or_else(|| io::Error::other(format!("/proc does not know process {pid}")))
+            .map_err(Error::doing("reading a process's state"))?;
         Ok(Self { pid, start_time })
     }
 }

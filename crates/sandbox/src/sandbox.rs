@@ -6,16 +6,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     Error, Result, cgroup,
-    init::InitSpec,
+    init::{InitSpec, Place},
     key::Key,
+    masquerade,
     netlink::Netlink,
-    netns, network,
+    netns, network, nftables,
     pod::{PodSpec, PodState, Process, SandboxPod},
-    process, store,
+    process,
+    process::ProcessId,
+    store,
     store::Store,
     sysctl::{self, Families},
 };
@@ -92,6 +96,15 @@ impl Sandbox {
         sysctl::enable_forwarding(&self.store.sysctls())
     }
 
+    /// Lets pods reach the world with the node's address: what comes from `pods` and goes to none of `inside`. It holds
+    /// until [`Sandbox::cleanup`], and replaces what an earlier call said.
+    ///
+    /// # Errors
+    /// The kernel has no nftables, or cannot translate addresses.
+    pub fn masquerade(&self, pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
+        masquerade::enable(&self.table(), pods, inside)
+    }
+
     /// The cgroup that holds every pod's, made if it is missing.
     ///
     /// # Errors
@@ -133,13 +146,9 @@ impl Sandbox {
             return Err(Error::Running(key.to_string()));
         }
         network::connect(&pod)?;
-        let resolv_conf = self.store.resolv_conf(&key);
         let spec = InitSpec {
-            hostname: key.hostname().to_owned(),
+            place: self.place(&key),
             cgroup: pod.cgroup,
-            netns: pod.netns,
-            hosts: self.store.hosts(&key),
-            resolv_conf: resolv_conf.exists().then_some(resolv_conf),
             record: self.store.process(&key),
             process: process.clone(),
         };
@@ -151,6 +160,23 @@ impl Sandbox {
         launched.map_err(|reason| Error::Start { pod: key.to_string(), reason })?;
         removed?;
         self.pod(&key)
+    }
+
+    /// Connects a pod to the node and makes a process that runs already the pod's own: it is in the pod's cgroup from
+    /// here on, and its end is the pod's. The process itself goes to the place with [`crate::enter`].
+    ///
+    /// # Errors
+    /// The pod is unknown or running, the process is gone, or the node's end of the pod's link is.
+    pub fn adopt(&self, pod: &SandboxPod, process: ProcessId) -> Result<Place> {
+        let key = Key::new(&pod.namespace, &pod.name)?;
+        let pod = self.pod(&key)?;
+        if matches!(pod.state, PodState::Running { .. }) {
+            return Err(Error::Running(key.to_string()));
+        }
+        network::connect(&pod)?;
+        store::write_json(&self.store.process(&key), &process)?;
+        cgroup::take_in(&pod.cgroup, process.pid)?;
+        Ok(self.place(&key))
     }
 
     /// Ends a pod's processes and removes every trace of it; nothing to do where there is none.
@@ -182,7 +208,19 @@ impl Sandbox {
     pub fn update_hosts(&self, namespace: &str, name: &str, hosts: &str) -> Result<()> {
         let key = Key::new(namespace, name)?;
         self.pod(&key)?;
-        self.store.update_hosts(&key, hosts)
+        store::overwrite(&self.store.hosts(&key), hosts)
+    }
+
+    /// Replaces the contents of a pod's `/etc/resolv.conf`, also while it runs. A pod that was made without one keeps
+    /// the node's.
+    ///
+    /// # Errors
+    /// The pod is unknown, or the file cannot be written.
+    pub fn update_resolv_conf(&self, namespace: &str, name: &str, text: &str) -> Result<()> {
+        let key = Key::new(namespace, name)?;
+        self.pod(&key)?;
+        let file = self.store.resolv_conf(&key);
+        if file.exists() { store::overwrite(&file, text) } else { Ok(()) }
     }
 
     /// Runs `work` on a thread in the pod's network namespace, and waits for it.
@@ -203,15 +241,31 @@ impl Sandbox {
         // A cgroup may be all that is left, where somebody emptied the run directory.
         keys.extend(cgroup::keys_in(&self.cgroup)?);
         let pods = keys.iter().map(|key| self.remove(key)).collect::<Vec<_>>();
+        let table = nftables::remove(&self.table());
         let settings = sysctl::restore(&self.store.sysctls());
         pods.into_iter().collect::<Result<()>>()?;
-        settings?;
+        table.and(settings)?;
         cgroup::remove_if_empty(&self.cgroup)?;
         self.store.remove_directories()
     }
 
+    /// The name of the table in the packet filter: that of the pods' cgroup, which is this sandbox's alone.
+    fn table(&self) -> String {
+        self.cgroup.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     fn pod(&self, key: &Key) -> Result<SandboxPod> {
         self.store.load(key)?.ok_or_else(|| Error::NotFound(key.to_string()))
+    }
+
+    fn place(&self, key: &Key) -> Place {
+        let resolv_conf = self.store.resolv_conf(key);
+        Place {
+            hostname: key.hostname().to_owned(),
+            netns: self.store.netns(key),
+            hosts: self.store.hosts(key),
+            resolv_conf: resolv_conf.exists().then_some(resolv_conf),
+        }
     }
 
     fn build(&self, key: &Key, spec: &PodSpec, addresses: Vec<IpAddr>) -> Result<SandboxPod> {

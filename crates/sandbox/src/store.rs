@@ -79,17 +79,6 @@ impl Store {
         Ok(keys)
     }
 
-    /// Replaces the contents in place: the pod sees this very file through a mount, not its name.
-    pub(crate) fn update_hosts(&self, key: &Key, hosts: &str) -> Result<()> {
-        let path = self.hosts(key);
-        let write = || {
-            let mut file = fs::OpenOptions::new().write(true).open(&path)?;
-            file.write_all(hosts.as_bytes())?;
-            file.set_len(hosts.len() as u64)
-        };
-        write().map_err(Error::at("writing", &path))
-    }
-
     pub(crate) fn remove(&self, key: &Key) -> Result<()> {
         let dir = self.pod_dir(key);
         if_exists(fs::remove_dir_all(&dir)).map_err(Error::at("removing", &dir))?;
@@ -140,6 +129,16 @@ impl Store {
     fn pod_dir(&self, key: &Key) -> PathBuf {
         self.run_dir.join("pods").join(key.file_name())
     }
+}
+
+/// Replaces the contents of a file that is there, in place: a pod sees this very file through a mount, not its name.
+pub(crate) fn overwrite(path: &Path, text: &str) -> Result<()> {
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
+    };
+    write().map_err(Error::at("writing", path))
 }
 
 /// Writes a file for root alone that is seen whole or not at all, a crash in between included.

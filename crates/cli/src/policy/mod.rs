@@ -1,12 +1,12 @@
-//! `signet policy …`: what the manifests say, without root, kernel or cluster.
+//! `signet policy …`: what the manifests say, without root, kernel or cluster. `signet why` asks a running node, too.
 
-mod ends;
 mod explain;
 mod lint;
-mod said;
 mod source;
 mod verdict;
+mod why;
 
-pub(crate) use explain::{ExplainArgs, WhyArgs, explain, why};
+pub(crate) use explain::{ExplainArgs, explain};
 pub(crate) use lint::{LintArgs, lint};
 pub(crate) use verdict::{VerdictArgs, verdict};
+pub(crate) use why::{WhyArgs, why};

@@ -1,11 +1,10 @@
-//! The manifests that a command is about, and the traffic it is asked about.
+//! The manifests that a command is about.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use ipnet::IpNet;
 use signet_cluster::{Error, Settings, Snapshot};
-use signet_identity::Protocol;
 
 use crate::output::USAGE;
 
@@ -32,29 +31,6 @@ impl Source {
         let settings = Settings { ipblock_matches_pods: self.ipblock_matches_pods, ..Settings::default() };
         Snapshot::read_dir(&self.manifests, &settings)
     }
-}
-
-/// One query, as it is asked.
-#[derive(Debug, Clone)]
-pub(crate) struct Query {
-    /// Who sends.
-    pub(crate) from: String,
-    /// Who receives.
-    pub(crate) to: String,
-    /// The destination port, or the ICMP type.
-    pub(crate) port: u16,
-    /// The IP protocol.
-    pub(crate) protocol: Protocol,
-}
-
-/// The protocol of a name or number.
-///
-/// # Errors
-/// If there is no such protocol, with what there is.
-pub(crate) fn protocol_of(name: &str) -> Result<Protocol, String> {
-    let number = || name.parse().ok().map(Protocol);
-    let unknown = || format!("{name:?}: not a protocol; TCP, UDP, SCTP, ICMP, ICMPv6 or a number");
-    Protocol::from_name(name).or_else(number).ok_or_else(unknown)
 }
 
 /// Says what is wrong with the input.

@@ -8,15 +8,12 @@ use std::{
 
 use clap::Args;
 use serde_json::{Value, json};
+use signet_agent::explain::{Names, Query, ends, protocol_of, said};
 use signet_cluster::Snapshot;
 use signet_identity::Protocol;
 use signet_policy::{Index, Judgement, Traffic};
 
-use super::{
-    ends::{Names, ends},
-    said,
-    source::{Query, Source, protocol_of, refuse},
-};
+use super::source::{Source, refuse};
 use crate::output::{DENIED, Format, USAGE};
 
 /// Arguments of `signet policy verdict`.

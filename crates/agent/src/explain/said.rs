@@ -3,7 +3,7 @@
 use signet_policy::{Authentication, Judgement, Outcome, PolicyName, RuleRef};
 
 /// An outcome, as users know it.
-pub(crate) fn word(outcome: Outcome) -> &'static str {
+pub fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Allowed => "ALLOWED",
         Outcome::Audit => "AUDIT",
@@ -12,7 +12,7 @@ pub(crate) fn word(outcome: Outcome) -> &'static str {
 }
 
 /// Whether traffic that passes needs a proof of identity first.
-pub(crate) fn authentication(asked: Authentication) -> &'static str {
+pub fn authentication(asked: Authentication) -> &'static str {
     match asked {
         Authentication::Required | Authentication::AlwaysFails => "required",
         Authentication::Unspecified | Authentication::Disabled => "disabled",
@@ -21,7 +21,7 @@ pub(crate) fn authentication(asked: Authentication) -> &'static str {
 
 /// What the policies of one end say.
 #[derive(serde::Serialize)]
-pub(crate) struct Side<'a> {
+pub struct Side<'a> {
     verdict: &'static str,
     reason: &'static str,
     rules: Vec<Rule<'a>>,
@@ -41,7 +41,7 @@ struct Rule<'a> {
 
 impl<'a> Side<'a> {
     /// The words for a judgement.
-    pub(crate) fn new(judgement: &'a Judgement) -> Self {
+    pub fn new(judgement: &'a Judgement) -> Self {
         let rule = |r: &'a RuleRef| Rule {
             policy: &r.policy,
             rule: &r.path,

@@ -12,7 +12,7 @@ use signet_policy::{End, Who};
 
 /// A name in a query, looked up but not yet met under an address.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Named<'a> {
+pub enum Named<'a> {
     /// A pod of the manifests.
     Pod(&'a Pod),
     /// An address of a node.
@@ -27,7 +27,7 @@ pub(crate) enum Named<'a> {
 
 /// Everything that a query can name.
 #[derive(Debug)]
-pub(crate) struct Names<'a> {
+pub struct Names<'a> {
     pods: HashMap<String, &'a Pod>,
     addresses: BTreeMap<IpAddr, Named<'a>>,
     ranges: &'a [IpNet],
@@ -35,7 +35,7 @@ pub(crate) struct Names<'a> {
 
 impl<'a> Names<'a> {
     /// The names of a snapshot. An unknown address is unmanaged inside `ranges`, and of the world outside them.
-    pub(crate) fn new(snapshot: &'a Snapshot, ranges: &'a [IpNet]) -> Self {
+    pub fn new(snapshot: &'a Snapshot, ranges: &'a [IpNet]) -> Self {
         let pods = || snapshot.pods.iter().map(|p| &p.pod);
         let of_pod = |p: &'a Pod| p.addresses.iter().map(move |a| (*a, Named::Pod(p)));
         // the later ones win: an address of a node is the node's, whichever pods share it
@@ -52,7 +52,7 @@ impl<'a> Names<'a> {
     ///
     /// # Errors
     /// If there is nothing of that name, with what could have been meant.
-    pub(crate) fn find(&self, name: &str) -> Result<Named<'a>, String> {
+    pub fn find(&self, name: &str) -> Result<Named<'a>, String> {
         if let Ok(address) = name.parse::<IpAddr>() {
             return Ok(self.find_address(address));
         }
@@ -74,7 +74,7 @@ impl<'a> Names<'a> {
 }
 
 /// The two ends of a query, met under addresses of one family where both have one.
-pub(crate) fn ends<'a>(from: Named<'a>, to: Named<'a>) -> (End<'a>, End<'a>) {
+pub fn ends<'a>(from: Named<'a>, to: Named<'a>) -> (End<'a>, End<'a>) {
     let v6 =
         [from, to].iter().any(|n| !has_family(n, false)) && [from, to].iter().all(|n| has_family(n, true));
     (end(from, to, v6), end(to, from, v6))

@@ -1,0 +1,34 @@
+//! A pod's manifest -> what runs in it, and what its files say.
+
+use std::fmt::Write as _;
+
+use signet_cluster::PodManifest;
+use signet_identity::Pod;
+use signet_sandbox::Process;
+
+/// What a pod runs: its first container's command, on the host's file system. Its image is not looked at.
+pub(crate) fn process_of(manifest: &PodManifest) -> Process {
+    let Some(container) = manifest.containers.first().filter(|c| !c.command.is_empty()) else {
+        return Process::Idle;
+    };
+    let argv = container.command.iter().chain(&container.args).cloned().collect();
+    let mut env = container.env.clone();
+    // `signet` itself is among the programs that a manifest may name
+    let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.display().to_string()));
+    if let (Some(own), false) = (own, env.iter().any(|(key, _)| key == "PATH")) {
+        let path = format!("{own}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        env.push(("PATH".to_owned(), path));
+    }
+    Process::Command { argv, env, working_dir: container.working_dir.as_ref().map(Into::into) }
+}
+
+/// Names of all pods: `<pod>.<namespace>.pod`.
+pub(crate) fn hosts_file(pods: &[Pod]) -> String {
+    let mut out = String::from("127.0.0.1 localhost\n::1 localhost\n");
+    for pod in pods {
+        for address in &pod.addresses {
+            let _ = writeln!(out, "{address} {}.{}.pod", pod.name.name, pod.name.namespace);
+        }
+    }
+    out
+}

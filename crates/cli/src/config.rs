@@ -1,0 +1,259 @@
+//! What `signet up` is told: options, then a configuration file, then defaults.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use serde::Deserialize;
+use signet_agent::Config;
+use signet_cluster::Settings;
+
+/// Flows that can be kept in memory, at most.
+const MAX_FLOWS: usize = 1 << 20;
+/// Name servers that can be asked, at most.
+const MAX_UPSTREAMS: usize = 16;
+
+/// Arguments of `signet up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// A configuration file (YAML). Its keys are these options in camelCase; options given here come before it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What can be said as an option and in the file. What neither says has the agent's default.
+///
+/// Paths of the file are relative to the file.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Options {
+    /// A folder of manifests; it is watched.
+    #[arg(long)]
+    manifests: Option<PathBuf>,
+    /// Where what survives a reboot is kept. [default: /var/lib/signet]
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// This node's name. [default: the host's]
+    #[arg(long)]
+    node: Option<String>,
+    /// Where sockets, pods and their logs live. [default: /run/signet]
+    #[arg(long)]
+    run_dir: Option<PathBuf>,
+    /// A folder on a BPF file system, where maps and links are pinned. [default: /sys/fs/bpf/signet]
+    #[arg(long)]
+    bpffs: Option<PathBuf>,
+    /// Where the flow API listens. [default: 127.0.0.1:4245]
+    #[arg(long)]
+    flow_address: Option<SocketAddr>,
+    /// Flows kept in memory, 1 to 1048576. [default: 4095]
+    #[arg(long)]
+    flows: Option<usize>,
+    /// The ranges that pods get addresses from, at most one of each family. [default: 10.244.0.0/16 fd00:10:244::/64]
+    #[arg(long)]
+    pod_range: Option<Vec<IpNet>>,
+    /// The ranges that Services get their cluster addresses from, at most one of each family.
+    /// [default: 10.96.0.0/16 fd00:10:96::/112]
+    #[arg(long)]
+    service_range: Option<Vec<IpNet>>,
+    /// Who the cluster's name server asks for names of other domains: an address, or address:port; at most 16.
+    /// [default: the host's name servers]
+    #[arg(long)]
+    dns_upstream: Option<Vec<NameServer>>,
+    /// Whether pods reach the world with this node's address. [default: true]
+    #[arg(long)]
+    masquerade: Option<bool>,
+    /// Whether policies hold where neither they nor their namespace say. [default: enforce]
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Whether namespaces that do not say are RSVP-only. [default: false]
+    #[arg(long)]
+    default_deny: Option<bool>,
+    /// Whether an ipBlock of a NetworkPolicy matches pods by their address. [default: true]
+    #[arg(long)]
+    ipblock_matches_pods: Option<bool>,
+}
+
+/// Whether policies hold.
+#[derive(Debug, Clone, Copy, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    /// They do.
+    Enforce,
+    /// They are watched only.
+    Audit,
+}
+
+/// A name server, on a name server's port where none is named.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+struct NameServer(SocketAddr);
+
+impl std::str::FromStr for NameServer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let alone = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+        let address = alone.or_else(|_| text.parse()).map_err(|_| format!("{text:?} is no address"))?;
+        Ok(Self(address))
+    }
+}
+
+impl TryFrom<String> for NameServer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl UpArgs {
+    /// The folder of manifests, and everything else.
+    ///
+    /// # Errors
+    /// What is wrong with the file or a value, and where.
+    pub(crate) fn settle(&self) -> anyhow::Result<(PathBuf, Config)> {
+        let file = match &self.config {
+            Some(path) => signet_cluster::read_config::<Options>(path)?.relative_to(path.parent()),
+            None => Options::default(),
+        };
+        let (given, file) = (&self.options, &file);
+        let manifests = given.manifests.as_ref().or(file.manifests.as_ref());
+        let manifests = manifests.context("--manifests: which folder is not said, nor in a --config")?;
+        let config = settle(given, file);
+        check(&config)?;
+        Ok((manifests.clone(), config))
+    }
+}
+
+impl Options {
+    fn relative_to(mut self, folder: Option<&Path>) -> Self {
+        for path in [&mut self.manifests, &mut self.state, &mut self.run_dir, &mut self.bpffs] {
+            if let (Some(path), Some(folder)) = (path, folder) {
+                *path = folder.join(&*path);
+            }
+        }
+        self
+    }
+}
+
+/// The first that says something.
+fn settle(given: &Options, file: &Options) -> Config {
+    fn first<T: Clone>(given: &Option<T>, file: &Option<T>, default: T) -> T {
+        given.clone().or_else(|| file.clone()).unwrap_or(default)
+    }
+    let default = Config::default();
+    let servers = |servers: &Vec<NameServer>| servers.iter().map(|server| server.0).collect();
+    let mode = match given.mode.or(file.mode) {
+        Some(Mode::Audit) => signet_policy::Mode::Audit,
+        Some(Mode::Enforce) | None => signet_policy::Mode::Enforce,
+    };
+    Config {
+        node: first(&given.node, &file.node, default.node),
+        run_dir: first(&given.run_dir, &file.run_dir, default.run_dir),
+        state_dir: first(&given.state, &file.state, default.state_dir),
+        bpffs: first(&given.bpffs, &file.bpffs, default.bpffs),
+        ranges: first(&given.pod_range, &file.pod_range, default.ranges),
+        service_ranges: first(&given.service_range, &file.service_range, default.service_ranges),
+        dns_upstreams: given.dns_upstream.as_ref().or(file.dns_upstream.as_ref()).map(servers),
+        settings: Settings {
+            mode,
+            default_deny: first(&given.default_deny, &file.default_deny, default.settings.default_deny),
+            ipblock_matches_pods: first(
+                &given.ipblock_matches_pods,
+                &file.ipblock_matches_pods,
+                default.settings.ipblock_matches_pods,
+            ),
+            ..default.settings
+        },
+        masquerade: first(&given.masquerade, &file.masquerade, default.masquerade),
+        network: default.network,
+        flow_address: given.flow_address.or(file.flow_address).or(default.flow_address),
+        flows: first(&given.flows, &file.flows, default.flows),
+    }
+}
+
+fn check(config: &Config) -> anyhow::Result<()> {
+    for (name, ranges) in [("pod range", &config.ranges), ("service range", &config.service_ranges)] {
+        let of = |v4: bool| ranges.iter().filter(|range| range.addr().is_ipv4() == v4).count();
+        anyhow::ensure!(of(true) + of(false) > 0, "{name}: there must be one");
+        anyhow::ensure!(of(true) <= 1 && of(false) <= 1, "{name}: at most one of each family");
+    }
+    let overlap = |a: &IpNet, b: &IpNet| a.contains(&b.network()) || b.contains(&a.network());
+    let both = config.ranges.iter().find(|pods| config.service_ranges.iter().any(|s| overlap(pods, s)));
+    if let Some(range) = both {
+        anyhow::bail!("pod range {range} overlaps a service range: an address would be both");
+    }
+    anyhow::ensure!(
+        (1..=MAX_FLOWS).contains(&config.flows),
+        "flows: {} is not 1 to {MAX_FLOWS}",
+        config.flows
+    );
+    let upstreams = config.dns_upstreams.as_ref().map_or(0, Vec::len);
+    anyhow::ensure!(upstreams <= MAX_UPSTREAMS, "dns upstream: at most {MAX_UPSTREAMS}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: UpArgs,
+    }
+
+    fn settled(file: &str, options: &[&str]) -> Result<(PathBuf, Config), String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("signet.yaml");
+        std::fs::write(&path, file).unwrap();
+        let line =
+            ["up", "--config", path.to_str().unwrap()].iter().chain(options).copied().collect::<Vec<_>>();
+        let said = Line::parse_from(line).args.settle();
+        said.map_err(|e| e.to_string().replace(dir.path().to_str().unwrap(), ""))
+    }
+
+    const FILE: &str = "manifests: m\nmode: audit\ndefaultDeny: true\npodRange: [10.1.0.0/16]\nmasquerade: false\n\
+                        dnsUpstream: [192.0.2.53, '192.0.2.54:5353']\nflowAddress: 127.0.0.1:1\n";
+
+    #[test]
+    fn options_come_before_the_file_and_the_file_before_defaults() {
+        let (manifests, config) =
+            settled(FILE, &["--mode", "enforce", "--flow-address", "127.0.0.1:2"]).unwrap();
+        assert!(manifests.is_absolute() && manifests.ends_with("m"), "relative to the file");
+        assert_eq!(config.settings.mode, signet_policy::Mode::Enforce);
+        assert!(config.settings.default_deny && !config.masquerade);
+        assert_eq!(config.ranges, ["10.1.0.0/16".parse::<IpNet>().unwrap()]);
+        assert_eq!(config.flow_address, Some("127.0.0.1:2".parse().unwrap()));
+        let upstreams: Vec<String> =
+            config.dns_upstreams.unwrap().iter().map(SocketAddr::to_string).collect();
+        assert_eq!(upstreams, ["192.0.2.53:53", "192.0.2.54:5353"]);
+        assert_eq!(config.service_ranges, Config::default().service_ranges);
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_with_its_place() {
+        let refused = |file: &str| settled(file, &[]).unwrap_err();
+        let unknown = refused("manifests: m\nmasquarade: false\n");
+        assert!(unknown.starts_with("/signet.yaml:2: document 1, masquarade: unknown field"), "{unknown}");
+        assert!(refused("mode: maybe\n").starts_with("/signet.yaml:1: document 1, mode: "));
+        assert!(
+            refused("dnsUpstream: [here]\n")
+                .contains(":1: document 1, dnsUpstream[0]: \"here\" is no address")
+        );
+        assert!(refused("node: a\n").contains("--manifests"));
+        assert!(
+            refused("manifests: m\npodRange: [10.1.0.0/16, 10.2.0.0/16]\n").contains("one of each family")
+        );
+        assert!(refused("manifests: m\npodRange: [10.96.0.0/12]\n").contains("overlaps"));
+        assert!(refused("manifests: m\nflows: 0\n").contains("flows"));
+    }
+}

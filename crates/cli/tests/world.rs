@@ -1,0 +1,96 @@
+//! The way to the world: pods leave with the node's address, where policy lets them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+#[path = "support/live.rs"]
+mod live;
+#[path = "support/world.rs"]
+mod world;
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    time::Duration,
+};
+
+use live::Live;
+use nix::sys::signal::Signal;
+use world::{V4, V6, World};
+
+fn manifests() -> String {
+    let call = |name: &str, app: &str, to: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {app}}}}}\nspec:\n  \
+             containers: [{{name: c, image: none, command: [signet, workload, call, {to}, --every, \"50\"]}}]\n---\n"
+        )
+    };
+    let outside = format!("\"{V4}:9000\", \"[{V6}]:9000\"");
+    [
+        call("open", "open", &outside),
+        call("shut", "shut", &outside),
+        call("neighbour", "open", "\"server.shop.pod:8080\""),
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: server, namespace: shop}\nspec:\n  containers: [{name: c, image: none, \
+         command: [signet, workload, serve, --port, \"8080\"]}]\n---\n"
+            .to_owned(),
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: shut, namespace: shop}\nspec:\n  \
+         podSelector: {matchLabels: {app: shut}}\n  policyTypes: [Egress]\n"
+            .to_owned(),
+    ]
+    .concat()
+}
+
+#[test]
+fn pods_reach_the_world_with_the_nodes_address_where_policy_lets_them() {
+    let Some(node) = Live::prepare(&manifests()) else { return };
+    let world = World::new();
+    world.serve(9000);
+    let mut node = node.started();
+    assert_eq!(node.status().unwrap()["masquerade"]["enabled"], true, "{}", node.said());
+    node.wait_until("both families of the world answer", |node| {
+        node.log("shop_open").lines().filter(|l| l.starts_with("ok")).count() >= 4
+    });
+    let callers = world.callers();
+    assert!(callers.contains("192.0.2.1") && callers.contains("2001:db8::1"), "{callers}");
+    assert!(!callers.contains("10.244.") && !callers.contains("fd00:10:244"), "{callers}");
+
+    // policy decides before anything is translated, and flows bear the pod's own address
+    node.wait_until("the other is refused", |node| node.log("shop_shut").lines().count() >= 2);
+    assert!(!node.log("shop_shut").contains("ok"));
+    node.wait_until("its flow says so", |node| {
+        let of = |f: &serde_json::Value| {
+            f["flow"]["source"]["pod_name"] == "shut"
+                && f["flow"]["verdict"] == "DROPPED"
+                && f["flow"]["IP"]["destination"] == V4
+                && f["flow"]["destination"]["labels"].to_string().contains("reserved:world")
+        };
+        node.flows().iter().any(of)
+    });
+
+    // neither pods among themselves nor the node are translated
+    let neighbour = node.endpoint("shop/neighbour").unwrap()["addresses"][0].as_str().unwrap().to_owned();
+    node.wait_until("the server sees its neighbour", |node| {
+        node.log("shop_server").contains(&format!("connection from {neighbour}"))
+    });
+    let outside: SocketAddr = format!("{V4}:9000").parse().unwrap();
+    TcpStream::connect_timeout(&outside, Duration::from_secs(10)).expect("the node itself reaches the world");
+
+    node.signal(Signal::SIGKILL);
+    node.up();
+    let before = node.log("shop_open").lines().count();
+    node.wait_until("the world still answers", |node| {
+        node.log("shop_open").lines().skip(before).filter(|l| l.starts_with("ok")).count() >= 4
+    });
+    node.signal(Signal::SIGTERM);
+    if let Ok(said) = Command::new("nft").args(["list", "tables"]).output() {
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "", "no table stays");
+    }
+}
+
+#[test]
+fn without_masquerade_no_address_is_translated_and_status_says_so() {
+    let Some(node) = Live::prepare(&manifests()) else { return };
+    let world = World::new();
+    world.serve(9000);
+    let node = node.with(&["--masquerade", "false"]).started();
+    assert_eq!(node.status().unwrap()["masquerade"]["enabled"], false);
+    node.wait_until("the world sees a pod's own address", |_| world.callers().contains("10.244."));
+}

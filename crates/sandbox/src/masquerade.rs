@@ -1,0 +1,39 @@
+//! The way from pods to the world: what leaves the cluster leaves with an address of the node.
+//!
+//! Everything is in one table of ours; no rule of anybody else is touched. Between pods nothing is tracked: their
+//! connections must not fill the host's table of connections.
+
+use ipnet::IpNet;
+use netlink_packet_netfilter::nftables::{InetHookNumber, Operator};
+
+use crate::{
+    Result,
+    nftables::{self, Chain, Rule, Side, Table},
+};
+
+/// Before connections are tracked.
+const RAW: i32 = -300;
+/// Where sources are translated.
+const SOURCE_NAT: i32 = 100;
+
+/// Translates what comes from `pods` and goes to none of `inside`.
+pub(crate) fn enable(table: &str, pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
+    let family = |net: &IpNet, nets: &[IpNet]| -> Vec<IpNet> {
+        nets.iter().filter(|other| other.max_prefix_len() == net.max_prefix_len()).copied().collect()
+    };
+    let from = |net: &IpNet| Rule::default().address(Side::Source, Operator::Equal, net);
+    let translated = pods.iter().map(|net| {
+        let outside = |rule: Rule, net| rule.address(Side::Destination, Operator::NotEqual, net);
+        family(net, inside).iter().fold(from(net), outside).action("masq")
+    });
+    let among_pods = pods.iter().flat_map(|net| {
+        let to = |to: IpNet| from(net).address(Side::Destination, Operator::Equal, &to).action("notrack");
+        family(net, pods).into_iter().map(to).collect::<Vec<_>>()
+    });
+    let chain = |name, kind, hook, priority, rules| Chain { name, kind, hook, priority, rules };
+    let chains = vec![
+        chain("among-pods", "filter", InetHookNumber::PreRouting, RAW, among_pods.collect()),
+        chain("to-the-world", "nat", InetHookNumber::PostRouting, SOURCE_NAT, translated.collect()),
+    ];
+    nftables::replace(&Table { name: table, chains })
+}

@@ -1,0 +1,216 @@
+//! Tables of the kernel's packet filter, over netlink: whole tables of ours replaced or removed in one transaction.
+
+use std::{io, net::IpAddr};
+
+use ipnet::IpNet;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    nftables::{
+        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, InetHookNumber,
+        ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute,
+        RuleMessage, TableAttribute, TableMessage,
+    },
+    none::ControlMessage,
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::errno::Errno;
+
+use crate::{Error, Result};
+
+/// The subsystem that a transaction is for: nftables.
+const SUBSYSTEM: u16 = 10;
+/// Where the addresses of a packet are looked for.
+const NETWORK_HEADER: u32 = 1;
+
+/// A table for both families, with everything in it.
+pub(crate) struct Table<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) chains: Vec<Chain>,
+}
+
+/// A chain that packets come to by itself.
+pub(crate) struct Chain {
+    pub(crate) name: &'static str,
+    /// `nat` or `filter`.
+    pub(crate) kind: &'static str,
+    pub(crate) hook: InetHookNumber,
+    pub(crate) priority: i32,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// What a rule asks of a packet, and what it does then.
+#[derive(Default)]
+pub(crate) struct Rule(Vec<Expressions>);
+
+/// An address of a packet.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    Source,
+    Destination,
+}
+
+impl Rule {
+    /// Packets whose address is in `net` (or is not, for [`Operator::NotEqual`]), and of its family.
+    pub(crate) fn address(mut self, side: Side, operator: Operator, net: &IpNet) -> Self {
+        let octets = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        let (network, mask) = (octets(net.network()), octets(net.netmask()));
+        let (family, offset) = match (net, side) {
+            (IpNet::V4(_), Side::Source) => (NetfilterProtoFamily::IPv4, 12),
+            (IpNet::V4(_), Side::Destination) => (NetfilterProtoFamily::IPv4, 16),
+            (IpNet::V6(_), Side::Source) => (NetfilterProtoFamily::IPv6, 8),
+            (IpNet::V6(_), Side::Destination) => (NetfilterProtoFamily::IPv6, 24),
+        };
+        let length = u32::from(net.max_prefix_len() / 8);
+        let register = Register::Reg1;
+        let compare = |operator, data| {
+            Expressions::Cmp(vec![
+                Cmp::SourceRegister(register),
+                Cmp::Op(operator),
+                Cmp::Data(DataAttribute::Value(data)),
+            ])
+        };
+        self.0.extend([
+            Expressions::Meta(vec![Meta::DestinationRegister(register), Meta::Key(MetaKey::Nfproto)]),
+            compare(Operator::Equal, vec![u8::from(family)]),
+            Expressions::Payload(vec![
+                Payload::DestinationRegister(register),
+                Payload::Base(NETWORK_HEADER),
+                Payload::Offset(offset),
+                Payload::Len(length),
+            ]),
+            Expressions::Bitwise(vec![
+                Bitwise::SourceRegister(register),
+                Bitwise::DestinationRegister(register),
+                Bitwise::Length(length),
+                Bitwise::Xor(DataAttribute::Value(vec![0; mask.len()])),
+                Bitwise::Mask(DataAttribute::Value(mask)),
+            ]),
+            compare(operator, network),
+        ]);
+        self
+    }
+
+    /// What is done with such packets, for actions without parameters.
+    pub(crate) fn action(mut self, name: &str) -> Self {
+        self.0.push(Expressions::Other { expression_type: name.to_owned(), attributes: vec![] });
+        self
+    }
+}
+
+/// Puts the table in the place of one of its name, or of none, at once.
+pub(crate) fn replace(table: &Table<'_>) -> Result<()> {
+    let mut messages = vec![
+        // made first, so that there is one to remove
+        (NLM_F_CREATE, NfTablesMessage::NewTable(named(table.name))),
+        (0, NfTablesMessage::DeleteTable(named(table.name))),
+        (NLM_F_CREATE, NfTablesMessage::NewTable(named(table.name))),
+    ];
+    for chain in &table.chains {
+        messages.push((NLM_F_CREATE, NfTablesMessage::NewChain(chain_message(table.name, chain))));
+        for rule in &chain.rules {
+            let message = rule_message(table.name, chain.name, rule);
+            messages.push((NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(message)));
+        }
+    }
+    commit(messages).map_err(|source| Error::Netlink { action: "making a table of nftables", source })
+}
+
+/// Removes the table; nothing to do where there is none, or where the kernel has no tables.
+pub(crate) fn remove(name: &str) -> Result<()> {
+    match commit(vec![(0, NfTablesMessage::DeleteTable(named(name)))]) {
+        Err(error) if !is_absent(&error) => {
+            Err(Error::Netlink { action: "removing a table of nftables", source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    let absent = [Errno::ENOENT, Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT];
+    error.raw_os_error().is_some_and(|code| absent.contains(&Errno::from_raw(code)))
+}
+
+fn named(name: &str) -> TableMessage {
+    TableMessage { attributes: vec![TableAttribute::Name(name.to_owned())] }
+}
+
+fn chain_message(table: &str, chain: &Chain) -> ChainMessage {
+    let hook = vec![Hook::Number(chain.hook.into()), Hook::Priority(chain.priority.cast_unsigned())];
+    ChainMessage {
+        attributes: vec![
+            ChainAttribute::Table(table.to_owned()),
+            ChainAttribute::Name(chain.name.to_owned()),
+            ChainAttribute::Hook(hook),
+            ChainAttribute::Type(chain.kind.to_owned()),
+        ],
+    }
+}
+
+fn rule_message(table: &str, chain: &str, rule: &Rule) -> RuleMessage {
+    let expressions = rule.0.iter().cloned().map(ListAttribute::from).collect();
+    RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(table.to_owned()),
+            RuleAttribute::Chain(chain.to_owned()),
+            RuleAttribute::Expressions(expressions),
+        ],
+    }
+}
+
+/// All of it, or none and the first error.
+fn commit(messages: Vec<(u16, NfTablesMessage)>) -> io::Result<()> {
+    let control = |message| {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM);
+        (0, NetfilterMessage::new(header, NetfilterMessageInner::None(message)))
+    };
+    let of_table = |(flags, message)| {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
+        (NLM_F_ACK | flags, NetfilterMessage::new(header, message))
+    };
+    let batch = std::iter::once(control(ControlMessage::BatchBegin))
+        .chain(messages.into_iter().map(of_table))
+        .chain([control(ControlMessage::BatchEnd)]);
+    let mut bytes = vec![];
+    for (number, (flags, message)) in (1u32..).zip(batch) {
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = number;
+        message.finalize();
+        let start = bytes.len();
+        bytes.resize(start + message.buffer_len(), 0);
+        message.serialize(bytes.get_mut(start..).unwrap_or_default());
+    }
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&bytes, 0)?;
+    // the kernel has answered by the time it has taken the batch
+    socket.set_non_blocking(true)?;
+    loop {
+        match socket.recv_from_full() {
+            Ok((answers, _)) => first_error(&answers)?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn first_error(mut answers: &[u8]) -> io::Result<()> {
+    while !answers.is_empty() {
+        let message = NetlinkMessage::<NetfilterMessage>::deserialize(answers).map_err(io::Error::other)?;
+        if let NetlinkPayload::Error(error) = &message.payload
+            && error.code.is_some()
+        {
+            return Err(error.to_io());
+        }
+        let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).max(1);
+        answers = answers.get(length..).unwrap_or_default();
+    }
+    Ok(())
+}
