@@ -63,9 +63,17 @@ impl Datapath {
     /// # Errors
     /// [`Error::Load`] if the kernel refuses the programs, [`Error::Pin`] if the folder cannot be used.
     pub fn load(options: &Options) -> Result<Self, Error> {
+        Self::load_object(OBJECT, options)
+    }
+
+    /// Loads these programs in place of the embedded ones: for tests that plant bugs in them.
+    ///
+    /// # Errors
+    /// As [`Datapath::load`]; [`Error::Missing`] if a map is not in the object.
+    pub fn load_object(object: &[u8], options: &Options) -> Result<Self, Error> {
         let failed = |source| Error::Load { source };
         let pins = options.pins.as_deref();
-        let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
+        let mut open = ObjectBuilder::default().open_memory(object).map_err(failed)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_owned();
             if let Some(entries) = options.max_entries.get(&*name.to_string_lossy()) {
@@ -179,7 +187,7 @@ impl Datapath {
                 map.remove(&key)?;
             }
         }
-        Ok(())
+        self.usages.keys().iter().try_for_each(|endpoint| self.usages.remove(endpoint))
     }
 }
 

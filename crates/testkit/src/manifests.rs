@@ -88,15 +88,14 @@ impl Manifests {
         let metadata =
             format!("name: {}, namespace: {}, labels: {labels}", pod.name.name, pod.name.namespace);
         self.object("v1", "Pod", &metadata);
-        let ports = pod
-            .ports
-            .iter()
-            .map(|p| format!("{{name: {}, containerPort: {}, protocol: {}}}", p.name, p.port, p.protocol));
-        let ports = list(ports);
+        // each port in a container of its own: they may have the same name
+        let containers = pod.ports.iter().enumerate().map(|(i, p)| {
+            let port = format!("{{name: {}, containerPort: {}, protocol: {}}}", p.name, p.port, p.protocol);
+            format!("{{name: c{i}, ports: [{port}]}}")
+        });
+        let containers = list(std::iter::once("{name: c}".to_owned()).chain(containers));
         let account = &pod.service_account;
-        self.line(&format!(
-            "spec: {{serviceAccountName: {account}, containers: [{{name: c, ports: {ports}}}]}}"
-        ));
+        self.line(&format!("spec: {{serviceAccountName: {account}, containers: {containers}}}"));
         let addresses = list(pod.addresses.iter().map(|a| format!("{{ip: '{a}'}}")));
         self.line(&format!("status: {{podIPs: {addresses}}}"));
     }

@@ -109,10 +109,16 @@ impl World {
         let namespace_labels: BTreeMap<&str, Arc<Labels>> =
             NAMESPACES.iter().map(|n| (*n, Arc::new(namespace_labels(rng, n)))).collect();
         let count = 2 + rng.below(5);
-        let pods = (0..count).map(|i| random_pod(rng, i, &namespace_labels)).collect();
+        let pods: Vec<Pod> = (0..count).map(|i| random_pod(rng, i, &namespace_labels)).collect();
         let nodes = OTHERS.iter().filter_map(|(ip, kind)| Some((ip.parse().ok()?, *kind))).collect();
-        let policies = (0..rng.below(6)).map(|i| random_policy(rng, i)).collect();
+        let policies = Self::policies(rng, &pods);
         Self { pods, nodes, policies }
+    }
+
+    /// Policies for these pods: what they say is about them more often than chance would have it.
+    pub fn policies(rng: &mut Rng, pods: &[Pod]) -> Vec<Policy> {
+        let count = *rng.pick(&[0, 1, 2, 2, 3, 4, 5, 8]);
+        (0..count).map(|i| random_policy(rng, i, pods)).collect()
     }
 }
 
@@ -141,7 +147,7 @@ fn random_pod(rng: &mut Rng, index: usize, namespaces: &BTreeMap<&str, Arc<Label
     if addresses.is_empty() || !rng.once_in(3) {
         addresses.extend(format!("fd00:10:244::{}", index + 1).parse::<IpAddr>());
     }
-    let ports = PORT_NAMES
+    let mut ports: Vec<NamedPort> = PORT_NAMES
         .iter()
         .filter_map(|name| {
             let protocol = *rng.pick(&[Protocol::TCP, Protocol::TCP, Protocol::UDP]);
@@ -152,6 +158,10 @@ fn random_pod(rng: &mut Rng, index: usize, namespaces: &BTreeMap<&str, Arc<Label
             })
         })
         .collect();
+    // two containers may have the same name for a port
+    if let Some(again) = ports.first().filter(|_| rng.once_in(3)).cloned() {
+        ports.push(NamedPort { port: *rng.pick(&PORTS), ..again });
+    }
     Pod {
         name: PodName { namespace: namespace.to_owned(), name: format!("pod-{index}") },
         labels: random_labels(rng),
@@ -167,14 +177,15 @@ fn random_pod(rng: &mut Rng, index: usize, namespaces: &BTreeMap<&str, Arc<Label
 /// How a policy is written: what its kind of object can say. One in five says more than any kind can: the model means
 /// something in every combination.
 #[derive(Debug, Clone, Copy)]
-struct Style {
+struct Style<'a> {
+    pods: &'a [Pod],
     tier: Tier,
     kind: PolicyKind,
     free: bool,
 }
 
-impl Style {
-    fn random(rng: &mut Rng) -> Self {
+impl<'a> Style<'a> {
+    fn random(rng: &mut Rng, pods: &'a [Pod]) -> Self {
         use PolicyKind as K;
         let (tier, kind) = *rng.pick(&[
             (Tier::Normal, K::NetworkPolicy),
@@ -188,7 +199,7 @@ impl Style {
             (Tier::Baseline, K::ClusterNetworkPolicy),
             (Tier::Baseline, K::BaselineAdminNetworkPolicy),
         ]);
-        Self { tier, kind, free: rng.once_in(5) }
+        Self { pods, tier, kind, free: rng.once_in(5) }
     }
 
     fn is_cilium(self) -> bool {
@@ -205,9 +216,10 @@ impl Style {
     }
 }
 
-fn random_policy(rng: &mut Rng, index: usize) -> Policy {
-    let namespace = *rng.pick(&NAMESPACES);
-    let style = Style::random(rng);
+fn random_policy(rng: &mut Rng, index: usize, pods: &[Pod]) -> Policy {
+    let anywhere = *rng.pick(&NAMESPACES);
+    let namespace = if pods.is_empty() { anywhere } else { &rng.pick(pods).name.namespace };
+    let style = Style::random(rng, pods);
     let Style { tier, kind, .. } = style;
     let selector = random_selector(rng, style);
     let subject = if style.namespaced() { selector.in_namespace(namespace) } else { selector };
@@ -229,14 +241,14 @@ fn random_policy(rng: &mut Rng, index: usize) -> Policy {
         origin: Origin { file: "random.yaml".into(), line: index as u32 + 1 - part },
         tier,
         priority: rng.below(3) as u32,
-        mode: if rng.once_in(5) { Mode::Audit } else { Mode::Enforce },
+        mode: if rng.once_in(4) { Mode::Audit } else { Mode::Enforce },
         subject,
         ingress: random_side(rng, style, &format!("{prefix}ingress")),
         egress: random_side(rng, style, &format!("{prefix}egress")),
     }
 }
 
-fn random_side(rng: &mut Rng, style: Style, name: &str) -> Side {
+fn random_side(rng: &mut Rng, style: Style<'_>, name: &str) -> Side {
     if rng.once_in(4) {
         return Side::default();
     }
@@ -246,7 +258,7 @@ fn random_side(rng: &mut Rng, style: Style, name: &str) -> Side {
     Side { isolates: style.tier == Tier::Normal && !may_not, rules }
 }
 
-fn random_rule(rng: &mut Rng, style: Style, ingress: bool, path: String) -> Rule {
+fn random_rule(rng: &mut Rng, style: Style<'_>, ingress: bool, path: String) -> Rule {
     let cilium = style.says(style.is_cilium());
     let action = match style.tier {
         Tier::Normal if cilium => *rng.pick(&[Action::Allow, Action::Allow, Action::Deny]),
@@ -269,7 +281,7 @@ fn random_rule(rng: &mut Rng, style: Style, ingress: bool, path: String) -> Rule
 }
 
 fn random_enforceable(rng: &mut Rng) -> Enforceable {
-    if !rng.once_in(4) {
+    if !rng.once_in(3) {
         return Enforceable::Yes;
     }
     Enforceable::No(*rng.pick(&[Feature::Http, Feature::Fqdn, Feature::Sni, Feature::Groups]))
@@ -286,7 +298,7 @@ fn random_authentication(rng: &mut Rng) -> Authentication {
     ])
 }
 
-fn random_peers(rng: &mut Rng, style: Style, ingress: bool) -> Peers {
+fn random_peers(rng: &mut Rng, style: Style<'_>, ingress: bool) -> Peers {
     match rng.below(8) {
         0 => Peers::None,
         1 | 2 if style.says(style.tier == Tier::Normal || !ingress) => Peers::Any,
@@ -294,7 +306,7 @@ fn random_peers(rng: &mut Rng, style: Style, ingress: bool) -> Peers {
     }
 }
 
-fn random_peer(rng: &mut Rng, style: Style, ingress: bool) -> Peer {
+fn random_peer(rng: &mut Rng, style: Style<'_>, ingress: bool) -> Peer {
     match rng.below(8) {
         0 => Peer::Pods(Selector::everything()),
         1 => Peer::Pods(Selector::everything().in_namespace(rng.pick::<&str>(&NAMESPACES))),
@@ -305,7 +317,7 @@ fn random_peer(rng: &mut Rng, style: Style, ingress: bool) -> Peer {
     }
 }
 
-fn random_prefix(rng: &mut Rng, style: Style) -> Peer {
+fn random_prefix(rng: &mut Rng, style: Style<'_>) -> Peer {
     let nets: Vec<IpNet> = PREFIXES.iter().filter_map(|p| p.parse().ok()).collect();
     let prefix = *rng.pick(&nets);
     let inside: Vec<IpNet> = nets.iter().filter(|n| **n != prefix && prefix.contains(*n)).copied().collect();
@@ -319,32 +331,44 @@ fn random_prefix(rng: &mut Rng, style: Style) -> Peer {
     Peer::Prefix { prefix, except, members }
 }
 
-fn random_selector(rng: &mut Rng, style: Style) -> Selector {
-    (0..rng.below(3)).fold(Selector::everything(), |selector, _| {
-        let key = match rng.below(6) {
-            0 if style.says(style.is_cilium()) => Key::ServiceAccount,
-            1 | 2 => Key::NamespaceLabel((*rng.pick(&KEYS)).to_owned()),
-            _ => Key::Label((*rng.pick(&KEYS)).to_owned()),
-        };
-        let set: BTreeSet<String> = (0..1 + rng.below(2)).map(|_| (*rng.pick(&VALUES)).to_owned()).collect();
-        let test = match rng.below(5) {
-            0 => Test::Exists,
-            1 => Test::DoesNotExist,
-            2 => Test::NotIn(set),
-            _ => Test::In(set),
-        };
+fn random_selector(rng: &mut Rng, style: Style<'_>) -> Selector {
+    (0..*rng.pick(&[0, 1, 1, 2])).fold(Selector::everything(), |selector, _| {
+        if !style.pods.is_empty() && !rng.once_in(3) {
+            let labels: Vec<_> = rng.pick(style.pods).labels.iter().collect();
+            if !labels.is_empty() {
+                let (key, value) = *rng.pick(&labels);
+                return selector.and(Key::Label(key.clone()), Test::In([value.clone()].into()));
+            }
+        }
+        let (key, test) = random_requirement(rng, style);
         selector.and(key, test)
     })
 }
 
-fn random_ports(rng: &mut Rng, style: Style) -> Ports {
+fn random_requirement(rng: &mut Rng, style: Style<'_>) -> (Key, Test) {
+    let key = match rng.below(6) {
+        0 if style.says(style.is_cilium()) => Key::ServiceAccount,
+        1 | 2 => Key::NamespaceLabel((*rng.pick(&KEYS)).to_owned()),
+        _ => Key::Label((*rng.pick(&KEYS)).to_owned()),
+    };
+    let set: BTreeSet<String> = (0..1 + rng.below(2)).map(|_| (*rng.pick(&VALUES)).to_owned()).collect();
+    let test = match rng.below(5) {
+        0 => Test::Exists,
+        1 => Test::DoesNotExist,
+        2 => Test::NotIn(set),
+        _ => Test::In(set),
+    };
+    (key, test)
+}
+
+fn random_ports(rng: &mut Rng, style: Style<'_>) -> Ports {
     if rng.once_in(3) {
         return Ports::Any;
     }
     Ports::These((0..1 + rng.below(2)).map(|_| random_port(rng, style)).collect())
 }
 
-fn random_port(rng: &mut Rng, style: Style) -> PortMatch {
+fn random_port(rng: &mut Rng, style: Style<'_>) -> PortMatch {
     let protocol = *rng.pick(&[Protocol::TCP, Protocol::TCP, Protocol::UDP, Protocol::SCTP]);
     match rng.below(6) {
         0 => PortMatch::all(protocol),
