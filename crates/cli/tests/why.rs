@@ -62,7 +62,9 @@ fn the_verdict_is_that_of_the_policies_in_force_and_flows_are_those_of_the_two()
     assert_eq!(said["ingress"]["rules"][0]["rule"], "ingress[0]", "of port 8080");
     let flows = said["flows"].as_array().unwrap();
     assert!(!flows.is_empty());
-    let names = |f: &Value| [&f["flow"]["source"]["pod_name"], &f["flow"]["destination"]["pod_name"]].map(Value::clone);
+    let names = |f: &Value| {
+        [&f["flow"]["source"]["pod_name"], &f["flow"]["destination"]["pod_name"]].map(Value::clone)
+    };
     assert!(flows.iter().all(|f| names(f).contains(&"client".into()) && names(f).contains(&"server".into())));
     // nothing passed here, and nothing would
     assert_eq!(why(&node, &["shop/client", "shop/server", "--port", "22"]).0, 1);

@@ -23,7 +23,7 @@ pub use encode::{encode_entry, encode_key};
 pub use error::Error;
 pub use events::{EventReader, boot_offset};
 pub use load::{Datapath, Options};
-pub use probe::{Hook, Passed};
+pub use probe::{Hook, Passed, WaitingEvents};
 pub use publish::{Desired, Endpoint};
 pub use services::{ServiceEntry, Services};
 pub use sweep::Usage;

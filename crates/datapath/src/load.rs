@@ -64,6 +64,14 @@ impl Datapath {
     /// # Errors
     /// [`Error::Load`] if the kernel refuses the programs, [`Error::Pin`] if the folder cannot be used.
     pub fn load(options: &Options) -> Result<Self, Error> {
+        Self::load_object(OBJECT, options)
+    }
+
+    /// Loads these programs in place of the embedded ones: for tests that plant bugs in them.
+    ///
+    /// # Errors
+    /// As [`Datapath::load`]; [`Error::Missing`] if a map is not in the object.
+    pub fn load_object(object: &[u8], options: &Options) -> Result<Self, Error> {
         let failed = |source| Error::Load { source };
         let pins = options.pins.as_deref();
         // what libbpf prints is the verifier's log, for developers, and errors that are returned anyway
@@ -71,7 +79,7 @@ impl Datapath {
             PrintLevel::Warn,
             |_, words| tracing::debug!(target: "libbpf", "{}", words.trim_end()),
         )));
-        let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
+        let mut open = ObjectBuilder::default().open_memory(object).map_err(failed)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_owned();
             if let Some(entries) = options.max_entries.get(&*name.to_string_lossy()) {
@@ -185,7 +193,7 @@ impl Datapath {
                 map.remove(&key)?;
             }
         }
-        Ok(())
+        self.usages.keys().iter().try_for_each(|endpoint| self.usages.remove(endpoint))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Running one frame through the loaded programs (`BPF_PROG_TEST_RUN`), as if a pod sent or received it.
 
-use libbpf_rs::ProgramInput;
+use std::{cell::RefCell, rc::Rc};
+
+use libbpf_rs::{ProgramInput, RingBuffer, RingBufferBuilder};
 use signet_abi as abi;
 
 use crate::{error::Error, load::Datapath};
@@ -66,5 +68,42 @@ impl Datapath {
         let mut events = vec![];
         self.event_reader()?.run(std::time::Duration::ZERO, |e| events.push(*e), || false)?;
         Ok(events)
+    }
+}
+
+/// The events of a [`Datapath`], for who looks after every packet: the ring buffer is mapped once.
+pub struct WaitingEvents {
+    ring: RingBuffer<'static>,
+    seen: Rc<RefCell<Vec<abi::event>>>,
+}
+
+impl WaitingEvents {
+    /// All events since the last call.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the ring buffer cannot be read.
+    pub fn take(&self) -> Result<Vec<abi::event>, Error> {
+        self.ring.consume().map_err(|source| Error::Map { map: "events", source })?;
+        Ok(self.seen.take())
+    }
+}
+
+impl Datapath {
+    /// A view of the events that are waiting. There should be one, and no [`crate::EventReader`] beside it.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the ring buffer cannot be mapped.
+    pub fn waiting_events(&self) -> Result<WaitingEvents, Error> {
+        let failed = |source| Error::Map { map: "events", source };
+        let seen = Rc::new(RefCell::new(vec![]));
+        let into = Rc::clone(&seen);
+        let mut builder = RingBufferBuilder::new();
+        let record = move |bytes: &[u8]| {
+            let record = bytes.get(..size_of::<abi::event>());
+            into.borrow_mut().extend(record.map(bytemuck::pod_read_unaligned::<abi::event>));
+            0
+        };
+        builder.add(&self.events, record).map_err(failed)?;
+        Ok(WaitingEvents { ring: builder.build().map_err(failed)?, seen })
     }
 }

@@ -219,9 +219,9 @@ impl Step {
                 asking.for_each(|r| r.authentication = Authentication::Unspecified);
             }),
             Self::Allow(rule) => {
-                if let Some(policy) = policies.iter_mut().find(|p| p.takes_rules(rule)) {
-                    let rules = &mut policy.side_mut(direction).rules;
-                    rules.push(allow_all());
+                // of an object with several parts, those that select other pods change nothing
+                for policy in policies.iter_mut().filter(|p| p.takes_rules(rule)) {
+                    policy.side_mut(direction).rules.push(allow_all());
                 }
             }
             Self::Enforce(name, _) => {

@@ -72,12 +72,14 @@ pub struct Frame {
     pub fragment: Option<(u32, u16, bool)>,
     /// Time to live, hop limit.
     pub hops: u8,
+    /// IPv6: the extension headers ahead of the fragment header, by number. IPv4: a word of options for each.
+    pub extensions: Vec<u8>,
 }
 
 impl Frame {
     /// A whole packet.
     pub fn new(mac: [u8; 6], from: IpAddr, to: IpAddr, l4: L4) -> Self {
-        Self { mac, from, to, l4, fragment: None, hops: 64 }
+        Self { mac, from, to, l4, fragment: None, hops: 64, extensions: vec![] }
     }
 
     /// This packet as a fragment: identifier, offset in bytes, whether more follow.
@@ -139,8 +141,9 @@ impl Frame {
         let payload = self.payload();
         match (self.from, self.to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let total = (20 + payload.len()) as u16;
-                let mut out = vec![0x45, 0];
+                let words = self.extensions.len();
+                let total = (20 + words * 4 + payload.len()) as u16;
+                let mut out = vec![0x45 + words as u8, 0];
                 out.extend(total.to_be_bytes());
                 let (id, offset, more) = self.fragment.unwrap_or((0, 0, false));
                 out.extend((id as u16).to_be_bytes());
@@ -148,6 +151,8 @@ impl Frame {
                 out.extend([self.hops, self.protocol(), 0, 0]);
                 out.extend(from.octets());
                 out.extend(to.octets());
+                // no operation
+                out.extend(vec![1; words * 4]);
                 out.extend(payload);
                 out
             }
@@ -165,6 +170,10 @@ impl Frame {
                     next = 44;
                 }
                 body.extend(payload);
+                for kind in self.extensions.iter().rev() {
+                    body.splice(0..0, extension(*kind, next));
+                    next = *kind;
+                }
                 let mut out = vec![0x60, 0, 0, 0];
                 out.extend((body.len() as u16).to_be_bytes());
                 out.extend([next, self.hops]);
@@ -183,5 +192,14 @@ impl Frame {
         out.extend(if self.from.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] });
         out.extend(self.ip_bytes());
         out
+    }
+}
+
+/// An extension header that is followed by `next`.
+fn extension(kind: u8, next: u8) -> Vec<u8> {
+    match kind {
+        // authentication: its length counts words of 4 bytes, without the first two
+        51 => [vec![next, 1], vec![0; 10]].concat(),
+        _ => vec![next, 0, 1, 4, 0, 0, 0, 0],
     }
 }

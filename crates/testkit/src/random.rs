@@ -109,10 +109,16 @@ impl World {
         let namespace_labels: BTreeMap<&str, Arc<Labels>> =
             NAMESPACES.iter().map(|n| (*n, Arc::new(namespace_labels(rng, n)))).collect();
         let count = 2 + rng.below(5);
-        let pods = (0..count).map(|i| random_pod(rng, i, &namespace_labels)).collect();
+        let pods: Vec<Pod> = (0..count).map(|i| random_pod(rng, i, &namespace_labels)).collect();
         let nodes = OTHERS.iter().filter_map(|(ip, kind)| Some((ip.parse().ok()?, *kind))).collect();
-        let policies = (0..rng.below(6)).map(|i| random_policy(rng, i)).collect();
+        let policies = Self::policies(rng, &pods);
         Self { pods, nodes, policies }
+    }
+
+    /// Policies for these pods: what they say is about them more often than chance would have it.
+    pub fn policies(rng: &mut Rng, pods: &[Pod]) -> Vec<Policy> {
+        let count = *rng.pick(&[0, 1, 2, 2, 3, 4, 5, 8]);
+        (0..count).map(|i| random_policy(rng, i, pods)).collect()
     }
 }
 
@@ -141,7 +147,7 @@ fn random_pod(rng: &mut Rng, index: usize, namespaces: &BTreeMap<&str, Arc<Label
     if addresses.is_empty() || !rng.once_in(3) {
         addresses.extend(format!("fd00:10:244::{}", index + 1).parse::<IpAddr>());
     }
-    let ports = PORT_NAMES
+    let mut ports: Vec<NamedPort> = PORT_NAMES
         .iter()
         .filter_map(|name| {
             let protocol = *rng.pick(&[Protocol::TCP, Protocol::TCP, Protocol::UDP]);
@@ -152,6 +158,10 @@ fn random_pod(rng: &mut Rng, index: usize, namespaces: &BTreeMap<&str, Arc<Label
             })
         })
         .collect();
+    // two containers may have the same name for a port
+    if let Some(again) = ports.first().filter(|_| rng.once_in(3)).cloned() {
+        ports.push(NamedPort { port: *rng.pick(&PORTS), ..again });
+    }
     Pod {
         name: PodName { namespace: namespace.to_owned(), name: format!("pod-{index}") },
         labels: random_labels(rng),
@@ -164,15 +174,57 @@ fn random_pod(rng: &mut Rng, index: usize, namespaces: &BTreeMap<&str, Arc<Label
     }
 }
 
-fn random_policy(rng: &mut Rng, index: usize) -> Policy {
-    let namespace = *rng.pick(&NAMESPACES);
-    let tier = *rng.pick(&[Tier::Normal, Tier::Normal, Tier::Normal, Tier::Admin, Tier::Baseline]);
-    let subject = match tier {
-        Tier::Normal => random_selector(rng).in_namespace(namespace),
-        Tier::Admin | Tier::Baseline => random_selector(rng),
-    };
+/// How a policy is written: what its kind of object can say. One in five says more than any kind can: the model means
+/// something in every combination.
+#[derive(Debug, Clone, Copy)]
+struct Style<'a> {
+    pods: &'a [Pod],
+    tier: Tier,
+    kind: PolicyKind,
+    free: bool,
+}
+
+impl<'a> Style<'a> {
+    fn random(rng: &mut Rng, pods: &'a [Pod]) -> Self {
+        use PolicyKind as K;
+        let (tier, kind) = *rng.pick(&[
+            (Tier::Normal, K::NetworkPolicy),
+            (Tier::Normal, K::NetworkPolicy),
+            (Tier::Normal, K::CiliumNetworkPolicy),
+            (Tier::Normal, K::CiliumNetworkPolicy),
+            (Tier::Normal, K::CiliumNetworkPolicy),
+            (Tier::Normal, K::CiliumClusterwideNetworkPolicy),
+            (Tier::Admin, K::ClusterNetworkPolicy),
+            (Tier::Admin, K::AdminNetworkPolicy),
+            (Tier::Baseline, K::ClusterNetworkPolicy),
+            (Tier::Baseline, K::BaselineAdminNetworkPolicy),
+        ]);
+        Self { pods, tier, kind, free: rng.once_in(5) }
+    }
+
+    fn is_cilium(self) -> bool {
+        matches!(self.kind, PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy)
+    }
+
+    /// Whether this can be said of it.
+    fn says(self, said: bool) -> bool {
+        self.free || said
+    }
+
+    fn namespaced(self) -> bool {
+        matches!(self.kind, PolicyKind::NetworkPolicy | PolicyKind::CiliumNetworkPolicy)
+    }
+}
+
+fn random_policy(rng: &mut Rng, index: usize, pods: &[Pod]) -> Policy {
+    let anywhere = *rng.pick(&NAMESPACES);
+    let namespace = if pods.is_empty() { anywhere } else { &rng.pick(pods).name.namespace };
+    let style = Style::random(rng, pods);
+    let Style { tier, kind, .. } = style;
+    let selector = random_selector(rng, style);
+    let subject = if style.namespaced() { selector.in_namespace(namespace) } else { selector };
     // sometimes one more part of the object before
-    let part = u32::from(index > 0 && rng.once_in(5));
+    let part = u32::from(index > 0 && style.is_cilium() && rng.once_in(3));
     let subject = match rng.below(20) {
         0 => Subject::Nodes,
         1 => Subject::Nobody,
@@ -181,47 +233,55 @@ fn random_policy(rng: &mut Rng, index: usize) -> Policy {
     let prefix = if part == 0 { String::new() } else { format!("specs[{part}].") };
     Policy {
         name: PolicyName {
-            kind: PolicyKind::NetworkPolicy,
-            namespace: Some(namespace.to_owned()),
+            kind,
+            namespace: style.namespaced().then(|| namespace.to_owned()),
             name: format!("policy-{}", index - part as usize),
         },
         part,
         origin: Origin { file: "random.yaml".into(), line: index as u32 + 1 - part },
         tier,
         priority: rng.below(3) as u32,
-        mode: if rng.once_in(5) { Mode::Audit } else { Mode::Enforce },
+        mode: if rng.once_in(4) { Mode::Audit } else { Mode::Enforce },
         subject,
-        ingress: random_side(rng, tier, &format!("{prefix}ingress")),
-        egress: random_side(rng, tier, &format!("{prefix}egress")),
+        ingress: random_side(rng, style, &format!("{prefix}ingress")),
+        egress: random_side(rng, style, &format!("{prefix}egress")),
     }
 }
 
-fn random_side(rng: &mut Rng, tier: Tier, name: &str) -> Side {
+fn random_side(rng: &mut Rng, style: Style<'_>, name: &str) -> Side {
     if rng.once_in(4) {
         return Side::default();
     }
-    let rules = (0..rng.below(4))
-        .map(|i| {
-            let action = match tier {
-                Tier::Normal => *rng.pick(&[Action::Allow, Action::Allow, Action::Deny]),
-                Tier::Admin | Tier::Baseline => *rng.pick(&[Action::Allow, Action::Deny, Action::Pass]),
-            };
-            Rule {
-                path: format!("{name}[{i}]"),
-                line: 0,
-                action,
-                peers: random_peers(rng),
-                ports: random_ports(rng),
-                enforceable: random_enforceable(rng),
-                authentication: random_authentication(rng),
-            }
-        })
-        .collect();
-    Side { isolates: tier == Tier::Normal && !rng.once_in(5), rules }
+    let ingress = name.ends_with("ingress");
+    let rules = (0..rng.below(4)).map(|i| random_rule(rng, style, ingress, format!("{name}[{i}]"))).collect();
+    let may_not = style.says(style.is_cilium()) && rng.once_in(5);
+    Side { isolates: style.tier == Tier::Normal && !may_not, rules }
+}
+
+fn random_rule(rng: &mut Rng, style: Style<'_>, ingress: bool, path: String) -> Rule {
+    let cilium = style.says(style.is_cilium());
+    let action = match style.tier {
+        Tier::Normal if cilium => *rng.pick(&[Action::Allow, Action::Allow, Action::Deny]),
+        Tier::Normal => Action::Allow,
+        Tier::Admin | Tier::Baseline => *rng.pick(&[Action::Allow, Action::Deny, Action::Pass]),
+    };
+    Rule {
+        path,
+        line: 0,
+        action,
+        peers: random_peers(rng, style, ingress),
+        ports: random_ports(rng, style),
+        enforceable: if cilium { random_enforceable(rng) } else { Enforceable::Yes },
+        authentication: if cilium && (style.free || action == Action::Allow) {
+            random_authentication(rng)
+        } else {
+            Authentication::Unspecified
+        },
+    }
 }
 
 fn random_enforceable(rng: &mut Rng) -> Enforceable {
-    if !rng.once_in(4) {
+    if !rng.once_in(3) {
         return Enforceable::Yes;
     }
     Enforceable::No(*rng.pick(&[Feature::Http, Feature::Fqdn, Feature::Sni, Feature::Groups]))
@@ -238,58 +298,77 @@ fn random_authentication(rng: &mut Rng) -> Authentication {
     ])
 }
 
-fn random_peers(rng: &mut Rng) -> Peers {
+fn random_peers(rng: &mut Rng, style: Style<'_>, ingress: bool) -> Peers {
     match rng.below(8) {
         0 => Peers::None,
-        1 | 2 => Peers::Any,
-        _ => Peers::These((0..1 + rng.below(3)).map(|_| random_peer(rng)).collect()),
+        1 | 2 if style.says(style.tier == Tier::Normal || !ingress) => Peers::Any,
+        _ => Peers::These((0..1 + rng.below(3)).map(|_| random_peer(rng, style, ingress)).collect()),
     }
 }
 
-fn random_peer(rng: &mut Rng) -> Peer {
+fn random_peer(rng: &mut Rng, style: Style<'_>, ingress: bool) -> Peer {
     match rng.below(8) {
         0 => Peer::Pods(Selector::everything()),
         1 => Peer::Pods(Selector::everything().in_namespace(rng.pick::<&str>(&NAMESPACES))),
-        2 => Peer::Kind(*rng.pick(&Kind::ALL)),
-        3..=5 => random_prefix(rng),
-        _ => Peer::Pods(random_selector(rng)),
+        2 | 6 if style.says(style.is_cilium()) => Peer::Kind(*rng.pick(&Kind::ALL)),
+        // the older tiers have networks on egress only
+        3..=5 if style.says(style.tier == Tier::Normal || !ingress) => random_prefix(rng, style),
+        _ => Peer::Pods(random_selector(rng, style)),
     }
 }
 
-fn random_prefix(rng: &mut Rng) -> Peer {
+fn random_prefix(rng: &mut Rng, style: Style<'_>) -> Peer {
     let nets: Vec<IpNet> = PREFIXES.iter().filter_map(|p| p.parse().ok()).collect();
     let prefix = *rng.pick(&nets);
     let inside: Vec<IpNet> = nets.iter().filter(|n| **n != prefix && prefix.contains(*n)).copied().collect();
-    let except = if inside.is_empty() || rng.once_in(2) { vec![] } else { vec![*rng.pick(&inside)] };
-    Peer::Prefix { prefix, except, members: *rng.pick(&[Members::Match, Members::Ignored]) }
+    let whole = inside.is_empty() || !style.says(style.tier == Tier::Normal) || rng.once_in(2);
+    let except = if whole { vec![] } else { vec![*rng.pick(&inside)] };
+    let members = match (style.free, style.is_cilium()) {
+        (true, _) => *rng.pick(&[Members::Match, Members::Ignored]),
+        (false, true) => Members::Ignored,
+        (false, false) => Members::Match,
+    };
+    Peer::Prefix { prefix, except, members }
 }
 
-fn random_selector(rng: &mut Rng) -> Selector {
-    (0..rng.below(3)).fold(Selector::everything(), |selector, _| {
-        let key = match rng.below(6) {
-            0 => Key::ServiceAccount,
-            1 | 2 => Key::NamespaceLabel((*rng.pick(&KEYS)).to_owned()),
-            _ => Key::Label((*rng.pick(&KEYS)).to_owned()),
-        };
-        let set: BTreeSet<String> = (0..1 + rng.below(2)).map(|_| (*rng.pick(&VALUES)).to_owned()).collect();
-        let test = match rng.below(5) {
-            0 => Test::Exists,
-            1 => Test::DoesNotExist,
-            2 => Test::NotIn(set),
-            _ => Test::In(set),
-        };
+fn random_selector(rng: &mut Rng, style: Style<'_>) -> Selector {
+    (0..*rng.pick(&[0, 1, 1, 2])).fold(Selector::everything(), |selector, _| {
+        if !style.pods.is_empty() && !rng.once_in(3) {
+            let labels: Vec<_> = rng.pick(style.pods).labels.iter().collect();
+            if !labels.is_empty() {
+                let (key, value) = *rng.pick(&labels);
+                return selector.and(Key::Label(key.clone()), Test::In([value.clone()].into()));
+            }
+        }
+        let (key, test) = random_requirement(rng, style);
         selector.and(key, test)
     })
 }
 
-fn random_ports(rng: &mut Rng) -> Ports {
+fn random_requirement(rng: &mut Rng, style: Style<'_>) -> (Key, Test) {
+    let key = match rng.below(6) {
+        0 if style.says(style.is_cilium()) => Key::ServiceAccount,
+        1 | 2 => Key::NamespaceLabel((*rng.pick(&KEYS)).to_owned()),
+        _ => Key::Label((*rng.pick(&KEYS)).to_owned()),
+    };
+    let set: BTreeSet<String> = (0..1 + rng.below(2)).map(|_| (*rng.pick(&VALUES)).to_owned()).collect();
+    let test = match rng.below(5) {
+        0 => Test::Exists,
+        1 => Test::DoesNotExist,
+        2 => Test::NotIn(set),
+        _ => Test::In(set),
+    };
+    (key, test)
+}
+
+fn random_ports(rng: &mut Rng, style: Style<'_>) -> Ports {
     if rng.once_in(3) {
         return Ports::Any;
     }
-    Ports::These((0..1 + rng.below(2)).map(|_| random_port(rng)).collect())
+    Ports::These((0..1 + rng.below(2)).map(|_| random_port(rng, style)).collect())
 }
 
-fn random_port(rng: &mut Rng) -> PortMatch {
+fn random_port(rng: &mut Rng, style: Style<'_>) -> PortMatch {
     let protocol = *rng.pick(&[Protocol::TCP, Protocol::TCP, Protocol::UDP, Protocol::SCTP]);
     match rng.below(6) {
         0 => PortMatch::all(protocol),
@@ -297,8 +376,11 @@ fn random_port(rng: &mut Rng) -> PortMatch {
             let (a, b) = (*rng.pick(&PORTS), *rng.pick(&PORTS));
             PortMatch::Range { protocol, first: a.min(b), last: a.max(b) }
         }
-        2 => PortMatch::Named { protocol, name: (*rng.pick(&PORT_NAMES)).to_owned() },
-        3 => random_icmp(rng),
+        // the older tiers name a port of every protocol at once
+        2 if style.says(style.tier == Tier::Normal) => {
+            PortMatch::Named { protocol, name: (*rng.pick(&PORT_NAMES)).to_owned() }
+        }
+        3 if style.says(style.is_cilium()) => random_icmp(rng),
         _ => PortMatch::one(protocol, *rng.pick(&PORTS)),
     }
 }

@@ -7,14 +7,9 @@ use signet_identity::{Kind, Pod, Protocol};
 use signet_policy::{
     Authentication, Direction, End, Judgement, Outcome, Policy, RuleRef, Traffic, Who, judge,
 };
-use signet_testkit::{ACK, FIN, Frame, L4, RST, SYN};
+use signet_testkit::{ACK, FIN, Frame, L4, RANGES, RST, SYN};
 
-/// A frame, and the frame that it quotes if it is an ICMP error.
-#[derive(Debug, Clone)]
-pub struct Packet {
-    pub frame: Frame,
-    pub quoted: Option<Frame>,
-}
+use crate::packet::{Link, Packet};
 
 /// What the model says.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +34,9 @@ struct Flow {
     own_node: bool,
 }
 
+/// Extension headers that a packet may carry.
+const MAX_EXTENSION_HEADERS: usize = 6;
+
 /// What conntrack looks at.
 #[derive(Debug, Clone, Copy)]
 struct Tuple {
@@ -53,7 +51,8 @@ struct Tuple {
 type Fragmented = (IpAddr, IpAddr, u32, u8);
 
 pub struct Model {
-    pub pods: Vec<Pod>,
+    /// By their place, which no later pod takes.
+    pub pods: BTreeMap<usize, Pod>,
     pub nodes: Vec<(IpAddr, Kind)>,
     pub ranges: Vec<ipnet::IpNet>,
     pub policies: Vec<Policy>,
@@ -64,7 +63,7 @@ pub struct Model {
 /// Where a packet is seen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct At {
-    /// Index of the pod.
+    /// The pod's place.
     pub pod: usize,
     pub way: Direction,
     pub own_node: bool,
@@ -149,31 +148,29 @@ impl Tuple {
 }
 
 impl Model {
-    pub fn new(pods: Vec<Pod>, nodes: Vec<(IpAddr, Kind)>, ranges: Vec<ipnet::IpNet>) -> Self {
-        Self { pods, nodes, ranges, policies: vec![], flows: BTreeMap::new(), fragments: BTreeMap::new() }
+    pub fn new(nodes: Vec<(IpAddr, Kind)>) -> Self {
+        let ranges = RANGES.iter().filter_map(|r| r.parse().ok()).collect();
+        Self {
+            pods: BTreeMap::new(),
+            nodes,
+            ranges,
+            policies: vec![],
+            flows: BTreeMap::new(),
+            fragments: BTreeMap::new(),
+        }
     }
 
     /// The packet at a hook.
     pub fn see(&mut self, packet: &Packet, at: At) -> Said {
+        let Some(pod) = self.pods.get(&at.pod) else { return drop(Reason::UnknownIdentity) };
+        if let Some(reason) = broken(packet) {
+            return drop(reason);
+        }
+        if let Some(said) = self.check_link(packet, pod, at) {
+            return said;
+        }
         let frame = &packet.frame;
         let mut tuple = tuple_of(frame);
-        if frame.fragment.is_some_and(|(_, offset, _)| offset > 0 && offset < header_length(tuple.protocol)) {
-            return drop(Reason::InvalidPacket);
-        }
-        if frame.from == frame.to {
-            return drop(Reason::InvalidPacket);
-        }
-        if at.way == Direction::Egress {
-            if frame.mac != mac(at.pod) {
-                return drop(Reason::SpoofedMac);
-            }
-            if !self.pods[at.pod].addresses.contains(&frame.from) {
-                return drop(Reason::SpoofedSource);
-            }
-        }
-        if at.way == Direction::Ingress && self.pods[at.pod].addresses.contains(&frame.from) {
-            return drop(Reason::SpoofedSource);
-        }
         if let Some((id, offset, _)) = frame.fragment {
             // of two packets whose identifiers agree modulo the number of slots, the newer counts
             let slot = (at.pod, at.way == Direction::Egress, id % (1 << FRAGMENT_BITS));
@@ -189,6 +186,32 @@ impl Model {
         }
         let whole = frame.fragment.is_none_or(|(_, offset, _)| offset == 0);
         self.admit(&tuple, packet.quoted.as_ref().filter(|_| whole), at)
+    }
+
+    /// What the link itself decides; none for an ordinary packet.
+    fn check_link(&self, packet: &Packet, pod: &Pod, at: At) -> Option<Said> {
+        let frame = &packet.frame;
+        let own = mac(at.pod);
+        let from_pod = at.way == Direction::Egress;
+        if from_pod && frame.mac != own {
+            return Some(drop(Reason::SpoofedMac));
+        }
+        if let Link::Arp { sender_mac, sender } = &packet.link {
+            let honest =
+                *sender_mac == own && (sender.is_unspecified() || pod.addresses.contains(&(*sender).into()));
+            return Some(if from_pod && !honest { drop(Reason::SpoofedSource) } else { link_local() });
+        }
+        let discovery = check_discovery(frame, pod, from_pod);
+        let is_own = pod.addresses.contains(&frame.from);
+        match (from_pod, discovery) {
+            (false, None) => (is_own || is_nobodys(frame.from, pod)).then(|| drop(Reason::SpoofedSource)),
+            (true, None) => (!is_own).then(|| drop(Reason::SpoofedSource)),
+            (true, Some(Reason::LinkLocal)) if !is_own && !is_of_link(frame.from) => {
+                Some(drop(Reason::SpoofedSource))
+            }
+            (_, Some(Reason::LinkLocal)) => Some(link_local()),
+            (_, Some(reason)) => Some(drop(reason)),
+        }
     }
 
     fn admit(&mut self, tuple: &Tuple, quoted: Option<&Frame>, at: At) -> Said {
@@ -247,7 +270,10 @@ impl Model {
     fn is_related(&self, error: &Tuple, quoted: &Frame, at: At) -> bool {
         let inner = Tuple { flags: 0, ..tuple_of(quoted) };
         let own = if at.way == Direction::Ingress { inner.source.0 } else { inner.destination.0 };
-        if inner.source.0 != error.destination.0 || !self.pods[at.pod].addresses.contains(&own) {
+        if is_unreadable(quoted)
+            || inner.source.0 != error.destination.0
+            || !self.pods[&at.pod].addresses.contains(&own)
+        {
             return false;
         }
         let Some(flow) = self.flows.get(&inner.key()) else { return false };
@@ -259,7 +285,7 @@ impl Model {
     /// What the pod's policies say in `direction` about the other end of a packet that goes `at.way`.
     fn judge(&self, tuple: &Tuple, at: At, direction: Direction, reply: bool) -> Said {
         let remote = if at.way == Direction::Egress { tuple.destination.0 } else { tuple.source.0 };
-        let pod = &self.pods[at.pod];
+        let pod = &self.pods[&at.pod];
         let own = if at.way == Direction::Egress { tuple.source.0 } else { tuple.destination.0 };
         let me = End { who: Who::Pod(pod), address: Some(own) };
         let peer = self.peer(remote, at.own_node, direction);
@@ -278,13 +304,74 @@ impl Model {
             // translated to this node's address by somebody
             return End { who: Who::Kind(Kind::Unmanaged), address: None };
         }
-        if let Some(pod) = self.pods.iter().find(|p| p.addresses.contains(&address)) {
+        if let Some(pod) = self.pods.values().find(|p| p.addresses.contains(&address)) {
             return End { who: Who::Pod(pod), address: Some(address) };
         }
         let node = self.nodes.iter().find(|(a, _)| *a == address).map(|(_, kind)| *kind);
         let inside = self.ranges.iter().any(|r| r.contains(&address));
         let kind = node.unwrap_or(if inside { Kind::Unmanaged } else { Kind::World });
         End { who: Who::Kind(kind), address: Some(address) }
+    }
+}
+
+/// Why the packet cannot be read, or is of no protocol that is.
+fn broken(packet: &Packet) -> Option<Reason> {
+    let frame = &packet.frame;
+    match packet.link {
+        Link::Arp { .. } => return None,
+        Link::EtherType(_) => return Some(Reason::UnsupportedProtocol),
+        Link::Cut(_) => return Some(Reason::InvalidPacket),
+        Link::Ip => {}
+    }
+    let overlaps = |offset: u16| offset > 0 && offset < header_length(tuple_of(frame).protocol);
+    let invalid = is_unreadable(frame)
+        || frame.from == frame.to
+        || frame.fragment.is_some_and(|(_, offset, _)| overlaps(offset));
+    invalid.then_some(Reason::InvalidPacket)
+}
+
+/// IPv4 in disguise, or more headers than anybody sends.
+fn is_unreadable(frame: &Frame) -> bool {
+    let mapped = |a| matches!(a, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let headers = frame.extensions.len() + usize::from(frame.fragment.is_some());
+    mapped(frame.from) || mapped(frame.to) || (frame.from.is_ipv6() && headers > MAX_EXTENSION_HEADERS)
+}
+
+/// Whether it comes from nowhere to a pod that has no address of this family.
+fn is_nobodys(from: IpAddr, pod: &Pod) -> bool {
+    from.is_unspecified() && !pod.addresses.iter().any(|a| a.is_ipv6() == from.is_ipv6())
+}
+
+fn link_local() -> Said {
+    Said { passes: true, ..drop(Reason::LinkLocal) }
+}
+
+fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unspecified() || v6.is_unicast_link_local())
+}
+
+/// Neighbour discovery and listener reports; none for anything else.
+fn check_discovery(frame: &Frame, pod: &Pod, from_pod: bool) -> Option<Reason> {
+    let L4::Icmp { kind, body, .. } = &frame.l4 else { return None };
+    let whole = frame.fragment.is_none_or(|(_, offset, more)| offset == 0 && !more);
+    if frame.from.is_ipv4() || !whole {
+        return None;
+    }
+    let hops = |wanted| if frame.hops == wanted { Reason::LinkLocal } else { Reason::InvalidPacket };
+    match kind {
+        134 | 137 => from_pod.then_some(Reason::ForbiddenIcmpv6),
+        136 if frame.hops == 255 && from_pod => {
+            let target: Option<[u8; 16]> = body.get(..16).and_then(|b| b.try_into().ok());
+            Some(match target.map(|t| IpAddr::from(std::net::Ipv6Addr::from(t))) {
+                None => Reason::InvalidPacket,
+                Some(target) if pod.addresses.contains(&target) => Reason::LinkLocal,
+                Some(IpAddr::V6(target)) if target.is_unicast_link_local() => Reason::LinkLocal,
+                Some(_) => Reason::SpoofedSource,
+            })
+        }
+        133 | 135 | 136 => Some(hops(255)),
+        130..=132 | 143 => Some(hops(1)),
+        _ => None,
     }
 }
 

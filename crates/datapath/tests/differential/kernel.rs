@@ -1,0 +1,157 @@
+//! The kernel's side of a case, and the comparison.
+
+use signet_abi as abi;
+use signet_abi::Reason;
+use signet_datapath::{Datapath, Desired, Endpoint, Hook, Options, Passed, WaitingEvents};
+use signet_identity::{Interner, Members, Pod};
+use signet_policy::{Compiled, Direction, RuleBook, RuleNumber, RuleRef};
+
+use crate::{
+    case::{Case, Step},
+    model::{At, Model, Said, mac},
+};
+
+const FIRST_INDEX: u32 = 1000;
+/// More places than a case has.
+const PLACES: u32 = 256;
+
+/// The programs, with one case after another.
+pub struct Kernel {
+    datapath: Datapath,
+    events: WaitingEvents,
+    interner: Interner,
+    rules: RuleBook,
+    /// How many cases it has seen: numbers of endpoints are never reused.
+    cases: u32,
+}
+
+/// Where kernel and model part.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    /// The step of the case.
+    pub step: usize,
+    pub at: At,
+    /// Verdict, reason, audit, would_allow or rule.
+    pub what: &'static str,
+    pub expected: Said,
+    pub seen: Seen,
+}
+
+/// What the kernel did.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub passes: bool,
+    pub event: Option<abi::event>,
+    pub rule: Option<RuleRef>,
+}
+
+impl Kernel {
+    /// With the programs that are embedded.
+    pub fn new() -> Self {
+        Self::of(Datapath::load(&Self::options()).unwrap())
+    }
+
+    /// With other programs.
+    pub fn of_object(object: &[u8]) -> Self {
+        Self::of(Datapath::load_object(object, &Self::options()).unwrap())
+    }
+
+    fn options() -> Options {
+        Options { drop_events: Some(u32::MAX), ..Options::default() }
+    }
+
+    fn of(datapath: Datapath) -> Self {
+        let events = datapath.waiting_events().unwrap();
+        Self { datapath, events, interner: Interner::starting_at(0), rules: RuleBook::default(), cases: 0 }
+    }
+
+    /// Runs a case up to the first difference. `note` is told what the model said of each packet at each hook.
+    pub fn run(&mut self, case: &Case, note: &mut dyn FnMut(&Model, At, &Said)) -> Option<Difference> {
+        self.datapath.forget_flows().unwrap();
+        self.cases += 1;
+        let mut model = Model::new(case.nodes.clone());
+        self.publish(&model);
+        // what endpoints of earlier cases took of the tables
+        self.datapath.sweep().unwrap();
+        for (step, what) in case.steps.iter().enumerate() {
+            let packet = match what {
+                Step::Packet(packet) => packet,
+                Step::Revision(cluster) => {
+                    model.pods.clone_from(&cluster.pods);
+                    model.policies.clone_from(&cluster.policies);
+                    self.publish(&model);
+                    continue;
+                }
+            };
+            let bytes = packet.bytes();
+            for at in packet.hooks() {
+                let expected = model.see(packet, at);
+                let seen = self.see(&bytes, at);
+                note(&model, at, &expected);
+                if let Some(what) = parted(&expected, &seen) {
+                    return Some(Difference { step, at, what, expected, seen });
+                }
+                if !expected.passes {
+                    break;
+                }
+            }
+        }
+        None
+    }
+
+    fn publish(&mut self, model: &Model) {
+        let members = Members {
+            pods: model.pods.values().collect(),
+            nodes: model.nodes.clone(),
+            ranges: model.ranges.clone(),
+        };
+        let compiled = Compiled::new(&members, &model.policies, &mut self.interner, &mut self.rules);
+        let peer = |i| compiled.universe.peer(i, &compiled.directory.identities[&i]);
+        let endpoint = |(place, pod): (&usize, &Pod)| {
+            let table = compiled.subjects[&pod.name];
+            let id = self.cases * PLACES + *place as u32;
+            let addresses = pod.addresses.clone();
+            let endpoint = Endpoint { id, table, addresses, mac: mac(*place), guarded: false };
+            (FIRST_INDEX + *place as u32, endpoint)
+        };
+        let desired = Desired {
+            endpoints: model.pods.iter().map(endpoint).collect(),
+            tables: compiled.tables.clone(),
+            addresses: compiled.directory.addresses.iter().map(|(a, i)| (*a, peer(*i))).collect(),
+            prefixes: compiled.directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect(),
+        };
+        self.datapath.publish(&desired).unwrap();
+    }
+
+    fn see(&mut self, frame: &[u8], at: At) -> Seen {
+        let hook = match at.way {
+            Direction::Egress => Hook::FromPod,
+            Direction::Ingress => Hook::ToPod { own_node: at.own_node },
+        };
+        let passed = self
+            .datapath
+            .probe(FIRST_INDEX + at.pod as u32, hook, frame)
+            .unwrap_or_else(|e| panic!("{e}: {frame:02x?}"));
+        let event = self.events.take().unwrap().pop();
+        let rule = event.and_then(|e| self.rules.get(RuleNumber(e.rule)).cloned());
+        Seen { passes: passed == Passed::On, event, rule }
+    }
+}
+
+/// In what the kernel and the model differ, if they do.
+fn parted(expected: &Said, seen: &Seen) -> Option<&'static str> {
+    if seen.passes != expected.passes {
+        return Some("verdict");
+    }
+    let Some(event) = seen.event else { return (!expected.passes).then_some("a drop without an event") };
+    let audit = u32::from(event.verdict) == abi::VERDICT_AUDIT;
+    let would_allow = u32::from(event.flags) & abi::EVENT_WOULD_ALLOW != 0;
+    let rule = expected.rule.as_ref().is_none_or(|rule| *rule == seen.rule);
+    let checks = [
+        (Reason::from_number(event.reason) == expected.reason, "reason"),
+        (audit == expected.audit, "audit"),
+        (would_allow == expected.would_allow, "would_allow"),
+        (rule, "rule"),
+    ];
+    checks.into_iter().find(|(holds, _)| !holds).map(|(_, what)| what)
+}
