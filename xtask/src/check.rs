@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("signet-dns", &[]),
     ("signet-sandbox", &[]),
     // programs
+    ("signet-bench", &["signet-agent", "signet-identity", "signet-policy", "signet-testkit"]),
     ("signet-workload", &[]),
     (
         "signet-agent",

@@ -195,7 +195,7 @@ fn build(folder: &Path) -> PathBuf {
     let marker = "\"executable\":\"";
     let executable =
         said.lines().filter_map(|l| l.split_once(marker)).filter_map(|(_, rest)| rest.split_once('"'));
-    executable.map(|(path, _)| PathBuf::from(path)).last().unwrap_or_else(|| panic!("not built: {said}"))
+    executable.map(|(path, _)| PathBuf::from(path)).next_back().unwrap_or_else(|| panic!("not built: {said}"))
 }
 
 #[test]

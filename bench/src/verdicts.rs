@@ -1,39 +1,51 @@
-//! How many verdicts a second an `Index` gives on 1,000 pods and 200 policies: `cargo run --release --example batch`.
-#![allow(clippy::print_stdout, reason = "a measurement prints")]
+//! Verdicts in a batch: `signet_policy::Index` on 1,000 pods and 200 policies, against the interpreter that it is checked
+//! against. Cold: every question for the first time. Warm: the same questions once more.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
+use anyhow::ensure;
 use signet_identity::{Key, Labels, Pod, PodName, Protocol, Selector, Test};
 use signet_policy::{
-    Action, Authentication, End, Enforceable, Index, Mode, Origin, Peer, Peers, Policy, PolicyKind,
+    Action, Authentication, End, Enforceable, Index, Mode, Origin, Outcome, Peer, Peers, Policy, PolicyKind,
     PolicyName, PortMatch, Ports, Rule, Side, Subject, Tier, Traffic, Who, decide,
 };
 use signet_testkit::Rng;
+
+use crate::{Effort, report::Row};
 
 const PODS: usize = 1000;
 const POLICIES: usize = 200;
 const NAMESPACES: usize = 20;
 const APPS: usize = 100;
-const QUESTIONS: usize = 500_000;
+/// Verdicts a second.
+const GOAL: f64 = 50_000.0;
 
-fn main() {
+pub(crate) fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
+    let questions = if effort == Effort::Short { 5_000 } else { 500_000 };
     let pods: Vec<Pod> = (0..PODS).map(pod).collect();
     let policies: Vec<Policy> = (0..POLICIES).map(policy).collect();
     let mut rng = Rng::new(1);
-    let asked: Vec<Traffic<'_>> = (0..QUESTIONS).map(|_| traffic(&mut rng, &pods)).collect();
-    let mut index = Index::new(&policies);
-    for round in ["cold", "warm"] {
-        let start = Instant::now();
-        let rules: usize =
-            asked.iter().map(|t| index.judgements(t)).map(|(e, i)| e.rules.len() + i.rules.len()).sum();
-        let rate = asked.len() as f64 / start.elapsed().as_secs_f64();
-        println!("{round}: {rate:.0} verdicts/s ({rules} rules named)");
-    }
+    let asked: Vec<Traffic<'_>> = (0..questions).map(|_| traffic(&mut rng, &pods)).collect();
+    let some = &asked[..questions / 50];
     let start = Instant::now();
-    let some = asked.iter().take(QUESTIONS / 50);
-    let denied = some.clone().filter(|t| decide(&policies, t) != index.decide(t)).count();
-    let rate = some.len() as f64 / start.elapsed().as_secs_f64();
-    println!("decide alone: {rate:.0} verdicts/s, {denied} differ");
+    let interpreted: Vec<_> = some.iter().map(|t| decide(&policies, t)).collect();
+    let interpreter = some.len() as f64 / start.elapsed().as_secs_f64();
+    let row = |subject, value| Row::new("verdicts", subject, "verdicts", value, "/s");
+    let mut rows = vec![row("interpreter", interpreter)];
+    let mut index = Index::new(&policies);
+    for subject in ["index, cold", "index, warm"] {
+        let start = Instant::now();
+        let allowed = asked.iter().filter(|t| index.decide(t).outcome == Outcome::Allowed).count();
+        let rate = questions as f64 / start.elapsed().as_secs_f64();
+        ensure!(
+            allowed > 0 && allowed < questions,
+            "{allowed} of {questions} allowed: nothing is told apart"
+        );
+        rows.push(row(subject, rate).against("interpreter", interpreter).at_least(GOAL));
+    }
+    let differ = some.iter().zip(interpreted).filter(|(t, answer)| index.decide(t) != *answer).count();
+    ensure!(differ == 0, "the index and the interpreter differ {differ} times");
+    Ok(rows)
 }
 
 fn traffic<'a>(rng: &mut Rng, pods: &'a [Pod]) -> Traffic<'a> {

@@ -1,0 +1,72 @@
+//! `./dev bench`: what Signet costs. Figures are compared with others of the same run; how each is taken is said where
+//! it is taken. A goal that is missed is stored with `met: false`.
+
+mod change;
+mod report;
+mod verdicts;
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::bail;
+use clap::Parser;
+
+use crate::report::{Machine, Row, Summary};
+
+/// Measures, prints a table, and keeps the figures with the machine that they are of.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Only these benches; all, if none is named.
+    benches: Vec<String>,
+    /// As little of each as shows that it runs; nothing is kept.
+    #[arg(long)]
+    short: bool,
+    /// Where runs are kept.
+    #[arg(long, default_value = "bench/runs")]
+    runs: PathBuf,
+    /// The machine's name in the name of the run.
+    #[arg(long)]
+    machine: Option<String>,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    Short,
+    Full,
+}
+
+type Bench = fn(Effort) -> anyhow::Result<Vec<Row>>;
+
+const BENCHES: [(&str, Bench); 2] = [("verdicts", verdicts::run), ("change", change::run)];
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if let Some(unknown) = args.benches.iter().find(|b| BENCHES.iter().all(|(name, _)| name != b)) {
+        bail!("there is no bench {unknown}; there are {}", BENCHES.map(|(name, _)| name).join(", "));
+    }
+    let effort = if args.short { Effort::Short } else { Effort::Full };
+    let mut rows = vec![];
+    for (name, bench) in BENCHES {
+        if args.benches.is_empty() || args.benches.iter().any(|b| b == name) {
+            eprintln!("bench: {name} …");
+            rows.extend(bench(effort)?);
+        }
+    }
+    let date = chrono::Local::now().format("%Y-%m-%d").to_string();
+    let machine = Machine::this();
+    let folder = format!("{date}-{}", args.machine.unwrap_or_else(|| format!("{}cpu", machine.cpus)));
+    let summary = Summary { date, commit: commit(), short: args.short, machine, rows };
+    summary.print(&mut std::io::stdout().lock())?;
+    if !args.short {
+        let folder = args.runs.join(folder);
+        summary.store(&folder)?;
+        eprintln!("bench: kept in {}", folder.display());
+    }
+    Ok(())
+}
+
+/// What is measured, as far as git knows.
+fn commit() -> String {
+    let out = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+}

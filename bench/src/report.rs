@@ -1,0 +1,155 @@
+//! What a run measured: rows, kept as JSON and printed as a table.
+
+use std::{fs, io::Write, path::Path};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// One figure.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    /// What was done.
+    pub(crate) bench: &'static str,
+    /// To what.
+    pub(crate) subject: String,
+    /// What was measured.
+    pub(crate) metric: &'static str,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+    /// `value` over that of the subject `against`, in the same run.
+    pub(crate) ratio: Option<f64>,
+    pub(crate) against: Option<String>,
+    /// What `value` (or `ratio`, where there is one) should be, as people read it.
+    pub(crate) goal: Option<String>,
+    pub(crate) met: Option<bool>,
+}
+
+impl Row {
+    pub(crate) fn new(
+        bench: &'static str,
+        subject: impl Into<String>,
+        metric: &'static str,
+        value: f64,
+        unit: &'static str,
+    ) -> Self {
+        let subject = subject.into();
+        Self { bench, subject, metric, value, unit, ratio: None, against: None, goal: None, met: None }
+    }
+
+    /// The value should be at least this.
+    pub(crate) fn at_least(self, goal: f64) -> Self {
+        let met = self.value >= goal;
+        Self { goal: Some(format!("≥ {}", number(goal))), met: Some(met), ..self }
+    }
+
+    /// The value should be at most this.
+    pub(crate) fn at_most(self, goal: f64) -> Self {
+        let met = self.value <= goal;
+        Self { goal: Some(format!("≤ {}", number(goal))), met: Some(met), ..self }
+    }
+
+    /// Compares with another subject of the same run.
+    pub(crate) fn against(self, subject: &str, value: f64) -> Self {
+        Self { ratio: Some(self.value / value), against: Some(subject.to_owned()), ..self }
+    }
+}
+
+/// The machine that figures are of.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) kernel: String,
+    pub(crate) cpu: String,
+    pub(crate) cpus: usize,
+    pub(crate) memory_gb: u64,
+}
+
+impl Machine {
+    pub(crate) fn this() -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|l| l.starts_with(name)).and_then(|l| l.split_once(':'));
+            line.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+        };
+        let kilobytes = field(&read("/proc/meminfo"), "MemTotal");
+        let kilobytes: u64 = kilobytes.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default();
+        Self {
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            cpu: field(&read("/proc/cpuinfo"), "model name"),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_gb: kilobytes / 1_000_000,
+        }
+    }
+}
+
+/// A whole run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) date: String,
+    pub(crate) commit: String,
+    /// Whether it was the short form, which shows that the benches run and nothing else.
+    pub(crate) short: bool,
+    pub(crate) machine: Machine,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Summary {
+    /// Writes `summary.json` into a folder, which is made.
+    pub(crate) fn store(&self, folder: &Path) -> anyhow::Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        let path = folder.join("summary.json");
+        let text = serde_json::to_string_pretty(self)?;
+        fs::write(&path, text + "\n").with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// The table that people read.
+    pub(crate) fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let headings = ["BENCH", "SUBJECT", "METRIC", "VALUE", "RATIO", "GOAL", "MET"];
+        let mut table = vec![headings.map(str::to_owned)];
+        for row in &self.rows {
+            let ratio = match (row.ratio, &row.against) {
+                (Some(ratio), Some(against)) => format!("{ratio:.2} × {against}"),
+                _ => String::new(),
+            };
+            let met = row.met.map_or("", |met| if met { "yes" } else { "NO" }).to_owned();
+            table.push([
+                row.bench.to_owned(),
+                row.subject.clone(),
+                row.metric.to_owned(),
+                format!("{} {}", number(row.value), row.unit),
+                ratio,
+                row.goal.clone().unwrap_or_default(),
+                met,
+            ]);
+        }
+        let width = |c: usize| table.iter().map(|cells| cells[c].chars().count()).max().unwrap_or_default();
+        let widths: [usize; 7] = std::array::from_fn(width);
+        for cells in &table {
+            let line: Vec<String> = cells.iter().zip(widths).map(|(c, w)| format!("{c:<w$}")).collect();
+            writeln!(out, "{}", line.join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// With as many digits as say something.
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 10_000.0 => {
+            let digits = format!("{value:.0}");
+            let groups: Vec<&str> =
+                digits.as_bytes().rchunks(3).rev().filter_map(|c| std::str::from_utf8(c).ok()).collect();
+            groups.join(",")
+        }
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// The value below which a share of these is, e.g. 0.5 for the median.
+pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let index = ((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1);
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
