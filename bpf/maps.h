@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Every map: key -> value, writer, readers, why this size. */
+/* Every map but those of Services: key -> value, writer, readers, why this size. Both objects have these. */
 #ifndef SIGNET_MAPS_H
 #define SIGNET_MAPS_H
 
@@ -16,6 +16,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct endpoint);
 } endpoints SEC(".maps");
+
+/*
+ * id of a cgroup -> ifindex of the interface of the pod whose processes are in it
+ * Written by the agent with the endpoint.
+ * Read where a socket is refused.
+ * Size: that of endpoints.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, __u32);
+} cgroups SEC(".maps");
 
 /*
  * address -> struct peer
@@ -138,13 +152,13 @@ struct {
 
 /*
  * endpoint -> struct usage
- * Written by the hooks at the endpoint's first flow; the sweep takes out those whose endpoint is gone.
+ * Written by the agent before the endpoint, and by the hooks; the sweep takes out those whose endpoint is gone.
  * Read by the hooks where a flow is opened, established or forgotten, and by the agent.
- * Size: that of endpoints.
+ * Size: that of endpoints, with those that were gone since the last sweep.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, struct usage);

@@ -10,6 +10,12 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 #include "abi.h"
+#include "config.h"
+#include "lib/parse.h"
+#include "maps.h"
+#include "lib/identity.h"
+#include "lib/policy.h"
+#include "lib/event.h"
 #include "sock_maps.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -104,22 +110,38 @@ static __always_inline struct choice choose(struct bpf_sock_addr *ctx, const str
 	return choice;
 }
 
-static __always_inline void count_refusal(void)
+/* Counts and reports a refusal, as if the packet that is never sent had been dropped on its way out of the pod. */
+static __always_inline void refuse(struct bpf_sock_addr *ctx, const struct service_end *named)
 {
-	__u32 zero = 0;
-	__u64 *refusals = bpf_map_lookup_elem(&service_refusals, &zero);
+	__u64 cgroup = bpf_get_current_cgroup_id();
+	__u32 *ifindex = bpf_map_lookup_elem(&cgroups, &cgroup);
+	struct endpoint *endpoint = ifindex ? bpf_map_lookup_elem(&endpoints, ifindex) : 0;
+	struct packet p = {
+		.destination = named->address,
+		.destination_port = named->port,
+		.protocol = (__u8)ctx->protocol,
+		.family = !is_mapped(&named->address),
+	};
+	struct report report = {
+		.decision = dropped(REASON_SERVICE_NO_BACKEND),
+		.peer_identity = IDENTITY_UNMANAGED,
+		.kind = EVENT_DROP,
+		.direction = DIRECTION_EGRESS,
+	};
 
-	if (refusals)
-		(*refusals)++;
+	p.ether_type = p.family ? ETH_P_IPV6 : ETH_P_IP;
+	if (endpoint)
+		p.source = endpoint->address[p.family & 1];
+	record(&p, endpoint, &report);
 }
 
-/* The backend of what was named, remembered for when the socket asks; a refusal is counted. */
+/* The backend of what was named, remembered for when the socket asks; a refusal is told. */
 static __always_inline struct choice assign(struct bpf_sock_addr *ctx, const struct service_end *named)
 {
 	struct choice choice = choose(ctx, named);
 
 	if (choice.kind == NO_BACKEND)
-		count_refusal();
+		refuse(ctx, named);
 	if (choice.kind == CHOSEN && choice.backend) {
 		struct service_use use = use_of(ctx, choice.backend);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Every map of the socket programs: key -> value, writer, readers, why this size. */
+/* Every map that only the socket programs have: key -> value, writer, readers, why this size. */
 #ifndef SIGNET_SOCK_MAPS_H
 #define SIGNET_SOCK_MAPS_H
 
@@ -43,18 +43,5 @@ struct {
 	__type(key, struct service_use);
 	__type(value, struct service_end);
 } service_uses SEC(".maps");
-
-/*
- * 0 -> connections and datagrams refused with REASON_SERVICE_NO_BACKEND, per CPU
- * Written by the programs.
- * Read by the agent.
- * Size: the one reason that these programs refuse for.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} service_refusals SEC(".maps");
 
 #endif

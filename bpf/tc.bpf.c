@@ -136,7 +136,7 @@ static __always_inline struct report admit_new(const struct passage *at, struct 
 
 	judge_half(at, p, at->way, false, at->own_node, &half);
 	struct report report = report_of(at, &half, EVENT_NEW, at->way, false);
-	struct opened opened = { .ifindex = at->ifindex, .way = at->way, .state = at->own_node ? CT_OWN_NODE : 0 };
+	struct opened opened = { .way = at->way, .state = at->own_node ? CT_OWN_NODE : 0 };
 	if (report.decision.verdict != VERDICT_DROPPED && track && !ct_create(flow, p, &half, &opened)) {
 		/* docs/security.md, "Full tables": what cannot be recorded does not pass */
 		report.decision = dropped(REASON_CONNTRACK_FULL);

@@ -19,10 +19,8 @@ struct flow {
 
 /* How a flow was opened. */
 struct opened {
-	__u32 ifindex; /* at this interface */
 	__u8 way; /* enum direction */
 	__u8 state; /* bits of ct_entry.state */
-	__u8 pad[2];
 };
 
 static __always_inline int address_compare(const struct address *a, const struct address *b)
@@ -138,17 +136,6 @@ static __always_inline void ct_count(struct ct_entry *entry, const struct packet
 	__sync_fetch_and_add(&entry->bytes[reply], p->length);
 }
 
-static __always_inline struct usage *usage_of(__u32 endpoint, __u32 ifindex)
-{
-	struct usage *usage = bpf_map_lookup_elem(&usages, &endpoint);
-	struct usage fresh = { .ifindex = ifindex };
-
-	if (usage)
-		return usage;
-	bpf_map_update_elem(&usages, &endpoint, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&usages, &endpoint);
-}
-
 /* Takes an established flow out. */
 static __always_inline bool ct_forget(const struct ct_key *key, __u32 owner)
 {
@@ -236,7 +223,8 @@ __noinline __u32 ct_create(const struct flow *flow, const struct packet *p, cons
 {
 	if (!flow || !p || !half || !opened)
 		return false;
-	struct usage *usage = usage_of(half->endpoint, opened->ifindex);
+	__u32 owner = half->endpoint;
+	struct usage *usage = bpf_map_lookup_elem(&usages, &owner);
 
 	if (!usage)
 		return false;

@@ -47,9 +47,18 @@ static __always_inline void report_end(const struct ct_key *key, const struct ct
 	emit(&p, half->endpoint, half->revision, &report, entry);
 }
 
+/* Whether there is no such endpoint any more. */
+static __always_inline bool is_gone(__u32 id)
+{
+	struct usage *usage = bpf_map_lookup_elem(&usages, &id);
+	struct endpoint *endpoint = usage ? bpf_map_lookup_elem(&endpoints, &usage->ifindex) : 0;
+
+	return !endpoint || endpoint->id != id;
+}
+
 static long sweep_new(void *map, struct ct_key *key, struct ct_entry *entry, struct sweep *sweep)
 {
-	if (!ct_is_over(entry, false, key->protocol, sweep->now))
+	if (!ct_is_over(entry, false, key->protocol, sweep->now) && !is_gone(entry->owner))
 		return 0;
 	report_end(key, entry);
 	bpf_map_delete_elem(&ct_new, key);
@@ -59,7 +68,7 @@ static long sweep_new(void *map, struct ct_key *key, struct ct_entry *entry, str
 
 static long sweep_flow(void *map, struct ct_key *key, struct ct_entry *entry, struct sweep *sweep)
 {
-	if (!ct_is_over(entry, true, key->protocol, sweep->now))
+	if (!ct_is_over(entry, true, key->protocol, sweep->now) && !is_gone(entry->owner))
 		return 0;
 	report_end(key, entry);
 	ct_forget(key, entry->owner);
@@ -81,14 +90,6 @@ static long sweep_fragment(void *map, struct slot *slot, struct fragment *fragme
 	if (fragment->seen_ns + config.fragment_ns < sweep->now)
 		bpf_map_delete_elem(&fragments, slot);
 	return 0;
-}
-
-static __always_inline bool is_gone(__u32 id)
-{
-	struct usage *usage = bpf_map_lookup_elem(&usages, &id);
-	struct endpoint *endpoint = usage ? bpf_map_lookup_elem(&endpoints, &usage->ifindex) : 0;
-
-	return !endpoint || endpoint->id != id;
 }
 
 static long sweep_drops(void *map, struct drop_key *key, struct drops *value, struct sweep *sweep)

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use signet_cluster::{
     Container, Frontend, PodManifest, RestartPolicy, Service, ServicePort, Snapshot, TargetPort,
 };
-use signet_datapath::Services;
+use signet_datapath::{Datapath, Services};
 use signet_identity::{Labels, Pod, PodName, Protocol};
 use signet_policy::Origin;
 use signet_sandbox::Sandbox;
@@ -49,8 +49,8 @@ pub(crate) struct Discovery {
 
 impl Discovery {
     /// Loads the socket programs and attaches them to the cgroup of all pods.
-    pub(crate) fn open(config: &Config, sandbox: &Sandbox) -> Result<Self, Error> {
-        let mut services = Services::load(Some(&config.bpffs))?;
+    pub(crate) fn open(config: &Config, datapath: &Datapath, sandbox: &Sandbox) -> Result<Self, Error> {
+        let mut services = Services::load(datapath)?;
         services.attach(sandbox.cgroup()?)?;
         Ok(Self {
             services,

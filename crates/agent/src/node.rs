@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     io::ErrorKind,
     net::IpAddr,
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
     time::Instant,
@@ -94,7 +95,7 @@ impl Node {
         host::ensure_bpffs(&config.bpffs).map_err(host("mounting a BPF file system"))?;
         let datapath =
             Datapath::load(&LoadOptions { pins: Some(config.bpffs.clone()), ..LoadOptions::default() })?;
-        let discovery = Discovery::open(&config, &sandbox)?;
+        let discovery = Discovery::open(&config, &datapath, &sandbox)?;
         sandbox.prepare_node()?;
         let unmasqueraded = masquerade(&config, &sandbox).err();
         let mut ipam = Ipam::new(&config.ranges);
@@ -409,6 +410,8 @@ impl Node {
                 addresses: pod.addresses.clone(),
                 mac: pod.mac.0,
                 guarded: true,
+                // the id of a cgroup of version 2 is the inode of its folder
+                cgroup: std::fs::metadata(&pod.cgroup).ok().map(|folder| folder.ino()),
             };
             plan.desired.endpoints.insert(pod.ifindex, endpoint);
         }

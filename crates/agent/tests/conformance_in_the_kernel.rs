@@ -43,8 +43,14 @@ impl Scenario {
             let id = FIRST_INDEX + index as u32;
             let mac = [2, 0, 0, 0, 1, index as u8];
             let addresses = pod.pod.addresses.clone();
-            let endpoint =
-                Endpoint { id, table: plan.compiled.subjects[&pod.pod.name], addresses, mac, guarded: false };
+            let endpoint = Endpoint {
+                id,
+                table: plan.compiled.subjects[&pod.pod.name],
+                addresses,
+                mac,
+                guarded: false,
+                cgroup: None,
+            };
             plan.desired.endpoints.insert(id, endpoint);
             endpoints.insert(pod.pod.name.to_string(), (id, mac));
         }

@@ -17,6 +17,9 @@ use crate::{attach::Mechanism, error::Error, maps::Map, publish::Published};
 /// `bpf/tc.bpf.c`, compiled.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tc.bpf.o"));
 
+/// Where `bpf/config.h` has its settings.
+pub(crate) const CONFIG_SECTION: &str = ".rodata.config";
+
 /// The programs and maps in the kernel.
 pub struct Datapath {
     pub(crate) object: Object,
@@ -25,6 +28,7 @@ pub struct Datapath {
     /// Links that are not pinned.
     pub(crate) links: Vec<Link>,
     pub(crate) endpoints: Map<u32, abi::endpoint>,
+    pub(crate) cgroups: Map<u64, u32>,
     pub(crate) addresses: Map<abi::address, abi::peer>,
     pub(crate) prefixes: Map<abi::prefix_key, abi::peer>,
     pub(crate) address_epochs: Map<u32, u32>,
@@ -33,6 +37,8 @@ pub struct Datapath {
     pub(crate) events: MapHandle,
     pub(crate) published: Published,
     pub(crate) mechanism: Mechanism,
+    /// As it was loaded.
+    pub(crate) options: Options,
     counters: Map<u32, abi::counter>,
     pub(crate) events_lost: Map<u32, u64>,
     ct_new: Map<abi::ct_key, abi::ct_entry>,
@@ -85,7 +91,7 @@ impl Datapath {
             if let Some(entries) = options.max_entries.get(&*name.to_string_lossy()) {
                 map.set_max_entries(*entries).map_err(failed)?;
             }
-            if name == ".rodata.config" {
+            if name == CONFIG_SECTION {
                 configure(&mut map, options)?;
             } else if let Some(folder) = pins.filter(|_| !name.to_string_lossy().contains('.')) {
                 map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
@@ -97,6 +103,7 @@ impl Datapath {
         let object = open.load().map_err(failed)?;
         let mut datapath = Self {
             endpoints: map(&object, "endpoints")?,
+            cgroups: map(&object, "cgroups")?,
             addresses: map(&object, "addresses")?,
             prefixes: map(&object, "prefixes")?,
             address_epochs: map(&object, "address_epochs")?,
@@ -113,6 +120,7 @@ impl Datapath {
             pins: pins.map(Path::to_owned),
             links: vec![],
             published: Published::default(),
+            options: options.clone(),
             mechanism: options.mechanism.unwrap_or_else(Mechanism::of_this_kernel),
             object,
         };
@@ -198,7 +206,7 @@ impl Datapath {
 }
 
 /// Overwrites the defaults of `bpf/config.h`.
-fn configure(map: &mut OpenMapMut<'_>, options: &Options) -> Result<(), Error> {
+pub(crate) fn configure(map: &mut OpenMapMut<'_>, options: &Options) -> Result<(), Error> {
     let bytes = map.initial_value_mut().filter(|b| b.len() == size_of::<abi::config>());
     let bytes = bytes.ok_or(Error::Missing("struct config in .rodata.config"))?;
     let mut config: abi::config = bytemuck::pod_read_unaligned(bytes);

@@ -36,6 +36,8 @@ pub struct Endpoint {
     /// Whether its packets reach other pods of this node with this interface as the one they came in over: so where
     /// nothing between the interfaces takes them up again, as bridges and translations do.
     pub guarded: bool,
+    /// The id of the cgroup of its processes (the inode of its folder), under whose sockets' refusals it is named.
+    pub cgroup: Option<u64>,
 }
 
 /// All that the kernel should know.
@@ -337,8 +339,14 @@ impl Datapath {
                 Some(b) if b.id == endpoint.id && same_policy => b.revision,
                 _ => revision,
             };
+            if self.usages.get(&endpoint.id)?.is_none() {
+                self.usages.set(&endpoint.id, &abi::usage { ifindex: *ifindex, ..Default::default() })?;
+            }
             if before != Some(value) {
                 self.endpoints.set(ifindex, &value)?;
+            }
+            if let Some(cgroup) = endpoint.cgroup {
+                self.cgroups.set(&cgroup, ifindex)?;
             }
         }
         self.published.endpoints = desired.endpoints.iter().map(|(i, e)| (*i, e.table)).collect();
@@ -349,6 +357,12 @@ impl Datapath {
         for ifindex in self.endpoints.keys() {
             if !desired.endpoints.contains_key(&ifindex) {
                 self.endpoints.remove(&ifindex)?;
+            }
+        }
+        let cgroups: HashSet<u64> = desired.endpoints.values().filter_map(|e| e.cgroup).collect();
+        for cgroup in self.cgroups.keys() {
+            if !cgroups.contains(&cgroup) {
+                self.cgroups.remove(&cgroup)?;
             }
         }
         for key in self.addresses.keys() {

@@ -9,18 +9,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
 };
 
-use libbpf_rs::{Link, Object, ObjectBuilder};
+use libbpf_rs::{Link, MapCore, Object, ObjectBuilder};
 use signet_abi as abi;
 use signet_identity::Protocol;
 
 use crate::{
     attach::{remove_pin, take_over},
     error::Error,
-    load::map,
+    load::{CONFIG_SECTION, Datapath, configure, map},
     maps::Map,
 };
 
@@ -60,7 +60,6 @@ pub struct Services {
     links: Vec<Link>,
     services: Map<abi::service_key, abi::service>,
     backends: Map<abi::service_slot, abi::service_end>,
-    refusals: Map<u32, u64>,
     /// What was last published: the list of each key, and who is in it. Lists of an earlier process are not known.
     published: BTreeMap<Key, (abi::service, Vec<SocketAddr>)>,
     next_list: u32,
@@ -70,28 +69,30 @@ pub struct Services {
 type Key = (IpAddr, u16, u8);
 
 impl Services {
-    /// Loads the programs. With pins, maps and links outlive this process, and those of an earlier one are taken over.
+    /// Loads the programs. They tell what they refuse through the maps of `datapath`. With its pins, maps and links outlive
+    /// this process, and those of an earlier one are taken over.
     ///
     /// # Errors
-    /// [`Error::Load`] if the kernel refuses the programs, [`Error::Pin`] if the folder cannot be used.
-    pub fn load(pins: Option<&Path>) -> Result<Self, Error> {
+    /// [`Error::Load`] if the kernel refuses the programs.
+    pub fn load(datapath: &Datapath) -> Result<Self, Error> {
         let failed = |source| Error::Load { source };
+        let pins = datapath.pins.as_deref();
         let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_owned();
-            if let Some(folder) = pins.filter(|_| !name.to_string_lossy().contains('.')) {
+            if name == CONFIG_SECTION {
+                configure(&mut map, &datapath.options)?;
+            } else if let Some(shared) = datapath.object.maps().find(|shared| shared.name() == name) {
+                map.reuse_fd(shared.as_fd()).map_err(failed)?;
+            } else if let Some(folder) = pins.filter(|_| !name.to_string_lossy().contains('.')) {
                 map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
             }
-        }
-        for path in pins.iter().flat_map(|folder| ["maps", "links"].map(|sub| folder.join(sub))) {
-            std::fs::create_dir_all(&path).map_err(|source| Error::Pin { path, source })?;
         }
         let object = open.load().map_err(failed)?;
         let mut services = Self {
             services: map(&object, "services")?,
             backends: map(&object, "backends")?,
-            refusals: map(&object, "service_refusals")?,
-            pins: pins.map(Path::to_owned),
+            pins: datapath.pins.clone(),
             links: vec![],
             published: BTreeMap::new(),
             next_list: 1,
@@ -153,14 +154,6 @@ impl Services {
             }
         }
         self.remove_others(&desired)
-    }
-
-    /// Connections and datagrams refused so far because a service has no backend (`service-no-backend`).
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn refusals(&self) -> Result<u64, Error> {
-        Ok(self.refusals.get_per_cpu(&0)?.iter().sum())
     }
 
     /// Old and new lists are there side by side for a moment.

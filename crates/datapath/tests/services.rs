@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -13,8 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use signet_datapath::{ServiceEntry, Services};
-use signet_identity::Protocol;
+use signet_abi::{DIRECTION_EGRESS, Reason};
+use signet_datapath::{Datapath, Desired, Endpoint, Options, ServiceEntry, Services};
+use signet_identity::{Identity, Protocol};
+use signet_policy::Table;
 
 /// The whole process is in one cgroup at a time.
 static TURN: Mutex<()> = Mutex::new(());
@@ -22,6 +25,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// This process, in a cgroup whose sockets are translated.
 struct Fixture {
+    datapath: Datapath,
     services: Services,
     cgroup: PathBuf,
     before: PathBuf,
@@ -42,10 +46,11 @@ impl Fixture {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let cgroup = Path::new(root).join(format!("signet-test-services-{}-{count}", std::process::id()));
         fs::create_dir(&cgroup).unwrap();
-        let mut services = Services::load(None).unwrap();
+        let datapath = Datapath::load(&Options::default()).unwrap();
+        let mut services = Services::load(&datapath).unwrap();
         services.attach(&cgroup).unwrap();
         fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).unwrap();
-        Some(Self { services, cgroup, before: Path::new(root).join(own), _turn: turn })
+        Some(Self { datapath, services, cgroup, before: Path::new(root).join(own), _turn: turn })
     }
 
     fn publish(&mut self, address: &str, protocol: Protocol, backends: &[SocketAddr]) {
@@ -137,13 +142,34 @@ fn an_ipv6_socket_reaches_an_ipv4_service() {
 }
 
 #[test]
-fn a_service_without_backends_refuses_and_counts() {
+fn a_service_without_backends_refuses_and_tells_whose_socket_it_was() {
     let Some(mut fixture) = Fixture::new() else { return };
-    for (service, real) in FAMILIES {
+    let own: Vec<IpAddr> = vec!["10.244.0.2".parse().unwrap(), "fd00:10:244::2".parse().unwrap()];
+    let endpoint = Endpoint {
+        id: 7,
+        table: Identity(256),
+        addresses: own.clone(),
+        mac: [2; 6],
+        guarded: false,
+        cgroup: Some(fs::metadata(&fixture.cgroup).unwrap().ino()),
+    };
+    let desired = Desired {
+        tables: [(Identity(256), Table::default())].into(),
+        endpoints: [(1007, endpoint)].into(),
+        ..Desired::default()
+    };
+    fixture.datapath.publish(&desired).unwrap();
+    for (count, (service, real)) in (1..).zip(FAMILIES) {
         fixture.publish(service, Protocol::TCP, &[]);
-        let before = fixture.services.refusals().unwrap();
         assert_eq!(connect(service).unwrap_err().kind(), ErrorKind::PermissionDenied);
-        assert_eq!(fixture.services.refusals().unwrap(), before + 1);
+        let refused = fixture.datapath.counter(Reason::ServiceNoBackend, DIRECTION_EGRESS).unwrap();
+        assert_eq!(refused.packets, count);
+        let events = fixture.datapath.drain_events().unwrap();
+        let [event] = &events[..] else { panic!("one event: {events:?}") };
+        assert_eq!((event.endpoint, event.reason), (7, Reason::ServiceNoBackend as u8));
+        let named: SocketAddr = service.parse().unwrap();
+        assert_eq!((IpAddr::from(event.destination), event.destination_port), (named.ip(), named.port()));
+        assert!(own.contains(&event.source.into()), "{event:?}");
         let listener = TcpListener::bind(real).unwrap();
         fixture.publish(service, Protocol::TCP, &[listener.local_addr().unwrap()]);
         connect(service).unwrap();
@@ -228,7 +254,8 @@ fn pinned_services_outlive_the_agent_and_are_taken_over() {
         backends: vec![listener.local_addr().unwrap()],
     };
     let first = || {
-        let mut services = Services::load(Some(&pins)).unwrap();
+        let options = Options { pins: Some(pins.clone()), ..Options::default() };
+        let mut services = Services::load(&Datapath::load(&options).unwrap()).unwrap();
         services.attach(&fixture.cgroup).unwrap();
         services
     };

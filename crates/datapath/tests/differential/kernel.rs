@@ -111,7 +111,7 @@ impl Kernel {
             let table = compiled.subjects[&pod.name];
             let id = self.cases * PLACES + *place as u32;
             let addresses = pod.addresses.clone();
-            let endpoint = Endpoint { id, table, addresses, mac: mac(*place), guarded: false };
+            let endpoint = Endpoint { id, table, addresses, mac: mac(*place), guarded: false, cgroup: None };
             (FIRST_INDEX + *place as u32, endpoint)
         };
         let desired = Desired {

@@ -179,8 +179,14 @@ impl Node {
             let table = compiled.subjects[&known.name];
             desired.tables.insert(table, compiled.tables[&table].clone());
             let addresses = known.addresses.clone();
-            let endpoint =
-                Endpoint { id: pod.index, table, addresses, mac: pod.mac(), guarded: self.guarded };
+            let endpoint = Endpoint {
+                id: pod.index,
+                table,
+                addresses,
+                mac: pod.mac(),
+                guarded: self.guarded,
+                cgroup: None,
+            };
             desired.endpoints.insert(1000 + pod.index, endpoint);
         }
         let peer = |i| compiled.universe.peer(i, &compiled.directory.identities[&i]);
