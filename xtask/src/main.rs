@@ -3,6 +3,7 @@
 
 mod check;
 mod codegen;
+mod deny;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -10,7 +11,9 @@ fn main() -> ExitCode {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let result = match env::args().nth(1).as_deref() {
         Some("codegen") => codegen::write(&root),
-        Some("check") => check::run(&root).and_then(|()| codegen::verify(&root)),
+        Some("check") => {
+            check::run(&root).and_then(|()| deny::run(&root)).and_then(|()| codegen::verify(&root))
+        }
         _ => Err(anyhow::anyhow!("usage: cargo xtask codegen|check")),
     };
     match result {

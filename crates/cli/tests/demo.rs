@@ -1,11 +1,12 @@
 //! The demo: every expectation holds, and nothing of it is left, however it ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod support;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use support::node::{is_root, wait_until};
 
 fn start(stdout: Stdio) -> Child {
     Command::new(env!("CARGO_BIN_EXE_signet")).args(["demo", "-o", "json"]).stdout(stdout).spawn().unwrap()
@@ -27,18 +29,13 @@ fn traces() -> Vec<PathBuf> {
 
 /// Waits until the demo's pods run.
 fn wait_for_pods() {
-    let deadline = Instant::now() + Duration::from_secs(30);
     let pods = || fs::read_dir("/run/signet-demo/pods").map(Iterator::count).unwrap_or(0);
-    while pods() < 10 {
-        assert!(Instant::now() < deadline, "the demo's pods do not start");
-        thread::park_timeout(Duration::from_millis(10));
-    }
+    wait_until("the demo's pods start", || pods() >= 10);
 }
 
 #[test]
 fn the_demo_holds_and_leaves_nothing_after_its_end_a_signal_or_a_crash() {
-    if !nix::unistd::Uid::effective().is_root() {
-        println!("SKIPPED: needs root to make network namespaces and load programs");
+    if !is_root() {
         return;
     }
     // a signal

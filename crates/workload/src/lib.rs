@@ -6,6 +6,7 @@
 mod args;
 mod client;
 mod forge;
+mod load;
 mod serve;
 mod train;
 
@@ -23,6 +24,8 @@ const USAGE: &str = "one of
   call HOST:PORT... --every MS [--count N]        a fresh connection for each request
   stream HOST:PORT --every MS [--count N]         one connection, kept, a request every MS
   train --world N --master HOST:PORT --first-port PORT --every MS [--rank R] [--count N]   rendezvous, ring all-reduce
+  pour HOST:PORT --rate N                         N numbered datagrams a second
+  catch --port PORT --every MS                    count them, and what is missing
   forge --as HOST --to HOST:PORT --every MS [--count N]   UDP packets with somebody else's source address";
 
 /// How long a connection to one address may take: local ones take microseconds.
@@ -85,6 +88,15 @@ fn dispatch(args: &[String], out: &mut dyn Write) -> Result<(), Error> {
             let args = Args::parse(rest, &["as", "to", "every", "count"])?;
             args.no_targets()?;
             forge::forge(args.one("as")?, args.one("to")?, args.pace()?, out)
+        }
+        "pour" => {
+            let args = Args::parse(rest, &["rate"])?;
+            load::pour(args.target()?, args.number("rate")?, out)
+        }
+        "catch" => {
+            let args = Args::parse(rest, &["port", "every"])?;
+            args.no_targets()?;
+            load::catch(args.number("port")?, args.pace()?, out)
         }
         "train" => {
             let args = Args::parse(rest, &["rank", "world", "master", "first-port", "every", "count"])?;

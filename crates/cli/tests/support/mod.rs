@@ -1,6 +1,8 @@
 //! Runs the real `signet` on manifests that a test holds as text.
 #![allow(dead_code, reason = "each test program uses what it needs")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+
+pub(crate) mod node;
 
 use std::{path::Path, process::Command};
 
