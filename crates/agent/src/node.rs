@@ -250,8 +250,8 @@ impl Node {
         Ok((applied, place))
     }
 
-    /// Starts pods again whose process ended, if their restart policy is `Always`: the more often, the later. Takes back
-    /// what programs had that ended, and says so.
+    /// Starts pods again whose process ended, if their restart policy says so: the more often, the later. Takes back what
+    /// programs had that ended, and says so.
     ///
     /// # Errors
     /// If a pod cannot be looked at or started; the next call tries again.
@@ -260,12 +260,11 @@ impl Node {
         for found in self.sandbox.list()? {
             let name = PodName { namespace: found.namespace.clone(), name: found.name.clone() };
             let Some(pod) = self.pods.get_mut(&name) else { continue };
-            let ended = found.state == PodState::Exited;
-            if ended && self.programs.contains(&name) {
+            if matches!(found.state, PodState::Exited(_)) && self.programs.contains(&name) {
                 over.push(name);
                 continue;
             }
-            if let Some(process) = self.restarts.due(&name, ended, now) {
+            if let Some(process) = self.restarts.due(&name, found.state, now) {
                 tracing::info!(pod = %name, "started again: its process ended");
                 *pod = self.sandbox.start(&found, process)?;
             }
