@@ -3,6 +3,7 @@
 
 mod check;
 mod codegen;
+mod proto;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
