@@ -97,6 +97,9 @@ impl Node {
         let discovery = Discovery::open(&config, &sandbox)?;
         sandbox.prepare_node()?;
         let unmasqueraded = masquerade(&config, &sandbox).err();
+        if config.network == Network::Host {
+            pass_firewall(&sandbox);
+        }
         let mut ipam = Ipam::new(&config.ranges);
         let mut pods: BTreeMap<PodName, SandboxPod> = BTreeMap::new();
         for pod in sandbox.list()? {
@@ -486,6 +489,17 @@ fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), String> {
                 error.to_string()
             })
         }
+    }
+}
+
+/// A firewall that cannot be looked at may not be there at all.
+fn pass_firewall(sandbox: &Sandbox) {
+    match sandbox.pass_firewall() {
+        Ok(true) => {
+            tracing::warn!("the host's FORWARD chain drops by default: rules for pods were added at its end")
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "the host's firewall is left alone; it may drop what pods say"),
     }
 }
 

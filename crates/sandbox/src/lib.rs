@@ -16,6 +16,7 @@
 
 mod cgroup;
 mod error;
+mod firewall;
 mod init;
 mod key;
 mod masquerade;
