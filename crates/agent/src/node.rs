@@ -482,7 +482,11 @@ fn open_sandbox(config: &Config, init: Vec<OsString>) -> Result<Sandbox, Error> 
 fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), String> {
     match (&config.network, config.masquerade) {
         (Network::Own(_), _) => Err("the node's network leads nowhere".to_owned()),
-        (Network::Host, false) => Err("it is turned off".to_owned()),
+        (Network::Host, false) => {
+            // an earlier run may have had it on
+            let off = sandbox.stop_masquerading().map_err(|e| e.to_string());
+            Err(off.err().unwrap_or_else(|| "it is turned off".to_owned()))
+        }
         (Network::Host, true) => {
             sandbox.masquerade(&config.ranges, &config.cluster_ranges()).map_err(|error| {
                 tracing::warn!(%error, "pods do not reach the world: the kernel does not translate addresses");

@@ -86,10 +86,12 @@ fn pods_reach_the_world_with_the_nodes_address_where_policy_lets_them() {
 }
 
 #[test]
-fn without_masquerade_no_address_is_translated_and_status_says_so() {
+fn without_masquerade_no_address_is_translated_any_more_and_status_says_so() {
     let Some(node) = Live::prepare(&manifests()) else { return };
     let world = World::new();
     world.serve(9000);
+    let mut node = node.started();
+    node.signal(Signal::SIGKILL);
     let node = node.with(&["--masquerade", "false"]).started();
     assert_eq!(node.status().unwrap()["masquerade"]["enabled"], false);
     node.wait_until("the world sees a pod's own address", |_| world.callers().contains("10.244."));

@@ -105,6 +105,14 @@ impl Sandbox {
         masquerade::enable(&self.table(), pods, inside)
     }
 
+    /// Takes back what [`Sandbox::masquerade`] did; nothing to do where it did nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn stop_masquerading(&self) -> Result<()> {
+        nftables::remove(&self.table())
+    }
+
     /// Lets what pods say pass where the host's firewall would drop whatever it does not know, until
     /// [`Sandbox::cleanup`]. True: it would have.
     ///
