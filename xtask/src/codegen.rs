@@ -1,4 +1,4 @@
-//! Generated files: `bpf/abi.h` -> `crates/abi/src/gen/*.rs` and `docs/reasons.md`.
+//! Generated files: `bpf/abi.h` -> `crates/abi/src/gen/*.rs` and `docs/reasons.md`; the flow API's by [`crate::proto`].
 
 use std::{
     fs,
@@ -9,16 +9,27 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// One file that is generated: where it goes, and what is in it.
-struct Generated {
-    path: &'static str,
-    text: String,
+use crate::proto;
+
+/// One file that is generated: where it goes, what from, and what is in it.
+pub(crate) struct Generated {
+    pub(crate) path: String,
+    pub(crate) source: &'static str,
+    pub(crate) text: String,
 }
+
+/// What kernel and userspace share.
+const HEADER: &str = "bpf/abi.h";
 
 /// Writes every generated file.
 pub(crate) fn write(root: &Path) -> Result<()> {
-    for file in generate(root)? {
-        fs::write(root.join(file.path), file.text).with_context(|| file.path)?;
+    let files = generate(root)?;
+    for path in strays(root, &files)? {
+        fs::remove_file(root.join(&path)).with_context(|| path.clone())?;
+        println!("removed {path}");
+    }
+    for file in files {
+        fs::write(root.join(&file.path), file.text).with_context(|| file.path.clone())?;
         println!("wrote {}", file.path);
     }
     Ok(())
@@ -26,24 +37,43 @@ pub(crate) fn write(root: &Path) -> Result<()> {
 
 /// Fails if a committed file is not what would be generated.
 pub(crate) fn verify(root: &Path) -> Result<()> {
-    for file in generate(root)? {
-        let committed = fs::read_to_string(root.join(file.path)).with_context(|| file.path)?;
-        if committed != file.text {
-            bail!("{} is not what bpf/abi.h says: run `cargo xtask codegen` and commit", file.path);
+    let files = generate(root)?;
+    for Generated { path, source, text } in &files {
+        let committed = fs::read_to_string(root.join(path)).unwrap_or_default();
+        if committed != *text {
+            bail!("{path} is not what {source} says: run `cargo xtask codegen` and commit");
         }
+    }
+    if let Some(path) = strays(root, &files)?.first() {
+        bail!("{path} is made from nothing any more: run `cargo xtask codegen` and commit");
     }
     println!("generated files are up to date");
     Ok(())
 }
 
 fn generate(root: &Path) -> Result<Vec<Generated>> {
-    let header = fs::read_to_string(root.join("bpf/abi.h"))?;
+    let header = fs::read_to_string(root.join(HEADER))?;
     let reasons = reasons(&header)?;
-    Ok(vec![
-        Generated { path: "crates/abi/src/gen/abi.rs", text: formatted(root, &bindings(root)?)? },
-        Generated { path: "crates/abi/src/gen/reason.rs", text: formatted(root, &reason_rs(&reasons))? },
-        Generated { path: "docs/reasons.md", text: reasons_md(&reasons) },
-    ])
+    let of_header = |path: &str, text| Generated { path: path.to_owned(), source: HEADER, text };
+    let mut files = vec![
+        of_header("crates/abi/src/gen/abi.rs", formatted(root, &bindings(root)?)?),
+        of_header("crates/abi/src/gen/reason.rs", formatted(root, &reason_rs(&reasons))?),
+        of_header("docs/reasons.md", reasons_md(&reasons)),
+    ];
+    files.extend(proto::generate(root)?);
+    Ok(files)
+}
+
+/// Files of the flow API's code that nothing makes any more.
+fn strays(root: &Path, files: &[Generated]) -> Result<Vec<String>> {
+    let mut strays = vec![];
+    for entry in fs::read_dir(root.join(proto::CODE)).context(proto::CODE)? {
+        let path = format!("{}/{}", proto::CODE, entry?.file_name().to_string_lossy());
+        if !files.iter().any(|file| file.path == path) {
+            strays.push(path);
+        }
+    }
+    Ok(strays)
 }
 
 /// As `cargo fmt` would leave it.

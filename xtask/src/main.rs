@@ -4,6 +4,7 @@
 mod check;
 mod codegen;
 mod deny;
+mod proto;
 
 use std::{env, path::PathBuf, process::ExitCode};
 

@@ -10,7 +10,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -26,6 +25,7 @@ use crate::{
     config::Config,
     error::Error,
     host,
+    pods::namespace_labels,
     services::{ClusterIps, backings, entries},
     zone::{CLUSTER_DOMAIN, zone},
 };
@@ -135,10 +135,6 @@ fn stable_names(snapshot: &Snapshot) -> BTreeSet<PodName> {
 
 fn dns_pod(snapshot: &Snapshot, zone_file: &Path, ips: Vec<IpAddr>) -> (PodManifest, Service) {
     let labels: Labels = [("k8s-app".to_owned(), "kube-dns".to_owned())].into();
-    let known = snapshot.namespaces.get(DNS_NAMESPACE).map(|namespace| namespace.labels.clone());
-    let namespace_labels = known.unwrap_or_else(|| {
-        Arc::new([("kubernetes.io/metadata.name".to_owned(), DNS_NAMESPACE.to_owned())].into())
-    });
     let zone_file = zone_file.display().to_string();
     let container = Container {
         name: "dns".into(),
@@ -149,7 +145,7 @@ fn dns_pod(snapshot: &Snapshot, zone_file: &Path, ips: Vec<IpAddr>) -> (PodManif
         pod: Pod {
             name: PodName { namespace: DNS_NAMESPACE.into(), name: DNS_POD.into() },
             labels: labels.clone(),
-            namespace_labels,
+            namespace_labels: namespace_labels(snapshot, DNS_NAMESPACE),
             service_account: "default".into(),
             addresses: vec![],
             ports: vec![],

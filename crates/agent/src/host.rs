@@ -7,6 +7,9 @@ use std::{
 };
 
 use nix::mount::{MsFlags, mount};
+use signet_sandbox::Sandbox;
+
+use crate::config::{Config, Network};
 
 /// The addresses of this node in its current network namespace, without loopback's.
 pub fn addresses() -> io::Result<Vec<IpAddr>> {
@@ -93,6 +96,35 @@ pub fn ensure_bpffs(folder: &Path) -> io::Result<()> {
         mount(Some("bpf"), root, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
     }
     fs::create_dir_all(folder)
+}
+
+/// Pods reach the world where the kernel can translate addresses; everything else works without.
+pub(crate) fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), String> {
+    match (&config.network, config.masquerade) {
+        (Network::Own(_), _) => Err("the node's network leads nowhere".to_owned()),
+        (Network::Host, false) => {
+            // an earlier run may have had it on
+            let off = sandbox.stop_masquerading().map_err(|e| e.to_string());
+            Err(off.err().unwrap_or_else(|| "it is turned off".to_owned()))
+        }
+        (Network::Host, true) => {
+            sandbox.masquerade(&config.ranges, &config.cluster_ranges()).map_err(|error| {
+                tracing::warn!(%error, "pods do not reach the world: the kernel does not translate addresses");
+                error.to_string()
+            })
+        }
+    }
+}
+
+/// A firewall that cannot be looked at may not be there at all.
+pub(crate) fn pass_firewall(sandbox: &Sandbox) {
+    match sandbox.pass_firewall() {
+        Ok(true) => {
+            tracing::warn!("the host's FORWARD chain drops by default: rules for pods were added at its end")
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "the host's firewall is left alone; it may drop what pods say"),
+    }
 }
 
 #[cfg(test)]

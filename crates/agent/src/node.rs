@@ -1,5 +1,8 @@
 //! One node: its pods, its kernel, and the order in which a change reaches them.
 
+mod asked;
+mod processes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
@@ -8,27 +11,24 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
-    time::Instant,
 };
 
-use serde_json::{Value, json};
 use signet_cluster::{PodManifest, Snapshot};
 use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
 use signet_identity::{Interner, Kind, Pod, PodName};
 use signet_policy::{RuleBook, Unenforceable, unenforceable};
-use signet_sandbox::{Options, Place, PodSpec, PodState, ProcessId, Sandbox, SandboxPod};
+use signet_sandbox::{Options, PodSpec, PodState, Sandbox, SandboxPod};
 
 use crate::{
     config::{Config, Network},
-    control::{Why, WhySaid},
     discovery::Discovery,
     error::Error,
-    explain, host,
+    host,
     ipam::Ipam,
     names::Directory,
     plan::{Cluster, Numbers, plan},
     pods::{hosts_file, process_of},
-    programs::{Program, Programs},
+    programs::Programs,
     restarts::Restarts,
 };
 
@@ -97,7 +97,10 @@ impl Node {
             Datapath::load(&LoadOptions { pins: Some(config.bpffs.clone()), ..LoadOptions::default() })?;
         let discovery = Discovery::open(&config, &datapath, &sandbox)?;
         sandbox.prepare_node()?;
-        let unmasqueraded = masquerade(&config, &sandbox).err();
+        let unmasqueraded = host::masquerade(&config, &sandbox).err();
+        if config.network == Network::Host {
+            host::pass_firewall(&sandbox);
+        }
         let mut ipam = Ipam::new(&config.ranges);
         let mut pods: BTreeMap<PodName, SandboxPod> = BTreeMap::new();
         for pod in sandbox.list()? {
@@ -158,40 +161,6 @@ impl Node {
         &self.config.state_dir
     }
 
-    /// What `signet status` shows.
-    pub(crate) fn status(&self) -> Value {
-        let usage = self.datapath.usage().unwrap_or_default();
-        let endpoint = |(name, pod): (&PodName, &SandboxPod)| {
-            let usage = usage.get(&pod.ifindex).cloned().unwrap_or_default();
-            json!({
-                "pod": name.to_string(),
-                "addresses": pod.addresses,
-                "identity": self.told.endpoints.get(name),
-                "revision": self.datapath.endpoint_revision(pod.ifindex),
-                "flows": usage.flows,
-                "dropped": usage.drops.values().sum::<u64>(),
-                "evicted": usage.evicted,
-                "refused": usage.refused,
-            })
-        };
-        let map = |(name, entries, max)| json!({"name": name, "entries": entries, "max": max});
-        let unenforceable = |u: &Unenforceable| {
-            json!({"policy": u.rule.policy.to_string(), "rule": u.rule.path, "feature": u.feature,
-                   "file": *u.rule.origin.file, "line": u.rule.origin.line})
-        };
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "node": self.config.node,
-            "revision": self.told.revision,
-            "endpoints": self.pods.iter().map(endpoint).collect::<Vec<_>>(),
-            "unenforceable": self.told.unenforceable.iter().map(unenforceable).collect::<Vec<_>>(),
-            "hostNetwork": self.told.host_network.iter().map(PodName::to_string).collect::<Vec<_>>(),
-            "masquerade": {"enabled": self.unmasqueraded.is_none(), "detail": self.unmasqueraded},
-            "maps": self.datapath.occupancy().into_iter().map(map).collect::<Vec<_>>(),
-            "lost": self.datapath.lost_events().unwrap_or_default(),
-        })
-    }
-
     /// Makes the node what the manifests say. Pods that go, go first, so that nobody else's packets bear their
     /// addresses; policy is in force before a new pod's process starts.
     ///
@@ -217,64 +186,6 @@ impl Node {
         let started = self.start_pods(&wanted, hosts, &created)?;
         self.restarts.keep(&wanted);
         Ok(Applied { revision, started, removed })
-    }
-
-    /// Makes a process that runs already a pod of its own, and says where it is to go. Its policy is in force by then.
-    ///
-    /// # Errors
-    /// If it cannot be a pod beside those of the manifests, or whatever [`Node::apply`] says; then nothing is changed.
-    pub fn run(&mut self, program: &Program, process: ProcessId) -> Result<(Applied, Place), Error> {
-        let Some(manifests) = self.manifests.take() else {
-            return Err(Error::Program("the manifests are not in force yet: try again".to_owned()));
-        };
-        let outcome = self.programs.add(program, &manifests).and_then(|name| {
-            let moved = self.enforce(&manifests).and_then(|applied| self.move_in(&name, process, applied));
-            if moved.is_err() {
-                let undone = self.programs.remove(&[name]).and_then(|()| self.enforce(&manifests));
-                undone.map_or_else(|error| tracing::warn!(%error, "a refused program left traces"), drop);
-            }
-            moved
-        });
-        self.manifests = Some(manifests);
-        outcome
-    }
-
-    fn move_in(
-        &mut self,
-        name: &PodName,
-        process: ProcessId,
-        mut applied: Applied,
-    ) -> Result<(Applied, Place), Error> {
-        let gone = || Error::Program(format!("{name} was removed again"));
-        let place = self.sandbox.adopt(self.pods.get(name).ok_or_else(gone)?, process)?;
-        applied.started.push(name.clone());
-        Ok((applied, place))
-    }
-
-    /// Starts pods again whose process ended, if their restart policy is `Always`: the more often, the later. Takes back
-    /// what programs had that ended, and says so.
-    ///
-    /// # Errors
-    /// If a pod cannot be looked at or started; the next call tries again.
-    pub fn supervise(&mut self, now: Instant) -> Result<Option<Applied>, Error> {
-        let mut over = vec![];
-        for found in self.sandbox.list()? {
-            let name = PodName { namespace: found.namespace.clone(), name: found.name.clone() };
-            let Some(pod) = self.pods.get_mut(&name) else { continue };
-            let ended = found.state == PodState::Exited;
-            if ended && self.programs.contains(&name) {
-                over.push(name);
-                continue;
-            }
-            if let Some(process) = self.restarts.due(&name, ended, now) {
-                tracing::info!(pod = %name, "started again: its process ended");
-                *pod = self.sandbox.start(&found, process)?;
-            }
-        }
-        let Some(manifests) = self.manifests.take_if(|_| !over.is_empty()) else { return Ok(None) };
-        let enforced = self.programs.remove(&over).and_then(|()| self.enforce(&manifests));
-        self.manifests = Some(manifests);
-        enforced.map(Some)
     }
 
     /// Removes every pod and everything else that this node put on the host.
@@ -316,44 +227,6 @@ impl Node {
             (pod, manifest)
         };
         Ok(snapshot.pods.iter().map(address).collect())
-    }
-
-    /// What the policies in force say of traffic, or only how flows know the two ends.
-    ///
-    /// # Errors
-    /// If one of the names is nobody's, or nothing is in force yet.
-    pub(crate) fn why(&mut self, why: &Why) -> Result<WhySaid, String> {
-        let snapshot = self.in_force().map_err(|e| e.to_string())?;
-        let ranges = self.config.cluster_ranges();
-        let names = explain::Names::new(&snapshot, &ranges);
-        let (from, to) = (explain::in_flows(&names, &why.from)?, explain::in_flows(&names, &why.to)?);
-        let protocol = explain::protocol_of(&why.protocol)?;
-        let query = |port| explain::Query { from: why.from.clone(), to: why.to.clone(), port, protocol };
-        let answer = why.port.map(|port| explain::explain(&snapshot, &ranges, &query(port))).transpose()?;
-        Ok(WhySaid { from, to, answer })
-    }
-
-    /// The manifests that are in force, with programs and the name server, and everybody's addresses and node.
-    fn in_force(&mut self) -> Result<Snapshot, Error> {
-        let manifests = self.manifests.as_ref();
-        let manifests = manifests.ok_or_else(|| Error::Program("nothing is in force yet".to_owned()))?;
-        let mut snapshot = self.discovery.complete(self.programs.join(manifests));
-        let pods = self.with_addresses(&snapshot)?.into_iter().map(|(pod, _)| pod).collect::<Vec<_>>();
-        for (manifest, pod) in snapshot.pods.iter_mut().zip(pods) {
-            manifest.pod = pod;
-            if self.pods.contains_key(&manifest.pod.name) || manifest.pod.node.is_none() {
-                manifest.pod.node = Some(self.config.node.clone());
-            }
-        }
-        let addresses =
-            host::addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
-        snapshot.nodes.retain(|node| node.name != self.config.node);
-        snapshot.nodes.push(signet_cluster::Node {
-            name: self.config.node.clone(),
-            labels: [].into(),
-            addresses,
-        });
-        Ok(snapshot)
     }
 
     /// Networks for pods that have none yet; nothing passes them before [`Node::start_pods`].
@@ -477,20 +350,6 @@ impl Node {
 fn open_sandbox(config: &Config, init: Vec<OsString>) -> Result<Sandbox, Error> {
     let cgroup = config.run_dir.file_name().map_or_else(|| "signet".into(), Into::into);
     Ok(Sandbox::open(Options { run_dir: config.run_dir.clone(), cgroup, init })?)
-}
-
-/// Pods reach the world where the kernel can translate addresses; everything else works without.
-fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), String> {
-    match (&config.network, config.masquerade) {
-        (Network::Own(_), _) => Err("the node's network leads nowhere".to_owned()),
-        (Network::Host, false) => Err("it is turned off".to_owned()),
-        (Network::Host, true) => {
-            sandbox.masquerade(&config.ranges, &config.cluster_ranges()).map_err(|error| {
-                tracing::warn!(%error, "pods do not reach the world: the kernel does not translate addresses");
-                error.to_string()
-            })
-        }
-    }
 }
 
 /// Removes everything that a node of this configuration ever put on the host.

@@ -1,10 +1,18 @@
-//! A pod's manifest -> what runs in it, and what its files say.
+//! A pod's manifest -> what runs in it, what its files say, and what its namespace is labelled.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
-use signet_cluster::PodManifest;
-use signet_identity::Pod;
+use signet_cluster::{PodManifest, Snapshot};
+use signet_identity::{Labels, Pod};
 use signet_sandbox::Process;
+
+/// The labels of a namespace, also of one that the manifests do not know.
+pub(crate) fn namespace_labels(snapshot: &Snapshot, namespace: &str) -> Arc<Labels> {
+    let known = snapshot.namespaces.get(namespace).map(|n| n.labels.clone());
+    known.unwrap_or_else(|| {
+        Arc::new([("kubernetes.io/metadata.name".to_owned(), namespace.to_owned())].into())
+    })
+}
 
 /// What a pod runs: its first container's command, on the host's file system. Its image is not looked at.
 pub(crate) fn process_of(manifest: &PodManifest) -> Process {

@@ -16,7 +16,7 @@ use signet_cluster::{PodManifest, RestartPolicy, Snapshot};
 use signet_identity::{Labels, Pod, PodName, validate_key, validate_value};
 use signet_policy::Origin;
 
-use crate::error::Error;
+use crate::{error::Error, pods::namespace_labels};
 
 /// Labels of one program.
 const MAX_LABELS: usize = 64;
@@ -41,12 +41,11 @@ impl Program {
     }
 
     fn manifest(&self, snapshot: &Snapshot) -> PodManifest {
-        let namespace = snapshot.namespaces.get(&self.namespace);
         PodManifest {
             pod: Pod {
                 name: self.name(),
                 labels: self.labels.clone(),
-                namespace_labels: namespace.map(|n| n.labels.clone()).unwrap_or_default(),
+                namespace_labels: namespace_labels(snapshot, &self.namespace),
                 service_account: self.service_account.clone(),
                 addresses: vec![],
                 ports: vec![],

@@ -86,11 +86,48 @@ fn pods_reach_the_world_with_the_nodes_address_where_policy_lets_them() {
 }
 
 #[test]
-fn without_masquerade_no_address_is_translated_and_status_says_so() {
+fn without_masquerade_no_address_is_translated_any_more_and_status_says_so() {
     let Some(node) = Live::prepare(&manifests()) else { return };
     let world = World::new();
     world.serve(9000);
+    let mut node = node.started();
+    node.signal(Signal::SIGKILL);
     let node = node.with(&["--masquerade", "false"]).started();
     assert_eq!(node.status().unwrap()["masquerade"]["enabled"], false);
     node.wait_until("the world sees a pod's own address", |_| world.callers().contains("10.244."));
+}
+
+#[test]
+fn a_forward_chain_that_drops_lets_pods_pass_and_is_as_it_was_afterwards() {
+    let Some(node) = Live::prepare(&manifests()) else { return };
+    let nft = |command: &str| Command::new("nft").args(command.split(' ')).output();
+    if nft("list ruleset").is_err() {
+        println!("SKIPPED: needs nft to make a firewall");
+        return;
+    }
+    // as Docker leaves it, and a rule of its own that stays in force
+    for (family, address) in [("ip", V4), ("ip6", V6)] {
+        assert!(nft(&format!("add table {family} filter")).unwrap().status.success());
+        let chain = "{ type filter hook forward priority 0 ; policy drop ; }";
+        nft(&format!("add chain {family} filter FORWARD {chain}")).unwrap();
+        nft(&format!("add rule {family} filter FORWARD {family} daddr {address} tcp dport 9001 drop"))
+            .unwrap();
+    }
+    let listed = || String::from_utf8(nft("list ruleset").unwrap().stdout).unwrap();
+    let before = listed();
+    assert_eq!(before.matches("policy drop").count(), 2, "{before}");
+    let world = World::new();
+    world.serve(9000);
+    let mut node = node.started();
+    node.wait_until("pods reach the world and each other", |node| {
+        let good = |pod: &str| node.log(pod).lines().filter(|l| l.starts_with("ok")).count();
+        good("shop_open") >= 4 && good("shop_neighbour") >= 1
+    });
+    let rules = listed();
+    assert!(rules.contains("iifname \"sg*\" accept") && rules.contains("oifname \"sg*\" accept"), "{rules}");
+    node.signal(Signal::SIGKILL);
+    node.up();
+    assert_eq!(listed(), rules, "once, not once for each agent");
+    node.signal(Signal::SIGTERM);
+    assert_eq!(listed(), before);
 }

@@ -1,4 +1,4 @@
-//! What `proto/` says, as Rust: made by `tests/generated_code.rs`, committed under `gen/`.
+//! What `proto/` says, as Rust: made by `cargo xtask codegen`, committed under `gen/`.
 //!
 //! Included, not declared as modules with paths, so that rustfmt leaves them as they were generated.
 

@@ -12,6 +12,9 @@ pub const MAX_NAMESPACE: usize = 63;
 /// The longest pod name, in bytes: shorter than Kubernetes', as both must fit one file name.
 pub const MAX_NAME: usize = 190;
 
+/// What the node's end of every veth pair begins with.
+pub(crate) const IFNAME_PREFIX: &str = "sg";
+
 /// A checked `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -37,7 +40,7 @@ impl Key {
 
     /// The node's end of the veth pair: 14 bytes of the 15 that the kernel allows.
     pub(crate) fn ifname(&self) -> String {
-        format!("sg{:012x}", self.hash() & 0xffff_ffff_ffff)
+        format!("{IFNAME_PREFIX}{:012x}", self.hash() & 0xffff_ffff_ffff)
     }
 
     pub(crate) fn pod_mac(&self) -> MacAddress {

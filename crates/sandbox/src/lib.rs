@@ -16,6 +16,7 @@
 
 mod cgroup;
 mod error;
+mod firewall;
 mod init;
 mod key;
 mod masquerade;
@@ -32,7 +33,7 @@ mod sysctl;
 pub use error::Error;
 pub use init::{Place, enter, pod_init};
 pub use key::{MAX_NAME, MAX_NAMESPACE};
-pub use pod::{MacAddress, PodSpec, PodState, Process, SandboxPod};
+pub use pod::{Exit, MacAddress, PodSpec, PodState, Process, SandboxPod};
 pub use process::ProcessId;
 pub use sandbox::{Options, Sandbox, isolate_node};
 pub use sysctl::Families;

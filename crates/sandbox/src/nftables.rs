@@ -1,17 +1,18 @@
-//! Tables of the kernel's packet filter, over netlink: whole tables of ours replaced or removed in one transaction.
+//! Tables of the kernel's packet filter, over netlink: whole tables of ours replaced or removed in one transaction, and
+//! single rules of ours, marked as such, at the end of a chain of somebody else.
 
 use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     nftables::{
-        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, InetHookNumber,
-        ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute,
-        RuleMessage, TableAttribute, TableMessage,
+        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate,
+        InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register,
+        RuleAttribute, RuleMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
     },
     none::ControlMessage,
 };
@@ -24,6 +25,18 @@ use crate::{Error, Result};
 const SUBSYSTEM: u16 = 10;
 /// Where the addresses of a packet are looked for.
 const NETWORK_HEADER: u32 = 1;
+
+/// The verdict and policy of chains: let it pass, or not.
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+
+/// A chain of somebody else.
+#[derive(Clone, Copy)]
+pub(crate) struct Foreign {
+    pub(crate) family: NetfilterProtoFamily,
+    pub(crate) table: &'static str,
+    pub(crate) chain: &'static str,
+}
 
 /// A table for both families, with everything in it.
 pub(crate) struct Table<'a> {
@@ -96,6 +109,31 @@ impl Rule {
         self
     }
 
+    /// Packets that come from (or go to) an interface whose name begins so.
+    pub(crate) fn interface(mut self, side: Side, prefix: &str) -> Self {
+        let key = match side {
+            Side::Source => MetaKey::Iifname,
+            Side::Destination => MetaKey::Oifname,
+        };
+        self.0.extend([
+            Expressions::Meta(vec![Meta::DestinationRegister(Register::Reg1), Meta::Key(key)]),
+            Expressions::Cmp(vec![
+                Cmp::SourceRegister(Register::Reg1),
+                Cmp::Op(Operator::Equal),
+                Cmp::Data(DataAttribute::Value(prefix.as_bytes().to_vec())),
+            ]),
+        ]);
+        self
+    }
+
+    /// Such packets pass.
+    pub(crate) fn accept(mut self) -> Self {
+        let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(ACCEPT))]);
+        let register = Immediate::DestinationRegister(Register::Verdict);
+        self.0.push(Expressions::Immediate(vec![register, Immediate::Data(verdict)]));
+        self
+    }
+
     /// What is done with such packets, for actions without parameters.
     pub(crate) fn action(mut self, name: &str) -> Self {
         self.0.push(Expressions::Other { expression_type: name.to_owned(), attributes: vec![] });
@@ -131,6 +169,75 @@ pub(crate) fn remove(name: &str) -> Result<()> {
     }
 }
 
+/// Whether a chain drops what its rules do not name; false where there is no such chain.
+pub(crate) fn drops(foreign: Foreign) -> Result<bool> {
+    let attributes =
+        vec![ChainAttribute::Table(foreign.table.to_owned()), ChainAttribute::Name(foreign.chain.to_owned())];
+    let asked = ask(0, foreign.family, NfTablesMessage::GetChain(ChainMessage { attributes }));
+    let drops = |message: &NfTablesMessage| {
+        let NfTablesMessage::NewChain(chain) = message else { return false };
+        chain.attributes.iter().any(|a| matches!(a, ChainAttribute::Policy(DROP)))
+    };
+    match asked {
+        Ok(messages) => Ok(messages.iter().any(drops)),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(source) => Err(Error::Netlink { action: "reading a chain of nftables", source }),
+    }
+}
+
+/// Puts rules at the end of a chain, in the place of those with this mark.
+pub(crate) fn append(foreign: Foreign, mark: &str, rules: &[Rule]) -> Result<()> {
+    let Foreign { family, table, chain } = foreign;
+    let mut messages = removals(foreign, mark)?;
+    for rule in rules {
+        let mut message = rule_message(table, chain, rule);
+        message.attributes.push(RuleAttribute::UserData(comment(mark)));
+        messages.push((NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(message)));
+    }
+    let failed = |source| Error::Netlink { action: "adding rules to a chain of nftables", source };
+    commit_to(family, messages).map_err(failed)
+}
+
+/// Removes the rules with this mark; nothing to do where there are none.
+pub(crate) fn remove_marked(foreign: Foreign, mark: &str) -> Result<()> {
+    let messages = removals(foreign, mark)?;
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let failed = |source| Error::Netlink { action: "removing rules from a chain of nftables", source };
+    commit_to(foreign.family, messages).map_err(failed)
+}
+
+/// What removes the rules with this mark.
+fn removals(foreign: Foreign, mark: &str) -> Result<Vec<(u16, NfTablesMessage)>> {
+    let Foreign { family, table, chain } = foreign;
+    let place = [RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
+    let all = NfTablesMessage::GetRule(RuleMessage { attributes: place.to_vec() });
+    let messages = match ask(NLM_F_DUMP, family, all) {
+        Ok(messages) => messages,
+        Err(error) if is_absent(&error) => return Ok(vec![]),
+        Err(source) => return Err(Error::Netlink { action: "reading rules of nftables", source }),
+    };
+    let ours = RuleAttribute::UserData(comment(mark));
+    let removal = |message: NfTablesMessage| {
+        let NfTablesMessage::NewRule(RuleMessage { attributes }) = message else { return None };
+        // a dump may be of more than what was asked for
+        let marked = attributes.contains(&ours) && place.iter().all(|part| attributes.contains(part));
+        let handle = attributes.into_iter().find(|a| matches!(a, RuleAttribute::Handle(_)));
+        let attributes = place.iter().cloned().chain(handle.filter(|_| marked)).collect::<Vec<_>>();
+        let found = attributes.len() > place.len();
+        found.then_some((0, NfTablesMessage::DeleteRule(RuleMessage { attributes })))
+    };
+    Ok(messages.into_iter().filter_map(removal).collect())
+}
+
+/// As `nft` and `iptables` keep and show comments: type, length, text.
+fn comment(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    let text = text.bytes().take(usize::from(length) - 1);
+    [0, length].into_iter().chain(text).chain([0]).collect()
+}
+
 fn is_absent(error: &io::Error) -> bool {
     let absent = [Errno::ENOENT, Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT];
     error.raw_os_error().is_some_and(|code| absent.contains(&Errno::from_raw(code)))
@@ -163,21 +270,40 @@ fn rule_message(table: &str, chain: &str, rule: &Rule) -> RuleMessage {
     }
 }
 
-/// All of it, or none and the first error.
+/// All of it, or none and the first error; of tables for both families.
 fn commit(messages: Vec<(u16, NfTablesMessage)>) -> io::Result<()> {
+    commit_to(NetfilterProtoFamily::Inet, messages)
+}
+
+/// All of it, or none and the first error.
+fn commit_to(family: NetfilterProtoFamily, messages: Vec<(u16, NfTablesMessage)>) -> io::Result<()> {
     let control = |message| {
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM);
         (0, NetfilterMessage::new(header, NetfilterMessageInner::None(message)))
     };
     let of_table = |(flags, message)| {
-        let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
-        (NLM_F_ACK | flags, NetfilterMessage::new(header, message))
+        (NLM_F_ACK | flags, NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message))
     };
     let batch = std::iter::once(control(ControlMessage::BatchBegin))
         .chain(messages.into_iter().map(of_table))
         .chain([control(ControlMessage::BatchEnd)]);
+    exchange(batch).map(drop)
+}
+
+/// What the kernel says to one question.
+fn ask(
+    flags: u16,
+    family: NetfilterProtoFamily,
+    question: NfTablesMessage,
+) -> io::Result<Vec<NfTablesMessage>> {
+    let header = NetfilterHeader::new(family, 0, 0);
+    exchange(std::iter::once((flags, NetfilterMessage::new(header, question))))
+}
+
+/// Sends messages with their flags, and reads all answers, or the first error.
+fn exchange(messages: impl Iterator<Item = (u16, NetfilterMessage)>) -> io::Result<Vec<NfTablesMessage>> {
     let mut bytes = vec![];
-    for (number, (flags, message)) in (1u32..).zip(batch) {
+    for (number, (flags, message)) in (1u32..).zip(messages) {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | flags;
         message.header.sequence_number = number;
@@ -190,27 +316,32 @@ fn commit(messages: Vec<(u16, NfTablesMessage)>) -> io::Result<()> {
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&bytes, 0)?;
-    // the kernel has answered by the time it has taken the batch
+    // the kernel has its answer ready by the time it has taken the messages
     socket.set_non_blocking(true)?;
+    let mut said = vec![];
     loop {
         match socket.recv_from_full() {
-            Ok((answers, _)) => first_error(&answers)?,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Ok((answers, _)) => read(&answers, &mut said)?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(said),
             Err(error) => return Err(error),
         }
     }
 }
 
-fn first_error(mut answers: &[u8]) -> io::Result<()> {
+/// Reads the messages of one datagram.
+fn read(mut answers: &[u8], said: &mut Vec<NfTablesMessage>) -> io::Result<()> {
     while !answers.is_empty() {
         let message = NetlinkMessage::<NetfilterMessage>::deserialize(answers).map_err(io::Error::other)?;
-        if let NetlinkPayload::Error(error) = &message.payload
-            && error.code.is_some()
-        {
-            return Err(error.to_io());
-        }
         let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).max(1);
-        answers = answers.get(length..).unwrap_or_default();
+        match message.payload {
+            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+            NetlinkPayload::InnerMessage(NetfilterMessage {
+                inner: NetfilterMessageInner::NfTables(message),
+                ..
+            }) => said.push(message),
+            _ => {}
+        }
+        answers = answers.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(())
 }

@@ -79,7 +79,19 @@ pub enum PodState {
         start_time: u64,
     },
     /// Its process is gone.
-    Exited,
+    Exited(Exit),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Exit {
+    /// With code 0.
+    Succeeded,
+    /// With another code, or by a signal.
+    Failed,
+    /// It was nobody's child that could tell: the agent that started it is gone.
+    Unknown,
 }
 
 /// A hardware address.

@@ -8,19 +8,24 @@ use std::{
         fd::OwnedFd,
         unix::{fs::OpenOptionsExt, net::UnixStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    sys::wait::{WaitPidFlag, waitpid},
+    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, error::if_exists, pod::PodState, store};
+use crate::{
+    Error, Result,
+    error::if_exists,
+    pod::{Exit, PodState},
+    store,
+};
 
 /// What init says when all is ready for the pod's program; what follows it is a failure to run that.
 pub(crate) const READY: &str = "ready\n";
@@ -60,20 +65,38 @@ impl ProcessId {
     }
 }
 
-/// The state of a pod whose init records its process in `file`.
+/// How a process ended, for whoever asks after it was collected.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ended {
+    process: ProcessId,
+    exit: Exit,
+}
+
+/// The state of a pod whose init records its process in `file`. How it ended is kept beside that, as the kernel says it
+/// only once.
 pub(crate) fn state(file: &Path) -> Result<PodState> {
     let Some(recorded) = store::read_json::<ProcessId>(file)? else { return Ok(PodState::Created) };
     let ProcessId { pid, start_time } = recorded;
     // ESRCH: it went between opening and reading.
     let stat = read_stat(pid).ok();
-    Ok(match stat.as_deref().and_then(parse_stat) {
-        Some(('Z' | 'X', start)) if start == start_time => {
-            reap(recorded);
-            PodState::Exited
+    match stat.as_deref().and_then(parse_stat) {
+        Some((state, start)) if start == start_time && !matches!(state, 'Z' | 'X') => {
+            return Ok(PodState::Running { pid, start_time });
         }
-        Some((_, start)) if start == start_time => PodState::Running { pid, start_time },
-        Some(_) | None => PodState::Exited,
-    })
+        Some((_, start)) if start == start_time => {
+            if let Some(exit) = collect(recorded) {
+                store::write_json(&exit_file(file), &Ended { process: recorded, exit })?;
+                return Ok(PodState::Exited(exit));
+            }
+        }
+        Some(_) | None => {}
+    }
+    let ended = store::read_json::<Ended>(&exit_file(file))?.filter(|ended| ended.process == recorded);
+    Ok(PodState::Exited(ended.map_or(Exit::Unknown, |ended| ended.exit)))
+}
+
+fn exit_file(process_file: &Path) -> PathBuf {
+    process_file.with_file_name("exit.json")
 }
 
 /// Waits until a killed process is dead, and collects it where it is our child: the kernel takes a process
@@ -90,9 +113,12 @@ pub(crate) fn collect_killed(file: &Path) -> Result<()> {
 }
 
 /// Collects a dead child. A pod adopted from an earlier run is not our child, and not ours to collect.
-fn reap(process: ProcessId) {
-    if let Ok(pid) = i32::try_from(process.pid) {
-        let _not_our_child = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+fn collect(process: ProcessId) -> Option<Exit> {
+    let pid = Pid::from_raw(i32::try_from(process.pid).ok()?);
+    match waitpid(pid, Some(WaitPidFlag::WNOHANG)).ok()? {
+        WaitStatus::Exited(_, 0) => Some(Exit::Succeeded),
+        WaitStatus::Exited(..) | WaitStatus::Signaled(..) => Some(Exit::Failed),
+        _ => None,
     }
 }
 
@@ -165,6 +191,6 @@ mod tests {
         store::write_json(&file, &own).unwrap();
         assert_eq!(state(&file).unwrap(), PodState::Running { pid: own.pid, start_time: own.start_time });
         store::write_json(&file, &ProcessId { start_time: own.start_time - 1, ..own }).unwrap();
-        assert_eq!(state(&file).unwrap(), PodState::Exited);
+        assert_eq!(state(&file).unwrap(), PodState::Exited(Exit::Unknown));
     }
 }

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::{
-    Error, Result, cgroup,
+    Error, Result, cgroup, firewall,
     init::{InitSpec, Place},
-    key::Key,
+    key::{IFNAME_PREFIX, Key},
     masquerade,
     netlink::Netlink,
     netns, network, nftables,
@@ -103,6 +103,23 @@ impl Sandbox {
     /// The kernel has no nftables, or cannot translate addresses.
     pub fn masquerade(&self, pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
         masquerade::enable(&self.table(), pods, inside)
+    }
+
+    /// Takes back what [`Sandbox::masquerade`] did; nothing to do where it did nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn stop_masquerading(&self) -> Result<()> {
+        nftables::remove(&self.table())
+    }
+
+    /// Lets what pods say pass where the host's firewall would drop whatever it does not know, until
+    /// [`Sandbox::cleanup`]. True: it would have.
+    ///
+    /// # Errors
+    /// The firewall cannot be read or added to.
+    pub fn pass_firewall(&self) -> Result<bool> {
+        firewall::admit(&self.table(), IFNAME_PREFIX)
     }
 
     /// The cgroup that holds every pod's, made if it is missing.
@@ -241,7 +258,7 @@ impl Sandbox {
         // A cgroup may be all that is left, where somebody emptied the run directory.
         keys.extend(cgroup::keys_in(&self.cgroup)?);
         let pods = keys.iter().map(|key| self.remove(key)).collect::<Vec<_>>();
-        let table = nftables::remove(&self.table());
+        let table = nftables::remove(&self.table()).and(firewall::forget(&self.table()));
         let settings = sysctl::restore(&self.store.sysctls());
         pods.into_iter().collect::<Result<()>>()?;
         table.and(settings)?;
@@ -249,7 +266,7 @@ impl Sandbox {
         self.store.remove_directories()
     }
 
-    /// The name of the table in the packet filter: that of the pods' cgroup, which is this sandbox's alone.
+    /// The name of the table in the packet filter, and the mark of rules in others': that of the pods' cgroup, which is this sandbox's alone.
     fn table(&self) -> String {
         self.cgroup.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }

@@ -4,6 +4,7 @@
 //! RUN/netns/<ns>_<name>               the network namespace, mounted
 //! RUN/pods/<ns>_<name>/pod.json       written last by `create`: a directory without it is a leftover
 //!                      process.json   written by the pod's init before it becomes the pod's program
+//!                      exit.json      how that process ended, once it was collected
 //!                      hosts, resolv.conf, log
 //! RUN/sysctl.json                     kernel settings as they were
 //! ```

@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{Node, fixture, set_sysctl, shell, spec, sysctl, wait_until};
-use signet_sandbox::{Error, PodState, Process, Sandbox};
+use signet_sandbox::{Error, Exit, PodState, Process, Sandbox};
 
 #[test]
 fn a_pod_has_its_own_host_name_files_and_environment_and_writes_to_its_log() {
@@ -59,7 +59,7 @@ fn start_reports_a_program_that_cannot_be_run_and_can_be_tried_again() {
         failed.to_string(),
         "the process of pod default/typo did not start: running /no/such/program: No such file or directory (os error 2)"
     );
-    assert_eq!(node.state("typo"), PodState::Exited);
+    assert!(matches!(node.state("typo"), PodState::Exited(_)));
     let again = node.sandbox.start(&pod, &Process::Idle).unwrap();
     assert!(matches!(again.state, PodState::Running { .. }));
     assert!(matches!(node.sandbox.start(&pod, &Process::Idle), Err(Error::Running(_))));
@@ -155,12 +155,22 @@ fn a_pod_outlives_a_sigkill_of_its_agent_and_is_adopted() {
 }
 
 #[test]
-fn a_pod_whose_process_is_gone_is_reported_as_exited() {
+fn how_the_process_of_a_pod_ended_is_known_and_not_forgotten() {
     let Some(node) = Node::new() else { return };
-    node.run("short", 2, &shell("exit 3"));
-    node.wait_for_exit("short");
+    let ends = [("fails", "exit 3"), ("is-killed", "kill -9 $$"), ("succeeds", "true")];
+    for (host, (name, script)) in (2..).zip(ends) {
+        node.run(name, host, &shell(script));
+        node.wait_for_exit(name);
+    }
+    let exits = [Exit::Failed, Exit::Failed, Exit::Succeeded].map(PodState::Exited);
+    // each time: the kernel says it once
+    for _ in 0..2 {
+        let pods = node.sandbox.list().unwrap();
+        assert_eq!(pods.iter().map(|p| p.state).collect::<Vec<_>>(), exits);
+    }
     let pods = node.sandbox.list().unwrap();
-    assert_eq!(pods.iter().map(|p| p.state).collect::<Vec<_>>(), [PodState::Exited]);
+    let again = node.sandbox.start(&pods[2], &shell("exit 1")).unwrap();
+    assert_ne!(again.state, PodState::Exited(Exit::Succeeded), "that was the end of another process");
 }
 
 #[test]

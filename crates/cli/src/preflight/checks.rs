@@ -287,7 +287,10 @@ fn forward_chain(host: &Host) -> Said {
     let whose = if docker { "Docker's" } else { "a" };
     match drops {
         true => warn(
-            format!("{whose} FORWARD chain drops what no rule accepts: traffic of pods may not pass"),
+            format!(
+                "{whose} FORWARD chain drops what no rule accepts: `signet up` adds rules for pods at its end where \
+                 iptables is that of nftables, and elsewhere their traffic does not pass"
+            ),
             "iptables -I FORWARD -i sg+ -j ACCEPT; iptables -I FORWARD -o sg+ -j ACCEPT",
         ),
         false => ok("accepts what no rule names"),

@@ -62,7 +62,7 @@ impl Node {
     }
 
     pub fn wait_for_exit(&self, name: &str) {
-        wait_until("the pod exits", || self.state(name) == PodState::Exited);
+        wait_until("the pod exits", || matches!(self.state(name), PodState::Exited(_)));
     }
 
     /// Everything that pods leave on a node, in words.
