@@ -13,11 +13,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use signet_cluster::{
-    Container, Frontend, PodManifest, RestartPolicy, Service, ServicePort, Snapshot, TargetPort,
-};
+use signet_cluster::{Container, Frontend, PodManifest, RestartPolicy, Service, Snapshot};
 use signet_datapath::{Datapath, Services};
-use signet_identity::{Labels, Pod, PodName, Protocol};
+use signet_identity::{Pod, PodName};
 use signet_policy::Origin;
 use signet_sandbox::Sandbox;
 
@@ -31,9 +29,7 @@ use crate::{
 };
 
 const DNS_NAMESPACE: &str = "kube-system";
-const DNS_SERVICE: &str = "kube-dns";
 const DNS_POD: &str = "kube-dns-0";
-const DNS_PORT: u16 = 53;
 
 /// Services and names of one node.
 pub(crate) struct Discovery {
@@ -72,7 +68,7 @@ impl Discovery {
             complete.services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         }
         self.ips.assign(&complete.services);
-        let dns = complete.services.iter().find(|s| is_dns(s));
+        let dns = complete.services.iter().find(|s| s.is_cluster_dns());
         self.resolvers = dns.map(|service| self.ips.of(service)).unwrap_or_default();
         complete
     }
@@ -117,13 +113,11 @@ impl Discovery {
     }
 }
 
-fn is_dns(service: &Service) -> bool {
-    service.namespace == DNS_NAMESPACE && service.name == DNS_SERVICE
-}
-
 fn needs_dns(snapshot: &Snapshot) -> bool {
     let taken = |p: &PodManifest| p.pod.name.namespace == DNS_NAMESPACE && p.pod.name.name == DNS_POD;
-    !snapshot.services.is_empty() && !snapshot.services.iter().any(is_dns) && !snapshot.pods.iter().any(taken)
+    !snapshot.services.is_empty()
+        && !snapshot.services.iter().any(Service::is_cluster_dns)
+        && !snapshot.pods.iter().any(taken)
 }
 
 /// Pods that are known by their own name: those of StatefulSets.
@@ -134,7 +128,7 @@ fn stable_names(snapshot: &Snapshot) -> BTreeSet<PodName> {
 }
 
 fn dns_pod(snapshot: &Snapshot, zone_file: &Path, ips: Vec<IpAddr>) -> (PodManifest, Service) {
-    let labels: Labels = [("k8s-app".to_owned(), "kube-dns".to_owned())].into();
+    let labels = Service::cluster_dns().labels;
     let zone_file = zone_file.display().to_string();
     let container = Container {
         name: "dns".into(),
@@ -158,20 +152,7 @@ fn dns_pod(snapshot: &Snapshot, zone_file: &Path, ips: Vec<IpAddr>) -> (PodManif
         origin: Origin { file: "signet".into(), line: 1 },
         owner: None,
     };
-    let port = |name: &str, protocol| ServicePort {
-        name: Some(name.to_owned()),
-        protocol,
-        port: DNS_PORT,
-        target: TargetPort::Number(DNS_PORT),
-    };
-    let service = Service {
-        namespace: DNS_NAMESPACE.into(),
-        name: DNS_SERVICE.into(),
-        labels: labels.clone(),
-        selector: Some(labels),
-        ports: vec![port("dns", Protocol::UDP), port("dns-tcp", Protocol::TCP)],
-        frontend: Frontend::ClusterIps(ips),
-    };
+    let service = Service { frontend: Frontend::ClusterIps(ips), ..Service::cluster_dns() };
     (pod, service)
 }
 

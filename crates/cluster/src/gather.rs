@@ -30,6 +30,8 @@ pub(crate) struct Gathered {
     pub(crate) namespaces: BTreeMap<String, Namespace>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) services: Vec<Service>,
+    /// What policies may refer to though it is not in the manifests.
+    added_service: Option<Service>,
     pub(crate) endpoint_slices: Vec<EndpointSlice>,
     pub(crate) service_accounts: Vec<ServiceAccount>,
     pub(crate) cidr_groups: Vec<CidrGroup>,
@@ -121,8 +123,15 @@ impl Gathered {
         self.controllers.insert(key);
     }
 
-    /// Sorts what policies refer to, so that they mean the same in whatever order the files are.
-    pub(crate) fn sort(&mut self) {
+    /// The services that policies may refer to.
+    pub(crate) fn known_services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().chain(&self.added_service)
+    }
+
+    /// Sorts and completes what policies refer to, so that they mean the same in whatever order the files are.
+    pub(crate) fn sort(&mut self, settings: &Settings) {
+        let needs_dns = !self.services.is_empty() && !self.services.iter().any(Service::is_cluster_dns);
+        self.added_service = (settings.adds_dns && needs_dns).then(Service::cluster_dns);
         self.nodes.sort_by(|a, b| a.name.cmp(&b.name));
         self.services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         self.cidr_groups.sort_by(|a, b| a.name.cmp(&b.name));

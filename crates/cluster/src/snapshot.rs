@@ -26,11 +26,20 @@ pub struct Settings {
     pub default_deny: bool,
     /// The cluster's DNS addresses, which RSVP-only namespaces may ask. Default: none.
     pub dns: Vec<IpAddr>,
+    /// Whether the node adds [`Service::cluster_dns`] where there are Services and none of its name: policies may refer to
+    /// it then. Default: it does.
+    pub adds_dns: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ipblock_matches_pods: true, mode: Mode::Enforce, default_deny: false, dns: Vec::new() }
+        Self {
+            ipblock_matches_pods: true,
+            mode: Mode::Enforce,
+            default_deny: false,
+            dns: Vec::new(),
+            adds_dns: true,
+        }
     }
 }
 
@@ -140,6 +149,34 @@ pub struct Service {
     pub frontend: Frontend,
 }
 
+impl Service {
+    /// The cluster's name server, as clusters commonly have it: `kube-system/kube-dns`, port 53, in front of the pods
+    /// with the label `k8s-app=kube-dns`.
+    pub fn cluster_dns() -> Self {
+        const PORT: u16 = 53;
+        let labels: Labels = [("k8s-app".to_owned(), "kube-dns".to_owned())].into();
+        let port = |name: &str, protocol| ServicePort {
+            name: Some(name.to_owned()),
+            protocol,
+            port: PORT,
+            target: TargetPort::Number(PORT),
+        };
+        Self {
+            namespace: "kube-system".to_owned(),
+            name: "kube-dns".to_owned(),
+            labels: labels.clone(),
+            selector: Some(labels),
+            ports: vec![port("dns", Protocol::UDP), port("dns-tcp", Protocol::TCP)],
+            frontend: Frontend::Unassigned,
+        }
+    }
+
+    /// Whether it is the cluster's name server.
+    pub fn is_cluster_dns(&self) -> bool {
+        self.namespace == "kube-system" && self.name == "kube-dns"
+    }
+}
+
 /// What clients of a service connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frontend {
@@ -231,7 +268,7 @@ impl Snapshot {
                 }
             });
         }
-        gathered.sort();
+        gathered.sort(settings);
         for object in late {
             wire::read(&object, settings, &mut gathered, &mut problems);
         }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use signet_cluster::Settings;
 use signet_identity::Protocol;
 use signet_policy::{Authentication, Feature, Outcome, Peers, unenforceable};
 use support::{Cluster, cilium, document, pod, problem, told};
@@ -371,6 +372,24 @@ fn services_are_the_pods_and_endpoints_behind_them() {
     );
     let c = to("k8sService: {serviceName: gone, namespace: data}");
     assert_eq!(c.tcp("ml/web", "data/db", 80), DEFAULT, "a service that is not there is nobody");
+}
+
+#[test]
+fn policies_may_refer_to_the_name_server_that_the_node_adds() {
+    let pods = pods()
+        + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: dns, namespace: kube-system, labels: {k8s-app: kube-dns}}\nspec: {containers: [{name: c, image: i}]}\n";
+    let to_dns = "endpointSelector: {matchLabels: {app: web}}\negress: [{toServices: [{k8sService: {serviceName: kube-dns, namespace: kube-system}}]}]";
+    let service = document("v1", "Service", "name: db, namespace: data", "selector: {app: db}");
+    let all = pods.clone() + &service + &cilium("ml", to_dns);
+    let c = Cluster::read(&all);
+    assert_eq!(
+        (c.tcp("ml/web", "kube-system/dns", 53), c.tcp("ml/web", "data/db", 53)),
+        ("allow".into(), DEFAULT.into())
+    );
+    let elsewhere = Settings { adds_dns: false, ..Settings::default() };
+    assert_eq!(Cluster::with(&all, &elsewhere).tcp("ml/web", "kube-system/dns", 53), DEFAULT);
+    let without_services = pods + &cilium("ml", to_dns);
+    assert_eq!(Cluster::read(&without_services).tcp("ml/web", "kube-system/dns", 53), DEFAULT);
 }
 
 #[test]

@@ -162,7 +162,6 @@ impl Peering<'_> {
     }
 
     fn service(&self, wire: WireServiceRef, field: &str, report: &mut Report<'_>, found: &mut Vec<Peer>) {
-        let services = &self.gathered.services;
         let within = |service: &Service, namespace: &Option<String>| {
             namespace.as_deref().filter(|n| !n.is_empty()).is_none_or(|n| n == service.namespace)
         };
@@ -171,7 +170,8 @@ impl Peering<'_> {
                 k8s_service: Some(WireServiceName { service_name: Some(name), namespace }),
                 k8s_service_selector: None,
             } if !name.is_empty() => {
-                let services = services.iter().filter(|s| s.name == name && within(s, &namespace));
+                let services =
+                    self.gathered.known_services().filter(|s| s.name == name && within(s, &namespace));
                 found.extend(services.flat_map(|s| self.behind(s)));
             }
             WireServiceRef {
@@ -181,7 +181,8 @@ impl Peering<'_> {
                 let field = format!("{field}.k8sServiceSelector.selector");
                 let Some(selector) = endpoints_of(selector, &field, report) else { return };
                 let selected = |s: &&Service| within(s, &namespace) && selector.matches(&Labelled(&s.labels));
-                found.extend(services.iter().filter(selected).flat_map(|s| self.behind(s)));
+                let services = self.gathered.known_services();
+                found.extend(services.filter(selected).flat_map(|s| self.behind(s)));
             }
             _ => {
                 let message = "exactly one of k8sService (with serviceName) and k8sServiceSelector (with \
