@@ -43,6 +43,11 @@ fn pods_reach_the_world_with_the_nodes_address_where_policy_lets_them() {
     let Some(node) = Live::prepare(&manifests()) else { return };
     let world = World::new();
     world.serve(9000);
+    let masquerades = ["10.244.0.0/16", "fd00:10:244::/64"].map(|range| range.parse().unwrap());
+    signet_sandbox::can_masquerade(&masquerades).unwrap();
+    if let Ok(said) = Command::new("nft").args(["list", "tables"]).output() {
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "", "trying out changes nothing");
+    }
     let mut node = node.started();
     assert_eq!(node.status().unwrap()["masquerade"]["enabled"], true, "{}", node.said());
     node.wait_until("both families of the world answer", |node| {
