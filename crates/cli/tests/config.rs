@@ -1,12 +1,10 @@
 //! `signet up --config`: what a file says holds, and what is wrong in it is refused with its place.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-#[path = "support/live.rs"]
-mod live;
+mod support;
 
 use std::{fs, process::Command};
-
-use live::Live;
+use support::node::{Node, wait_until};
 
 const MANIFESTS: &str = r#"
 apiVersion: v1
@@ -29,19 +27,18 @@ spec: {podSelector: {matchLabels: {app: server}}, policyTypes: [Ingress]}
 
 #[test]
 fn the_file_holds_where_no_option_says_otherwise() {
-    let Some(node) = Live::prepare(MANIFESTS) else { return };
+    let Some(mut node) = Node::new("config", MANIFESTS) else { return };
     let file = node.folder().join("signet.yaml");
     // the run directory and the node's name are given as options, too, and those hold
     fs::write(&file, "runDir: elsewhere\nnode: somebody\nmode: audit\npodRange: [10.9.0.0/24]\n").unwrap();
-    let node = node.with(&["--config", file.to_str().unwrap()]).started();
+    node.set_options(&["--config", file.to_str().unwrap()]);
+    node.start_and_wait();
     let status = node.status().unwrap();
     assert_eq!(status["node"], "test");
     let address = node.endpoint("shop/server").unwrap()["addresses"].to_string();
     assert!(address.starts_with("[\"10.9.0."), "{address}");
-    node.wait_until("what a policy forbids passes, as it is audited", |node| {
-        node.log("shop_client").contains("ok")
-    });
-    node.wait_until("and is noted", |node| {
+    wait_until("what a policy forbids passes, as it is audited", || node.log("shop_client").contains("ok"));
+    wait_until("and is noted", || {
         let said = node.signet(&["policy", "audit"]).output().unwrap();
         String::from_utf8(said.stdout).unwrap().contains("shop/nobody default-deny")
     });
