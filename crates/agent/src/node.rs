@@ -213,8 +213,12 @@ impl Node {
 
     /// All pods, with the addresses that they have or are given here; those on the host's network have the node's.
     fn with_addresses<'s>(&mut self, snapshot: &'s Snapshot) -> Result<Vec<(Pod, &'s PodManifest)>, Error> {
-        let own =
-            host::own_addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
+        let on_host = |p: &PodManifest| p.pod.host_network && p.pod.addresses.is_empty();
+        let own = match snapshot.pods.iter().any(on_host) {
+            true => host::own_addresses()
+                .map_err(|source| Error::Host { what: "reading own addresses", source })?,
+            false => vec![],
+        };
         let fixed = snapshot.pods.iter().filter(|p| !p.pod.addresses.is_empty());
         fixed.for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
         let address = |manifest: &'s PodManifest| {

@@ -1,11 +1,10 @@
 //! Restart policies, also across a restart of the agent.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-#[path = "support/live.rs"]
-mod live;
+mod support;
 
-use live::Live;
 use nix::sys::signal::Signal;
+use support::node::{Node, wait_until};
 
 fn manifests() -> String {
     let pod = |name: &str, policy: &str, script: &str| {
@@ -26,15 +25,15 @@ fn manifests() -> String {
 
 #[test]
 fn what_failed_is_started_again_and_what_succeeded_is_not_even_by_the_next_agent() {
-    let Some(mut node) = Live::start(&manifests()) else { return };
+    let Some(mut node) = Node::running("restarts", &manifests()) else { return };
     let ran =
-        |node: &Live, pod: &str| node.log(&format!("jobs_{pod}")).lines().filter(|l| *l == "ran").count();
-    let again = |node: &Live, times| ran(node, "fails") >= times && ran(node, "always") >= times;
-    node.wait_until("both ran again", |node| again(node, 2));
+        |node: &Node, pod: &str| node.log(&format!("jobs_{pod}")).lines().filter(|l| *l == "ran").count();
+    let again = |node: &Node, times| ran(node, "fails") >= times && ran(node, "always") >= times;
+    wait_until("both ran again", || again(&node, 2));
     assert_eq!((ran(&node, "succeeds"), ran(&node, "never"), ran(&node, "lasts")), (1, 1, 1));
     node.signal(Signal::SIGKILL);
     let before = ran(&node, "fails").max(ran(&node, "always"));
-    node.up();
-    node.wait_until("both ran again under the next agent", |node| again(node, before + 1));
+    node.start_and_wait();
+    wait_until("both ran again under the next agent", || again(&node, before + 1));
     assert_eq!((ran(&node, "succeeds"), ran(&node, "never"), ran(&node, "lasts")), (1, 1, 1));
 }

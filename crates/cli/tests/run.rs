@@ -1,8 +1,7 @@
 //! `signet run`: programs of somebody's own as workloads of a running node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-#[path = "support/live.rs"]
-mod live;
+mod support;
 
 use std::{
     fs,
@@ -10,11 +9,11 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use live::Live;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use support::node::{Node, wait_until};
 
 const MANIFESTS: &str = r#"
 apiVersion: v1
@@ -81,7 +80,7 @@ fn calls(every: &str) -> [&str; 6] {
 
 #[test]
 fn a_program_has_the_identity_that_its_caller_named_and_is_gone_with_its_process() {
-    let Some(node) = Live::start(MANIFESTS) else { return };
+    let Some(node) = Node::running("run-identity", MANIFESTS) else { return };
     let options = ["-n", "shop", "-l", "app=client,job=a", "--service-account", "me", "--pod", "mine"];
     let mut allowed = Running::new(node.run(&options, &calls("20")));
     allowed.says("ok");
@@ -91,7 +90,7 @@ fn a_program_has_the_identity_that_its_caller_named_and_is_gone_with_its_process
 
     let mut refused = Running::new(node.run(&["-n", "shop", "--pod", "other"], &calls("20")));
     refused.says("failed");
-    node.wait_until("flows name both", |node| {
+    wait_until("flows name both", || {
         let flows = node.flows();
         let of = |pod: &str, verdict: &str| {
             let mut of = flows.iter().map(|f| &f["flow"]);
@@ -110,7 +109,7 @@ fn a_program_has_the_identity_that_its_caller_named_and_is_gone_with_its_process
     assert!(cgroup.is_dir(), "{}", cgroup.display());
     allowed.kill();
     refused.kill();
-    node.wait_until("both are gone", |node| {
+    wait_until("both are gone", || {
         node.endpoint("shop/mine").is_none() && node.endpoint("shop/other").is_none()
     });
     assert!(!cgroup.exists() && !node.run_dir().join("netns/shop_mine").exists());
@@ -132,7 +131,7 @@ fn cgroup_of(pid: u32) -> std::path::PathBuf {
 
 #[test]
 fn a_program_has_its_callers_streams_folder_and_environment_and_its_own_exit_code() {
-    let Some(node) = Live::start(MANIFESTS) else { return };
+    let Some(node) = Node::running("run-streams", MANIFESTS) else { return };
     let script = "read line; echo \"$line $MARK $(pwd) $(hostname)\"; echo bad >&2; exit 7";
     let mut run = node.run(&["-n", "shop", "--pod", "script"], &["sh", "-c", script]);
     run.env("MARK", "mark").current_dir("/usr").stdin(Stdio::piped());
@@ -146,7 +145,7 @@ fn a_program_has_its_callers_streams_folder_and_environment_and_its_own_exit_cod
     // what it left running ends with it
     let parent = node.run(&["-n", "shop", "--pod", "parent"], &["sh", "-c", "sleep 1000 & echo child $!"]);
     let left = Running::new(parent).says("child").replace("child ", "");
-    node.wait_until("its child is gone", |_| !std::path::Path::new(&format!("/proc/{left}")).exists());
+    wait_until("its child is gone", || !std::path::Path::new(&format!("/proc/{left}")).exists());
     let refused = node.run(&["-n", "nowhere"], &["true"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(refused.stderr).contains("no manifest mentions the namespace \"nowhere\""));
@@ -154,7 +153,7 @@ fn a_program_has_its_callers_streams_folder_and_environment_and_its_own_exit_cod
 
 #[test]
 fn a_shell_on_a_terminal_has_job_control_and_an_interrupt_reaches_what_it_runs() {
-    let Some(node) = Live::start(MANIFESTS) else { return };
+    let Some(node) = Node::running("run-shell", MANIFESTS) else { return };
     // a terminal for its child; what it reads is typed there
     let run_dir = node.run_dir();
     let shell = format!("{SIGNET} run --run-dir {} -n shop --pod shell -- bash --norc -i", run_dir.display());
@@ -174,26 +173,26 @@ fn a_shell_on_a_terminal_has_job_control_and_an_interrupt_reaches_what_it_runs()
     says("code=130");
     keys.write_all(b"exit 5\n").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(5));
-    node.wait_until("it is gone", |node| node.endpoint("shop/shell").is_none());
+    wait_until("it is gone", || node.endpoint("shop/shell").is_none());
 }
 
 #[test]
 fn a_program_stands_behind_the_service_that_selects_it_and_goes_on_without_the_agent() {
-    let Some(mut node) = Live::start(MANIFESTS) else { return };
+    let Some(mut node) = Node::running("run-service", MANIFESTS) else { return };
     let serve = [SIGNET, "workload", "serve", "--port", "9090"];
     let mut tool = Running::new(node.run(&["-n", "shop", "-l", "app=tool", "--pod", "tool"], &serve));
     let mut client =
         Running::new(node.run(&["-n", "shop", "-l", "app=client", "--pod", "kept"], &calls("20")));
-    node.wait_until("the service answers", |node| node.log("shop_client").contains("ok"));
+    wait_until("the service answers", || node.log("shop_client").contains("ok"));
     client.says("ok");
     node.signal(Signal::SIGKILL);
     client.says("ok");
-    node.up();
+    node.start_and_wait();
     client.says("ok");
     assert!(node.endpoint("shop/tool").is_some() && node.endpoint("shop/kept").is_some());
     // its end is noticed although it is no child of anybody's
     tool.kill();
-    node.wait_until("it is gone", |node| node.endpoint("shop/tool").is_none());
+    wait_until("it is gone", || node.endpoint("shop/tool").is_none());
     node.signal(Signal::SIGTERM);
     assert!(!client.child.wait().unwrap().success(), "the end of the node is the end of its workloads");
 }

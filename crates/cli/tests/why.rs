@@ -1,11 +1,10 @@
 //! `signet why` of a running node: the verdict now, and what passed lately.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-#[path = "support/live.rs"]
-mod live;
+mod support;
 
-use live::Live;
 use serde_json::Value;
+use support::node::{Node, wait_until};
 
 fn manifests(allowed: &str) -> String {
     format!(
@@ -43,20 +42,20 @@ spec:
 }
 
 /// The exit code, and what it printed.
-fn why(node: &Live, args: &[&str]) -> (i32, String) {
+fn why(node: &Node, args: &[&str]) -> (i32, String) {
     let said = node.signet(&["why"]).args(args).output().unwrap();
     (said.status.code().unwrap(), String::from_utf8(said.stdout).unwrap())
 }
 
 #[test]
 fn the_verdict_is_that_of_the_policies_in_force_and_flows_are_those_of_the_two() {
-    let Some(node) = Live::start(&manifests("client")) else { return };
+    let Some(node) = Node::running("why", &manifests("client")) else { return };
     let json = |args: &[&str]| {
         let (code, out) = why(&node, &[args, &["-o", "json"]].concat());
         (code, serde_json::from_str::<Value>(&out).unwrap_or_default())
     };
-    node.wait_until("the client is answered", |node| node.log("shop_client").contains("ok"));
-    node.wait_until("the flow is known, and its port", |_| json(&["shop/client", "shop/server"]).0 == 0);
+    wait_until("the client is answered", || node.log("shop_client").contains("ok"));
+    wait_until("the flow is known, and its port", || json(&["shop/client", "shop/server"]).0 == 0);
     let (_, said) = json(&["shop/client", "shop/server"]);
     assert_eq!(said["verdict"], "ALLOWED");
     assert_eq!(said["ingress"]["rules"][0]["rule"], "ingress[0]", "of port 8080");
@@ -72,9 +71,9 @@ fn the_verdict_is_that_of_the_policies_in_force_and_flows_are_those_of_the_two()
     assert_eq!(why(&node, &["world", "shop/server"]).0, 1, "no port, and no flow that has one");
     assert_eq!(why(&node, &["host", "shop/server", "--port", "22"]).0, 0, "probes");
 
-    node.write(&manifests("nobody"));
-    node.wait_until("the edit is in force", |_| json(&["shop/client", "shop/server"]).0 == 1);
-    node.wait_until("the drop is known", |_| {
+    node.write("pods.yaml", &manifests("nobody"));
+    wait_until("the edit is in force", || json(&["shop/client", "shop/server"]).0 == 1);
+    wait_until("the drop is known", || {
         let (_, text) = why(&node, &["shop/client", "shop/server"]);
         text.starts_with("DENIED  shop/client -> shop/server  TCP 8080")
             && text.contains("lately:\n")
@@ -84,7 +83,7 @@ fn the_verdict_is_that_of_the_policies_in_force_and_flows_are_those_of_the_two()
 
 #[test]
 fn a_pod_on_the_hosts_network_has_the_nodes_address_and_identity() {
-    let Some(node) = Live::start(&manifests("client")) else { return };
+    let Some(node) = Node::running("why-host", &manifests("client")) else { return };
     assert_eq!(node.status().unwrap()["hostNetwork"], serde_json::json!(["shop/agent"]));
     let ask = |name: &str| {
         let said = node.run(&["-n", "shop"], &["getent", "ahosts", name]).output().unwrap();

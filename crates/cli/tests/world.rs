@@ -1,10 +1,7 @@
 //! The way to the world: pods leave with the node's address, where policy lets them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-#[path = "support/live.rs"]
-mod live;
-#[path = "support/world.rs"]
-mod world;
+mod support;
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -12,9 +9,11 @@ use std::{
     time::Duration,
 };
 
-use live::Live;
 use nix::sys::signal::Signal;
-use world::{V4, V6, World};
+use support::{
+    node::{Node, wait_until},
+    world::{V4, V6, World},
+};
 
 fn manifests() -> String {
     let call = |name: &str, app: &str, to: &str| {
@@ -40,12 +39,17 @@ fn manifests() -> String {
 
 #[test]
 fn pods_reach_the_world_with_the_nodes_address_where_policy_lets_them() {
-    let Some(node) = Live::prepare(&manifests()) else { return };
+    let Some(mut node) = Node::new("world", &manifests()) else { return };
     let world = World::new();
     world.serve(9000);
-    let mut node = node.started();
+    let masquerades = ["10.244.0.0/16", "fd00:10:244::/64"].map(|range| range.parse().unwrap());
+    signet_sandbox::can_masquerade(&masquerades).unwrap();
+    if let Ok(said) = Command::new("nft").args(["list", "tables"]).output() {
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "", "trying out changes nothing");
+    }
+    node.start_and_wait();
     assert_eq!(node.status().unwrap()["masquerade"]["enabled"], true, "{}", node.said());
-    node.wait_until("both families of the world answer", |node| {
+    wait_until("both families of the world answer", || {
         node.log("shop_open").lines().filter(|l| l.starts_with("ok")).count() >= 4
     });
     let callers = world.callers();
@@ -53,9 +57,9 @@ fn pods_reach_the_world_with_the_nodes_address_where_policy_lets_them() {
     assert!(!callers.contains("10.244.") && !callers.contains("fd00:10:244"), "{callers}");
 
     // policy decides before anything is translated, and flows bear the pod's own address
-    node.wait_until("the other is refused", |node| node.log("shop_shut").lines().count() >= 2);
+    wait_until("the other is refused", || node.log("shop_shut").lines().count() >= 2);
     assert!(!node.log("shop_shut").contains("ok"));
-    node.wait_until("its flow says so", |node| {
+    wait_until("its flow says so", || {
         let of = |f: &serde_json::Value| {
             f["flow"]["source"]["pod_name"] == "shut"
                 && f["flow"]["verdict"] == "DROPPED"
@@ -67,16 +71,16 @@ fn pods_reach_the_world_with_the_nodes_address_where_policy_lets_them() {
 
     // neither pods among themselves nor the node are translated
     let neighbour = node.endpoint("shop/neighbour").unwrap()["addresses"][0].as_str().unwrap().to_owned();
-    node.wait_until("the server sees its neighbour", |node| {
+    wait_until("the server sees its neighbour", || {
         node.log("shop_server").contains(&format!("connection from {neighbour}"))
     });
     let outside: SocketAddr = format!("{V4}:9000").parse().unwrap();
     TcpStream::connect_timeout(&outside, Duration::from_secs(10)).expect("the node itself reaches the world");
 
     node.signal(Signal::SIGKILL);
-    node.up();
+    node.start_and_wait();
     let before = node.log("shop_open").lines().count();
-    node.wait_until("the world still answers", |node| {
+    wait_until("the world still answers", || {
         node.log("shop_open").lines().skip(before).filter(|l| l.starts_with("ok")).count() >= 4
     });
     node.signal(Signal::SIGTERM);
@@ -87,19 +91,20 @@ fn pods_reach_the_world_with_the_nodes_address_where_policy_lets_them() {
 
 #[test]
 fn without_masquerade_no_address_is_translated_any_more_and_status_says_so() {
-    let Some(node) = Live::prepare(&manifests()) else { return };
+    let Some(mut node) = Node::new("world-off", &manifests()) else { return };
     let world = World::new();
     world.serve(9000);
-    let mut node = node.started();
+    node.start_and_wait();
     node.signal(Signal::SIGKILL);
-    let node = node.with(&["--masquerade", "false"]).started();
+    node.set_options(&["--masquerade", "false"]);
+    node.start_and_wait();
     assert_eq!(node.status().unwrap()["masquerade"]["enabled"], false);
-    node.wait_until("the world sees a pod's own address", |_| world.callers().contains("10.244."));
+    wait_until("the world sees a pod's own address", || world.callers().contains("10.244."));
 }
 
 #[test]
 fn a_forward_chain_that_drops_lets_pods_pass_and_is_as_it_was_afterwards() {
-    let Some(node) = Live::prepare(&manifests()) else { return };
+    let Some(mut node) = Node::new("world-firewall", &manifests()) else { return };
     let nft = |command: &str| Command::new("nft").args(command.split(' ')).output();
     if nft("list ruleset").is_err() {
         println!("SKIPPED: needs nft to make a firewall");
@@ -118,15 +123,15 @@ fn a_forward_chain_that_drops_lets_pods_pass_and_is_as_it_was_afterwards() {
     assert_eq!(before.matches("policy drop").count(), 2, "{before}");
     let world = World::new();
     world.serve(9000);
-    let mut node = node.started();
-    node.wait_until("pods reach the world and each other", |node| {
+    node.start_and_wait();
+    wait_until("pods reach the world and each other", || {
         let good = |pod: &str| node.log(pod).lines().filter(|l| l.starts_with("ok")).count();
         good("shop_open") >= 4 && good("shop_neighbour") >= 1
     });
     let rules = listed();
     assert!(rules.contains("iifname \"sg*\" accept") && rules.contains("oifname \"sg*\" accept"), "{rules}");
     node.signal(Signal::SIGKILL);
-    node.up();
+    node.start_and_wait();
     assert_eq!(listed(), rules, "once, not once for each agent");
     node.signal(Signal::SIGTERM);
     assert_eq!(listed(), before);

@@ -33,6 +33,7 @@ mod sysctl;
 pub use error::Error;
 pub use init::{Place, enter, pod_init};
 pub use key::{MAX_NAME, MAX_NAMESPACE};
+pub use masquerade::can_masquerade;
 pub use pod::{Exit, MacAddress, PodSpec, PodState, Process, SandboxPod};
 pub use process::ProcessId;
 pub use sandbox::{Options, Sandbox, isolate_node};

@@ -18,6 +18,18 @@ const SOURCE_NAT: i32 = 100;
 
 /// Translates what comes from `pods` and goes to none of `inside`.
 pub(crate) fn enable(table: &str, pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
+    nftables::replace(&Table { name: table, chains: chains(pods, inside) })
+}
+
+/// Whether this kernel can let pods of these ranges reach the world with the node's address; nothing is changed.
+///
+/// # Errors
+/// What it cannot do.
+pub fn can_masquerade(pods: &[IpNet]) -> Result<()> {
+    nftables::try_out(&Table { name: "signet-try-out", chains: chains(pods, pods) })
+}
+
+fn chains(pods: &[IpNet], inside: &[IpNet]) -> Vec<Chain> {
     let family = |net: &IpNet, nets: &[IpNet]| -> Vec<IpNet> {
         nets.iter().filter(|other| other.max_prefix_len() == net.max_prefix_len()).copied().collect()
     };
@@ -31,9 +43,8 @@ pub(crate) fn enable(table: &str, pods: &[IpNet], inside: &[IpNet]) -> Result<()
         family(net, pods).into_iter().map(to).collect::<Vec<_>>()
     });
     let chain = |name, kind, hook, priority, rules| Chain { name, kind, hook, priority, rules };
-    let chains = vec![
+    vec![
         chain("among-pods", "filter", InetHookNumber::PreRouting, RAW, among_pods.collect()),
         chain("to-the-world", "nat", InetHookNumber::PostRouting, SOURCE_NAT, translated.collect()),
-    ];
-    nftables::replace(&Table { name: table, chains })
+    ]
 }

@@ -143,6 +143,18 @@ impl Rule {
 
 /// Puts the table in the place of one of its name, or of none, at once.
 pub(crate) fn replace(table: &Table<'_>) -> Result<()> {
+    let failed = |source| Error::Netlink { action: "making a table of nftables", source };
+    commit(replacement(table)).map_err(failed)
+}
+
+/// Whether the kernel would take the table. Nothing is changed: a transaction without an end is undone.
+pub(crate) fn try_out(table: &Table<'_>) -> Result<()> {
+    let failed = |source| Error::Netlink { action: "trying out a table of nftables", source };
+    let batch = begun(NetfilterProtoFamily::Inet, replacement(table));
+    exchange(batch).map(drop).map_err(failed)
+}
+
+fn replacement(table: &Table<'_>) -> Vec<(u16, NfTablesMessage)> {
     let mut messages = vec![
         // made first, so that there is one to remove
         (NLM_F_CREATE, NfTablesMessage::NewTable(named(table.name))),
@@ -156,7 +168,7 @@ pub(crate) fn replace(table: &Table<'_>) -> Result<()> {
             messages.push((NLM_F_CREATE | NLM_F_APPEND, NfTablesMessage::NewRule(message)));
         }
     }
-    commit(messages).map_err(|source| Error::Netlink { action: "making a table of nftables", source })
+    messages
 }
 
 /// Removes the table; nothing to do where there is none, or where the kernel has no tables.
@@ -277,17 +289,23 @@ fn commit(messages: Vec<(u16, NfTablesMessage)>) -> io::Result<()> {
 
 /// All of it, or none and the first error.
 fn commit_to(family: NetfilterProtoFamily, messages: Vec<(u16, NfTablesMessage)>) -> io::Result<()> {
-    let control = |message| {
-        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM);
-        (0, NetfilterMessage::new(header, NetfilterMessageInner::None(message)))
-    };
-    let of_table = |(flags, message)| {
+    exchange(begun(family, messages).chain([control(ControlMessage::BatchEnd)])).map(drop)
+}
+
+/// A transaction that lacks its end.
+fn begun(
+    family: NetfilterProtoFamily,
+    messages: Vec<(u16, NfTablesMessage)>,
+) -> impl Iterator<Item = (u16, NetfilterMessage)> {
+    let of_table = move |(flags, message)| {
         (NLM_F_ACK | flags, NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message))
     };
-    let batch = std::iter::once(control(ControlMessage::BatchBegin))
-        .chain(messages.into_iter().map(of_table))
-        .chain([control(ControlMessage::BatchEnd)]);
-    exchange(batch).map(drop)
+    std::iter::once(control(ControlMessage::BatchBegin)).chain(messages.into_iter().map(of_table))
+}
+
+fn control(message: ControlMessage) -> (u16, NetfilterMessage) {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM);
+    (0, NetfilterMessage::new(header, NetfilterMessageInner::None(message)))
 }
 
 /// What the kernel says to one question.
@@ -344,4 +362,29 @@ fn read(mut answers: &[u8], said: &mut Vec<NfTablesMessage>) -> io::Result<()> {
         answers = answers.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_does_not_know_is_found_out_by_trying() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root to make network namespaces");
+            return;
+        }
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let tried = |action: &str| {
+            let rules = vec![Rule::default().action(action)];
+            let hook = InetHookNumber::PostRouting;
+            let chains = vec![Chain { name: "c", kind: "nat", hook, priority: 100, rules }];
+            try_out(&Table { name: "signet-test", chains })
+        };
+        tried("masq").unwrap();
+        assert!(tried("no-such-action").is_err());
+        let absent = commit(vec![(0, NfTablesMessage::DeleteTable(named("signet-test")))]).unwrap_err();
+        assert!(is_absent(&absent), "trying changed nothing");
+        remove("signet-test").unwrap();
+    }
 }

@@ -15,6 +15,8 @@ pub(super) struct Host {
     pub(super) ip_forward: Option<String>,
     pub(super) rp_filter: Vec<(String, String)>,
     pub(super) bridge_iptables: Option<String>,
+    /// Why addresses cannot be translated, if they cannot.
+    pub(super) masquerade: Result<(), String>,
     pub(super) forward: Firewall,
     pub(super) links: Vec<String>,
     pub(super) programs: Option<Vec<Program>>,
@@ -83,7 +85,7 @@ const OLDEST: (u32, u32) = (6, 1);
 
 /// Every check, in the order in which one would put things right.
 pub(super) fn check(host: &Host) -> Vec<Finding> {
-    let checks: [(&'static str, Said); 14] = [
+    let checks: [(&'static str, Said); 15] = [
         ("root", root(host)),
         ("bpf", bpf(host)),
         ("bpffs", bpffs(host)),
@@ -95,6 +97,7 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
         ("ip-forward", ip_forward(host)),
         ("rp-filter", rp_filter(host)),
         ("bridge-netfilter", bridge_netfilter(host)),
+        ("masquerade", masquerade(host)),
         ("forward-chain", forward_chain(host)),
         ("other-programs", other_programs(host)),
         ("cilium", cilium(host)),
@@ -237,10 +240,7 @@ fn ipv6(host: &Host) -> Said {
 fn ip_forward(host: &Host) -> Said {
     match host.ip_forward.as_deref() {
         Some("1") => ok("on"),
-        Some(_) => warn(
-            "off: it is turned on for the interfaces of pods, but answers from outside this node do not reach them",
-            "sysctl -w net.ipv4.ip_forward=1",
-        ),
+        Some(_) => ok("off: `signet up` turns it on, and off again at its end"),
         None => fail("the kernel does not say", "mount /proc"),
     }
 }
@@ -266,6 +266,16 @@ fn bridge_netfilter(host: &Host) -> Said {
         ),
         Some(_) => ok("off"),
         None => ok("br_netfilter is not loaded"),
+    }
+}
+
+fn masquerade(host: &Host) -> Said {
+    match &host.masquerade {
+        Ok(()) => ok("pods reach the world with this node's address"),
+        Err(error) => warn(
+            format!("pods do not reach the world with this node's address: {error}"),
+            "use a kernel with CONFIG_NF_TABLES_INET and CONFIG_NFT_MASQ, and run this as root",
+        ),
     }
 }
 
@@ -350,6 +360,7 @@ mod tests {
             ip_forward: Some("1".into()),
             rp_filter: vec![("all".into(), "0".into()), ("eth0".into(), "1".into())],
             bridge_iptables: None,
+            masquerade: Ok(()),
             forward: Firewall::Iptables("-P FORWARD ACCEPT\n".into()),
             links: vec!["eth0".into(), "lo".into()],
             programs: Some(vec![program("sg1", "from_pod"), program("lo", "trace")]),
@@ -400,7 +411,7 @@ mod tests {
         assert_eq!(status("forward-chain", |h| h.forward = Firewall::Unknown), Status::Warn);
         let confidential = "none integrity [confidentiality]";
         assert_eq!(status("lockdown", |h| h.lockdown = Some(confidential.into())), Status::Warn);
-        assert_eq!(status("ip-forward", |h| h.ip_forward = Some("0".into())), Status::Warn);
+        assert_eq!(status("masquerade", |h| h.masquerade = Err("no".into())), Status::Warn);
         assert_eq!(status("other-programs", |h| h.programs = None), Status::Warn);
         let foreign = vec![program("sg1", "from_pod"), program("sg1", "cil_from_container")];
         assert_eq!(status("other-programs", |h| h.programs = Some(foreign)), Status::Warn);
@@ -439,6 +450,7 @@ mod tests {
         let unmounted = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0";
         assert_eq!(status("bpffs", |h| h.mounts = unmounted.into()), Status::Ok);
         assert_eq!(status("lockdown", |h| h.lockdown = None), Status::Ok);
+        assert_eq!(status("ip-forward", |h| h.ip_forward = Some("0".into())), Status::Ok);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) fn read() -> Host {
         ip_forward: text("/proc/sys/net/ipv4/ip_forward"),
         rp_filter: rp_filters(),
         bridge_iptables: text("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+        masquerade: signet_sandbox::can_masquerade(&signet_agent::Config::default().ranges)
+            .map_err(|error| error.to_string()),
         forward: forward(),
         links: links(),
         programs: programs(),

@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test program uses what it needs")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
+pub(crate) mod asked;
 pub(crate) mod node;
+pub(crate) mod world;
 
 use std::{path::Path, process::Command};
 

@@ -22,6 +22,8 @@ pub(crate) struct Node {
     folder: tempfile::TempDir,
     /// Nobody else's, be it another test or another run of the same.
     name: String,
+    /// Options of `signet up` beside where things are.
+    options: Vec<String>,
     up: Option<Child>,
 }
 
@@ -33,10 +35,20 @@ impl Node {
         }
         signet_sandbox::isolate_node(&["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap())).unwrap();
         let name = format!("signet-{name}-{}", std::process::id());
-        let node = Self { folder: tempfile::tempdir().unwrap(), name, up: None };
+        let node = Self { folder: tempfile::tempdir().unwrap(), name, options: vec![], up: None };
         fs::create_dir(node.manifests()).unwrap();
         node.write("pods.yaml", manifests);
         Some(node)
+    }
+
+    /// From the next start on, with these options of `signet up`.
+    pub(crate) fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+    }
+
+    /// Where a test may keep files that go with the node.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Part of the name of all that it puts on the host.
@@ -82,6 +94,7 @@ impl Node {
             .arg(self.manifests())
             .args([Path::new("--run-dir"), &self.run_dir(), Path::new("--bpffs"), &self.bpffs()])
             .args([Path::new("--state"), &self.folder.path().join("state")])
+            .args(&self.options)
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .stdin(Stdio::null())

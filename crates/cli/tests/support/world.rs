@@ -1,5 +1,4 @@
 //! The world behind a node: a network namespace beside it that no policy knows.
-#![allow(dead_code, unreachable_pub, reason = "each test program uses what it needs")]
 
 use std::{
     fs,
@@ -9,18 +8,18 @@ use std::{
 use signet_sandbox::{Options, PodSpec, Process, Sandbox, SandboxPod};
 
 /// The world's addresses.
-pub const V4: &str = "203.0.113.7";
-pub const V6: &str = "2001:db8:1::7";
+pub(crate) const V4: &str = "203.0.113.7";
+pub(crate) const V6: &str = "2001:db8:1::7";
 
 /// A machine that the node of the test's thread has routes to.
-pub struct World {
+pub(crate) struct World {
     sandbox: Sandbox,
     machine: SandboxPod,
     _folder: tempfile::TempDir,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let folder = tempfile::tempdir().unwrap();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -39,19 +38,19 @@ impl World {
     }
 
     /// Answers on this port.
-    pub fn serve(&self, port: u16) {
+    pub(crate) fn serve(&self, port: u16) {
         self.run(&[env!("CARGO_BIN_EXE_signet"), "workload", "serve", "--port", &port.to_string()]);
     }
 
     /// Runs a program there.
-    pub fn run(&self, argv: &[&str]) {
+    pub(crate) fn run(&self, argv: &[&str]) {
         let argv = argv.iter().map(|&a| a.to_owned()).collect();
         let process = Process::Command { argv, env: vec![], working_dir: None };
         self.sandbox.start(&self.machine, &process).unwrap();
     }
 
     /// Who called, as its server saw them.
-    pub fn callers(&self) -> String {
+    pub(crate) fn callers(&self) -> String {
         fs::read_to_string(&self.machine.log).unwrap_or_default()
     }
 }
