@@ -159,8 +159,9 @@ fn plant(root: &Path, folder: &Path) {
     }
     let manifest = folder.join("Cargo.toml");
     let text = fs::read_to_string(&manifest).unwrap();
-    fs::write(&manifest, text.replace("members = [\"crates/*\", \"xtask\"]", "members = [\"crates/*\"]"))
-        .unwrap();
+    let members: Vec<&str> = text.lines().filter(|line| line.starts_with("members = ")).collect();
+    let [members] = members[..] else { panic!("{members:?} in Cargo.toml: one line is expected") };
+    fs::write(&manifest, text.replace(members, "members = [\"crates/*\"]")).unwrap();
     let library = folder.join("crates").join(CRATES[0]).join("src/lib.rs");
     fs::write(&library, fs::read_to_string(&library).unwrap() + PLANTED).unwrap();
     let mut stale = String::new();

@@ -236,11 +236,17 @@ impl Node {
         self.datapath.drain_events().unwrap()
     }
 
-    /// One hook, with the reason of the event if there was one.
-    pub fn send_bytes(&mut self, index: u32, hook: Hook, bytes: &[u8]) -> (Passed, Reason) {
+    /// One hook, with the event if there was one.
+    pub fn look(&mut self, index: u32, hook: Hook, bytes: &[u8]) -> (Passed, Option<event>) {
         self.drain();
         let passed = self.datapath.probe(1000 + index, hook, bytes).unwrap();
-        let reason = self.drain().last().map_or(Reason::Unknown, |e| Reason::from_number(e.reason));
+        (passed, self.drain().pop())
+    }
+
+    /// One hook, with the reason of the event if there was one.
+    pub fn send_bytes(&mut self, index: u32, hook: Hook, bytes: &[u8]) -> (Passed, Reason) {
+        let (passed, event) = self.look(index, hook, bytes);
+        let reason = event.map_or(Reason::Unknown, |e| Reason::from_number(e.reason));
         (passed, reason)
     }
 
