@@ -16,8 +16,6 @@
 
 /* Address buckets: how many epochs the remote addresses share (a power of two). */
 #define ADDRESS_BUCKETS 4096
-/* Policy tables that one node can hold. */
-#define MAX_POLICY_TABLES 4096
 /* Reasons are bytes. */
 #define MAX_REASONS 256
 /* Flows whose handshake is not over that one endpoint can have: its oldest gives way to the next. A power of two. */
@@ -93,16 +91,26 @@ enum direction {
 	DIRECTION_EGRESS = 1,
 };
 
+/* A policy table: rows of `policies`, and which keys they can have at all. A superset costs lookups, never a verdict. */
+struct policy_table {
+	__u32 number; /* given once; not 0 */
+	__u32 port_bits[2]; /* per direction: bit n is set if a key has n port bits */
+	__u8 levels[2]; /* per direction: bit n is set if a key has level n */
+	__u8 audited; /* whether an audited policy is in it */
+	__u8 pad;
+};
+_Static_assert(sizeof(struct policy_table) == 16, "struct policy_table");
+
 /* What is known about one local pod. Key: ifindex of its interface on the node. */
 struct endpoint {
 	__u32 id; /* the endpoint's number, never reused while the host is up; not 0 */
-	__u32 table[2]; /* indexes into policy_tables, by the generation of the peer's numbers; equal but in transitions */
 	__u32 revision; /* of its policy; not 0; a flow judged under another one is judged again */
+	struct policy_table table[2]; /* by the generation of the peer's numbers; equal but in transitions */
 	struct address address[2]; /* its own IPv4 and IPv6 address; all zero where it has none */
 	__u8 mac[6];
 	__u8 pad[2];
 };
-_Static_assert(sizeof(struct endpoint) == 56, "struct endpoint");
+_Static_assert(sizeof(struct endpoint) == 80, "struct endpoint");
 
 /*
  * What an address stands for. While identities are renumbered, addresses go over to the other generation one by one: each
@@ -151,10 +159,11 @@ enum peer_level {
 #define POLICY_WITH_AUDIT 2 /* the view in which audited policies count */
 
 /*
- * Key of a policy table. `port_bits` says how many leading bits of the port (or ICMP type) count: 16 is one port, 0 every
+ * Key of a row. `port_bits` says how many leading bits of the port (or ICMP type) count: 16 is one port, 0 every
  * port of the protocol; protocol 0 with 0 bits is everything.
  */
 struct policy_key {
+	__u32 table; /* its number */
 	__u32 peer;
 	__u8 level;
 	__u8 flags;
@@ -163,7 +172,7 @@ struct policy_key {
 	__u16 port; /* host byte order, the bits that do not count are 0 */
 	__u16 pad;
 };
-_Static_assert(sizeof(struct policy_key) == 12, "struct policy_key");
+_Static_assert(sizeof(struct policy_key) == 16, "struct policy_key");
 
 /* What a rule does. */
 enum policy_action {
@@ -194,7 +203,7 @@ enum authentication {
 	AUTHENTICATION_ALWAYS_FAILS = 3,
 };
 
-/* Value of a policy table. */
+/* Value of a row. */
 struct policy_entry {
 	struct policy_slot tier[TIERS];
 	__u16 ask_precedence; /* of the authentication; the highest wins, as in the slots; 0: nothing is asked here */
@@ -202,15 +211,6 @@ struct policy_entry {
 	__u8 pad;
 };
 _Static_assert(sizeof(struct policy_entry) == 40, "struct policy_entry");
-
-/* Which keys a table can have at all. A superset costs lookups, never a verdict. Index: that of the table. */
-struct policy_shape {
-	__u32 port_bits[2]; /* per direction: bit n is set if a key has n port bits */
-	__u8 levels[2]; /* per direction: bit n is set if a key has level n */
-	__u8 audited; /* whether an audited policy is in it */
-	__u8 pad;
-};
-_Static_assert(sizeof(struct policy_shape) == 12, "struct policy_shape");
 
 /*
  * Key of a flow: its two ends in the order of their bytes, so that both directions find one entry. For ICMP echo both

@@ -72,41 +72,39 @@ struct {
 	__type(value, __u32);
 } address_epochs SEC(".maps");
 
-/* The shape of every inner policy table; the real ones are made as large as they need to be. */
-struct policy_table {
+/*
+ * struct policy_key -> struct policy_entry: the rows of all policy tables
+ * Written by the agent: a table is written whole, under a number of its own, before an endpoint names it; it is never
+ * changed, and goes when no program can be using it any more.
+ * Read when a flow is judged.
+ * Size: rows of the tables of one node's pods, old and new ones side by side; not preallocated.
+ */
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
+	__uint(max_entries, 1 << 20);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct policy_key);
+	__type(value, struct policy_entry);
+} policies SEC(".maps");
+
+struct grace_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
 	/* sizes: behind two pointers, clang leaves the types themselves out of BTF */
-	__uint(key_size, sizeof(struct policy_key));
-	__uint(value_size, sizeof(struct policy_entry));
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
 };
 
 /*
- * table index -> hash of struct policy_key -> struct policy_entry
- * Written by the agent: a new table is filled first, then swapped in whole.
- * Read when a flow is judged.
- * Size: distinct policies of the pods of one node.
+ * 0 -> a map, read by nobody
+ * Written by the agent: a write to a map of maps returns when no program runs any more that ran when it began.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, MAX_POLICY_TABLES);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__array(values, struct policy_table);
-} policy_tables SEC(".maps");
-
-/*
- * table index -> struct policy_shape
- * Written by the agent: widened before a table is swapped in, narrowed after.
- * Read when a flow is judged.
- * Size: that of policy_tables.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_POLICY_TABLES);
-	__type(key, __u32);
-	__type(value, struct policy_shape);
-} policy_shapes SEC(".maps");
+	__array(values, struct grace_map);
+} grace SEC(".maps");
 
 /*
  * struct ct_key -> struct ct_entry, flows whose handshake is not over

@@ -17,7 +17,7 @@ union decision {
 
 struct policy_query {
 	struct peer peer;
-	__u32 table;
+	struct policy_table table;
 	__u16 port; /* host byte order */
 	__u8 protocol;
 	__u8 direction; /* enum direction */
@@ -51,15 +51,14 @@ __noinline __u32 keep_best(struct policy_entry *best, const struct policy_entry 
 }
 
 /* Looks at every key that can match: each level of peer with each length of port. */
-static __always_inline void match(void *table, const struct policy_query *q, const struct policy_shape *shape,
-				  __u8 view, struct policy_entry *best)
+static __always_inline void match(const struct policy_query *q, __u8 view, struct policy_entry *best)
 {
 	__u8 way = q->direction & 1;
 
 	for (int level = 0; level < LEVELS; level++) {
-		if (!(shape->levels[way] & (1 << level)))
+		if (!(q->table.levels[way] & (1 << level)))
 			continue;
-		struct policy_key key = { .level = level, .flags = way | view };
+		struct policy_key key = { .table = q->table.number, .level = level, .flags = way | view };
 		if (level == LEVEL_KIND)
 			key.peer = q->peer.kind;
 		else if (level == LEVEL_NAMESPACE)
@@ -67,16 +66,16 @@ static __always_inline void match(void *table, const struct policy_query *q, con
 		else if (level == LEVEL_IDENTITY)
 			key.peer = q->peer.identity;
 
-		struct policy_entry *entry = bpf_map_lookup_elem(table, &key);
+		struct policy_entry *entry = bpf_map_lookup_elem(&policies, &key);
 		if (entry)
 			keep_best(best, entry);
 		key.protocol = q->protocol;
 		for (int bits = 0; bits <= 16; bits++) {
-			if (!(shape->port_bits[way] & (1 << bits)))
+			if (!(q->table.port_bits[way] & (1 << bits)))
 				continue;
 			key.port_bits = bits;
 			key.port = q->port & (__u16)(0xffff0000u >> bits);
-			entry = bpf_map_lookup_elem(table, &key);
+			entry = bpf_map_lookup_elem(&policies, &key);
 			if (entry)
 				keep_best(best, entry);
 		}
@@ -103,19 +102,13 @@ __noinline __u64 find(const struct policy_query *q, __u8 view)
 {
 	union finding found = { .action = ACTION_DENY, .reason = REASON_UNKNOWN_IDENTITY };
 
-	if (!q)
-		return found.packed;
-	__u32 index = q->table;
-	void *table = bpf_map_lookup_elem(&policy_tables, &index);
-	struct policy_shape *shape = bpf_map_lookup_elem(&policy_shapes, &index);
-
-	if (!table || !shape)
+	if (!q || !q->table.number)
 		return found.packed;
 	struct policy_entry best = {};
-	match(table, q, shape, view, &best);
+	match(q, view, &best);
 	found.action = ACTION_ALLOW;
 	found.reason = REASON_NO_POLICY;
-	found.audited = shape->audited;
+	found.audited = q->table.audited;
 	for (int t = 0; t < TIERS; t++) {
 		const struct policy_slot *slot = &best.tier[t];
 		if (!slot->precedence || slot->action == ACTION_PASS)

@@ -227,7 +227,7 @@ fn holdings(node: &Node) -> BTreeMap<String, usize> {
     for map in status["maps"].as_array().unwrap().iter() {
         let name = map["name"].as_str().unwrap();
         // flows and drops of what is running come and go
-        if ["endpoints", "addresses", "prefixes", "policy_tables"].contains(&name) {
+        if ["endpoints", "addresses", "prefixes", "policies"].contains(&name) {
             out.insert(format!("entries of {name}"), map["entries"].as_u64().unwrap() as usize);
         }
     }

@@ -43,10 +43,11 @@ fn level(level: Level) -> (u32, u32) {
     }
 }
 
-/// The key as the kernel's table has it.
-pub fn encode_key(key: &Key) -> abi::policy_key {
+/// The key of a row of the table with this number, as the kernel has it.
+pub fn encode_key(table: u32, key: &Key) -> abi::policy_key {
     let (level, peer) = level(key.peer);
     abi::policy_key {
+        table,
         peer,
         level: level as u8,
         flags: (direction(key.direction) | view(key.view)) as u8,
@@ -81,7 +82,7 @@ fn authentication(authentication: Authentication) -> u32 {
     }
 }
 
-/// The value as the kernel's table has it.
+/// The row as the kernel has it.
 pub fn encode_entry(entry: &Entry) -> abi::policy_entry {
     let tier = entry.tiers.map(|slot| slot.as_ref().map(encode_slot).unwrap_or_default());
     let ask = entry.ask.map(|ask| (ask.precedence, authentication(ask.authentication)));
@@ -90,25 +91,15 @@ pub fn encode_entry(entry: &Entry) -> abi::policy_entry {
     abi::policy_entry { tier, ask_precedence: precedence as u16, authentication: asked as u8, pad: 0 }
 }
 
-/// Which keys the table can have at all.
-pub(crate) fn shape(table: &Table) -> abi::policy_shape {
-    let mut shape = abi::policy_shape { audited: u8::from(table.audited()), ..Default::default() };
+/// How an endpoint names the table under this number.
+pub(crate) fn encode_table(number: u32, table: &Table) -> abi::policy_table {
+    let mut encoded = abi::policy_table { number, audited: u8::from(table.audited()), ..Default::default() };
     for key in table.entries.keys() {
         let way = direction(key.direction) as usize;
-        shape.levels[way] |= 1 << level(key.peer).0;
+        encoded.levels[way] |= 1 << level(key.peer).0;
         if key.port.protocol != 0 {
-            shape.port_bits[way] |= 1 << key.port.bits;
+            encoded.port_bits[way] |= 1 << key.port.bits;
         }
     }
-    shape
-}
-
-/// A shape that covers both.
-pub(crate) fn union(a: &abi::policy_shape, b: &abi::policy_shape) -> abi::policy_shape {
-    abi::policy_shape {
-        port_bits: [a.port_bits[0] | b.port_bits[0], a.port_bits[1] | b.port_bits[1]],
-        levels: [a.levels[0] | b.levels[0], a.levels[1] | b.levels[1]],
-        audited: a.audited | b.audited,
-        pad: 0,
-    }
+    encoded
 }

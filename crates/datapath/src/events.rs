@@ -26,7 +26,7 @@ impl Datapath {
 }
 
 /// Another handle of a map, for another thread.
-fn shared(map: &'static str, handle: &MapHandle) -> Result<MapHandle, Error> {
+pub(crate) fn shared(map: &'static str, handle: &MapHandle) -> Result<MapHandle, Error> {
     MapHandle::try_from(handle).map_err(|source| Error::Map { map, source })
 }
 

@@ -15,6 +15,7 @@ mod load;
 mod maps;
 mod probe;
 mod publish;
+mod retire;
 mod services;
 mod sweep;
 

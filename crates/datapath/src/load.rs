@@ -12,7 +12,7 @@ use libbpf_rs::{
 };
 use signet_abi as abi;
 
-use crate::{attach::Mechanism, error::Error, maps::Map, publish::Published};
+use crate::{attach::Mechanism, error::Error, maps::Map, publish::Published, retire::Retired};
 
 /// `bpf/tc.bpf.c`, compiled.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tc.bpf.o"));
@@ -32,10 +32,11 @@ pub struct Datapath {
     pub(crate) addresses: Map<abi::address, abi::peer>,
     pub(crate) prefixes: Map<abi::prefix_key, abi::peer>,
     pub(crate) address_epochs: Map<u32, u32>,
-    pub(crate) policy_tables: MapHandle,
-    pub(crate) policy_shapes: Map<u32, abi::policy_shape>,
+    pub(crate) policies: Map<abi::policy_key, abi::policy_entry>,
+    pub(crate) grace: MapHandle,
     pub(crate) events: MapHandle,
     pub(crate) published: Published,
+    pub(crate) retired: Retired,
     pub(crate) mechanism: Mechanism,
     /// As it was loaded.
     pub(crate) options: Options,
@@ -107,8 +108,8 @@ impl Datapath {
             addresses: map(&object, "addresses")?,
             prefixes: map(&object, "prefixes")?,
             address_epochs: map(&object, "address_epochs")?,
-            policy_tables: handle(&object, "policy_tables")?,
-            policy_shapes: map(&object, "policy_shapes")?,
+            policies: map(&object, "policies")?,
+            grace: handle(&object, "grace")?,
             events: handle(&object, "events")?,
             counters: map(&object, "counters")?,
             events_lost: map(&object, "events_lost")?,
@@ -120,6 +121,7 @@ impl Datapath {
             pins: pins.map(Path::to_owned),
             links: vec![],
             published: Published::default(),
+            retired: Retired::default(),
             options: options.clone(),
             mechanism: options.mechanism.unwrap_or_else(Mechanism::of_this_kernel),
             object,
@@ -169,7 +171,7 @@ impl Datapath {
             ("endpoints", self.endpoints.keys().len(), self.endpoints.max_entries()),
             ("addresses", self.addresses.keys().len(), self.addresses.max_entries()),
             ("prefixes", self.prefixes.keys().len(), self.prefixes.max_entries()),
-            ("policy_tables", self.published.tables_in_use(), self.policy_tables.max_entries() as usize),
+            ("policies", self.published.rows() + self.retired.rows(), self.policies.max_entries()),
             ("ct_new", self.ct_new.keys().len(), self.ct_new.max_entries()),
             ("ct_flows", self.ct_flows.keys().len(), self.ct_flows.max_entries()),
             ("fragments", self.fragments.keys().len(), self.fragments.max_entries()),

@@ -1,6 +1,9 @@
 //! Typed access to the maps of `bpf/maps.h`.
 
-use std::{marker::PhantomData, os::fd::AsFd};
+use std::{
+    marker::PhantomData,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use bytemuck::Pod;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
@@ -64,31 +67,38 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
     }
 }
 
-/// Makes a policy table that holds exactly these entries.
-pub(crate) fn filled_table(
-    entries: &[(signet_abi::policy_key, signet_abi::policy_entry)],
-) -> Result<MapHandle, Error> {
-    let failed = |source| Error::Map { map: "policy_table", source };
-    let options = libbpf_sys::bpf_map_create_opts {
-        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
-        map_flags: libbpf_sys::BPF_F_NO_PREALLOC,
-        ..Default::default()
-    };
-    let (key, value) = (size_of::<signet_abi::policy_key>(), size_of::<signet_abi::policy_entry>());
-    let size = u32::try_from(entries.len().max(1)).unwrap_or(u32::MAX);
-    let map =
-        MapHandle::create(MapType::Hash, Some("policy_table"), key as u32, value as u32, size, &options)
-            .map_err(failed)?;
-    if !entries.is_empty() {
+impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
+    /// Writes many entries at once.
+    pub(crate) fn set_all(&self, entries: &[(K, V)]) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         let keys: Vec<u8> = entries.iter().flat_map(|(k, _)| bytemuck::bytes_of(k)).copied().collect();
         let values: Vec<u8> = entries.iter().flat_map(|(_, v)| bytemuck::bytes_of(v)).copied().collect();
-        map.update_batch(&keys, &values, size, MapFlags::ANY, MapFlags::ANY).map_err(failed)?;
+        let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        self.handle.update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY).map_err(self.failed())
     }
-    Ok(map)
+
+    /// Removes many entries at once; those that are not there are removed already.
+    pub(crate) fn remove_all(&self, keys: &[K]) -> Result<(), Error> {
+        let bytes: Vec<u8> = keys.iter().flat_map(bytemuck::bytes_of).copied().collect();
+        let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        // it stops at the first that is not there
+        if self.handle.delete_batch(&bytes, count, MapFlags::ANY, MapFlags::ANY).is_ok() {
+            return Ok(());
+        }
+        keys.iter().try_for_each(|key| self.remove(key))
+    }
 }
 
-/// The value under which an outer map is given an inner one.
-pub(crate) fn inner_map_value(map: &MapHandle) -> [u8; 4] {
-    use std::os::fd::AsRawFd;
-    map.as_fd().as_raw_fd().to_ne_bytes()
+/// Returns when no program runs any more that ran when it was called: a write to a map of maps waits for that.
+pub(crate) fn wait_for_programs(grace: &MapHandle) -> Result<(), Error> {
+    let failed = |source| Error::Map { map: "grace", source };
+    let options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let inner = MapHandle::create(MapType::Array, Some("grace_map"), 4, 4, 1, &options).map_err(failed)?;
+    let value = inner.as_fd().as_raw_fd().to_ne_bytes();
+    grace.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).map_err(failed)
 }

@@ -1,8 +1,9 @@
 //! Reconciling the kernel's maps with what policy wants, in an order that never admits what neither revision allows.
 //!
-//! Tables first, then addresses, then the epochs of those that changed, then endpoints (with their revision), and only
-//! then is what nobody needs any more removed. Where known addresses change their numbers, each endpoint has the tables of
-//! both generations of numbers meanwhile, and each packet is judged by the one that knows its peer.
+//! Tables first, each whole and under a number of its own, then addresses, then the epochs of those that changed, then
+//! endpoints (with their tables and their revision): one write turns an endpoint over. Where known addresses change their
+//! numbers, each endpoint has the tables of both generations of numbers meanwhile, and each packet is judged by the one
+//! that knows its peer. Tables that nobody names any more go when no program can be using them (`crate::retire`).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -10,16 +11,14 @@ use std::{
 };
 
 use ipnet::IpNet;
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use signet_abi as abi;
 use signet_identity::Identity;
 use signet_policy::{PeerKey, Table};
 
 use crate::{
-    encode::{encode_entry, encode_key, peer_kind, shape, union},
+    encode::{encode_entry, encode_key, encode_table, peer_kind},
     error::Error,
     load::Datapath,
-    maps::{filled_table, inner_map_value},
 };
 
 /// A pod of this node.
@@ -59,12 +58,14 @@ pub(crate) struct Published {
     revision: u32,
     /// That of the numbers in addresses and prefixes.
     generation: Generation,
-    /// The slot of each table, and what is in it.
-    tables: BTreeMap<Identity, (u32, Table)>,
+    /// What is in each table, and how endpoints name it.
+    tables: BTreeMap<Identity, (abi::policy_table, Table)>,
     /// Which table each endpoint has; those of an earlier process are not here.
     endpoints: BTreeMap<u32, Identity>,
-    /// Slots that only an earlier process, or an earlier generation, knows; they go at the end of a publication.
-    old_slots: BTreeSet<u32>,
+    /// The last number that a table was given.
+    last_table: u32,
+    /// Rows of tables that endpoints may name until the publication is over.
+    superseded: Vec<abi::policy_key>,
     /// The highest identity that an earlier process gave out.
     highest_identity: u32,
 }
@@ -101,10 +102,11 @@ impl Published {
         let mut adopted = Self::default();
         for ifindex in datapath.endpoints.keys() {
             if let Some(endpoint) = datapath.endpoints.get(&ifindex)? {
-                adopted.old_slots.extend(endpoint.table);
                 adopted.revision = adopted.revision.max(endpoint.revision);
             }
         }
+        adopted.superseded = datapath.policies.keys();
+        adopted.last_table = adopted.superseded.iter().map(|key| key.table).max().unwrap_or_default();
         let mut peers = vec![];
         for key in datapath.addresses.keys() {
             peers.extend(datapath.addresses.get(&key)?);
@@ -119,45 +121,15 @@ impl Published {
         Ok(adopted)
     }
 
-    pub(crate) fn tables_in_use(&self) -> usize {
-        self.tables.len() + self.old_slots.len()
-    }
-
-    fn free_slots(&self) -> impl Iterator<Item = u32> + use<> {
-        let own = self.tables.values().map(|(slot, _)| *slot);
-        let taken: BTreeSet<u32> = own.chain(self.old_slots.iter().copied()).collect();
-        (0..WAITING_SLOT).filter(move |slot| !taken.contains(slot))
+    /// How many rows the tables have that endpoints name or may name.
+    pub(crate) fn rows(&self) -> usize {
+        self.tables.values().map(|(_, table)| table.entries.len()).sum::<usize>() + self.superseded.len()
     }
 }
 
-/// A slot that no endpoint uses: writing to it waits for all programs that run.
-const WAITING_SLOT: u32 = abi::MAX_POLICY_TABLES - 1;
-
-/// A table on its way into the kernel.
-struct Swap<'d> {
-    identity: Identity,
-    slot: u32,
-    table: &'d Table,
-    inner: MapHandle,
-}
-
-/// Writes to the map of tables. Each write waits until no program uses what was there before, and all that wait at one
-/// time wait for the same moment.
-fn side_by_side<T: Sync>(
-    items: &[T],
-    write: impl Fn(&T) -> libbpf_rs::Result<()> + Sync,
-) -> Result<(), Error> {
-    const THREADS: usize = 16;
-    let share = items.len().div_ceil(THREADS).max(1);
-    let results: Vec<libbpf_rs::Result<()>> = std::thread::scope(|scope| {
-        let write = &write;
-        let threads: Vec<_> =
-            items.chunks(share).map(|chunk| scope.spawn(move || chunk.iter().try_for_each(write))).collect();
-        let gone = |_| Err(std::io::Error::other("a thread panicked").into());
-        threads.into_iter().map(|t| t.join().unwrap_or_else(gone)).collect()
-    });
-    let failed = |source| Error::Map { map: "policy_tables", source };
-    results.into_iter().collect::<libbpf_rs::Result<()>>().map_err(failed)
+/// The keys of a table's rows.
+fn keys(number: u32, table: &Table) -> Vec<abi::policy_key> {
+    table.entries.keys().map(|key| encode_key(number, key)).collect()
 }
 
 impl Datapath {
@@ -168,6 +140,7 @@ impl Datapath {
     /// [`Error::TooLarge`] before anything was changed; [`Error::Map`] if the kernel refuses a write, after which the
     /// next call tries again.
     pub fn publish(&mut self, desired: &Desired) -> Result<u32, Error> {
+        self.reap()?;
         self.check_sizes(desired)?;
         let revision = self.published.revision + 1;
         let transition = self.transition(desired)?;
@@ -207,30 +180,27 @@ impl Datapath {
     /// Known endpoints get the new tables for peers that have a new number, and keep the old ones for all others.
     fn offer_new_tables(&self, desired: &Desired) -> Result<(), Error> {
         for (ifindex, endpoint) in &desired.endpoints {
-            let slot = self.published.tables.get(&endpoint.table).map(|(slot, _)| *slot);
-            if let (Some(mut known), Some(slot)) = (self.endpoints.get(ifindex)?, slot) {
-                known.table[self.published.generation as usize] = slot;
+            let table = self.published.tables.get(&endpoint.table).map(|(table, _)| *table);
+            if let (Some(mut known), Some(table)) = (self.endpoints.get(ifindex)?, table) {
+                known.table[self.published.generation as usize] = table;
                 self.endpoints.set(ifindex, &known)?;
             }
         }
         Ok(())
     }
 
-    /// Returns when no program runs any more that ran when it was called.
-    fn wait_for_programs(&self) -> Result<(), Error> {
-        let empty = filled_table(&[])?;
-        self.policy_tables
-            .update(&WAITING_SLOT.to_ne_bytes(), &inner_map_value(&empty), MapFlags::ANY)
-            .map_err(|source| Error::Map { map: "policy_tables", source })
-    }
-
-    fn check_sizes(&self, desired: &Desired) -> Result<(), Error> {
+    fn check_sizes(&mut self, desired: &Desired) -> Result<(), Error> {
+        // old and new tables exist side by side for a moment
+        let rows = desired.tables.values().map(|table| table.entries.len()).sum::<usize>();
+        let room = self.policies.max_entries();
+        if rows + self.published.rows() + self.retired.rows() > room {
+            self.reap_all()?;
+        }
         let limits = [
             ("endpoints", desired.endpoints.len(), self.endpoints.max_entries()),
             ("addresses", desired.addresses.len(), self.addresses.max_entries()),
             ("prefixes", desired.prefixes.len(), self.prefixes.max_entries()),
-            // old and new tables exist side by side for a moment
-            ("policy tables", desired.tables.len() * 2, abi::MAX_POLICY_TABLES as usize),
+            ("rows of policy tables", rows + self.published.rows(), room),
         ];
         match limits.into_iter().find(|(_, entries, max)| entries > max) {
             Some((what, entries, max)) => Err(Error::TooLarge { what, entries, max }),
@@ -238,58 +208,35 @@ impl Datapath {
         }
     }
 
-    /// Swaps in every table that is new or different; returns whose policy changed. The shape of a table is widened
-    /// first and narrowed last: meanwhile it costs lookups, never a verdict.
+    /// Writes every table that is new or different; returns whose policy changed. Endpoints go on to use the old ones.
     fn publish_tables(
         &mut self,
         desired: &Desired,
         transition: Transition,
     ) -> Result<BTreeSet<Identity>, Error> {
-        let swaps = self.swaps(desired, transition)?;
-        for swap in &swaps {
-            let current = self.policy_shapes.get(&swap.slot)?.unwrap_or_default();
-            self.policy_shapes.set(&swap.slot, &union(&current, &shape(swap.table)))?;
-        }
-        let tables = &self.policy_tables;
-        side_by_side(&swaps, |swap| {
-            tables.update(&swap.slot.to_ne_bytes(), &inner_map_value(&swap.inner), MapFlags::ANY)
-        })?;
-        // the kernel has waited for every program that still had an old table
         let mut changed = BTreeSet::new();
-        if transition == Transition::Renumbered {
-            self.published.old_slots.extend(self.published.tables.values().map(|(slot, _)| *slot));
-        }
-        for swap in swaps {
-            self.policy_shapes.set(&swap.slot, &shape(swap.table))?;
-            let before = self.published.tables.insert(swap.identity, (swap.slot, swap.table.clone()));
-            if before.is_none_or(|(_, table)| table != *swap.table) {
-                changed.insert(swap.identity);
+        for (identity, table) in &desired.tables {
+            let same = self.published.tables.get(identity).is_some_and(|(_, known)| known == table);
+            if same && transition == Transition::InPlace {
+                continue;
+            }
+            if !same {
+                changed.insert(*identity);
+            }
+            self.published.last_table += 1;
+            let number = self.published.last_table;
+            let rows: Vec<_> =
+                table.entries.iter().map(|(k, v)| (encode_key(number, k), encode_entry(v))).collect();
+            if let Err(error) = self.policies.set_all(&rows) {
+                self.published.superseded.extend(rows.iter().map(|(key, _)| *key));
+                return Err(error);
+            }
+            let entry = (encode_table(number, table), table.clone());
+            if let Some((old, table)) = self.published.tables.insert(*identity, entry) {
+                self.published.superseded.extend(keys(old.number, &table));
             }
         }
         Ok(changed)
-    }
-
-    /// The tables that are not in the kernel yet, filled, and where each will go.
-    fn swaps<'d>(&self, desired: &'d Desired, transition: Transition) -> Result<Vec<Swap<'d>>, Error> {
-        let published = &self.published.tables;
-        let in_place = transition == Transition::InPlace;
-        let mut free = self.published.free_slots();
-        let mut swaps = vec![];
-        for (identity, table) in &desired.tables {
-            let known = published.get(identity);
-            if in_place && known.is_some_and(|(_, current)| current == table) {
-                continue;
-            }
-            let place = known.filter(|_| in_place).map(|(slot, _)| *slot);
-            let Some(slot) = place.or_else(|| free.next()) else {
-                let max = abi::MAX_POLICY_TABLES as usize;
-                return Err(Error::TooLarge { what: "policy tables", entries: desired.tables.len(), max });
-            };
-            let entries: Vec<_> =
-                table.entries.iter().map(|(k, v)| (encode_key(k), encode_entry(v))).collect();
-            swaps.push(Swap { identity: *identity, slot, table, inner: filled_table(&entries)? });
-        }
-        Ok(swaps)
     }
 
     fn publish_addresses(&self, desired: &Desired) -> Result<(), Error> {
@@ -328,11 +275,11 @@ impl Datapath {
         revision: u32,
     ) -> Result<(), Error> {
         for (ifindex, endpoint) in &desired.endpoints {
-            let Some((slot, _)) = self.published.tables.get(&endpoint.table) else {
+            let Some((table, _)) = self.published.tables.get(&endpoint.table) else {
                 return Err(Error::Missing("a table for each endpoint"));
             };
             let before = self.endpoints.get(ifindex)?;
-            let mut value = encode_endpoint(endpoint, *slot);
+            let mut value = encode_endpoint(endpoint, *table);
             let same_policy = self.published.endpoints.get(ifindex) == Some(&endpoint.table)
                 && !changed.contains(&endpoint.table);
             value.revision = match before {
@@ -379,20 +326,11 @@ impl Datapath {
         }
         let gone: Vec<Identity> =
             self.published.tables.keys().filter(|i| !desired.tables.contains_key(i)).copied().collect();
-        let unused = gone.iter().filter_map(|i| self.published.tables.remove(i)).map(|(slot, _)| slot);
-        let mut slots = std::mem::take(&mut self.published.old_slots);
-        slots.extend(unused);
-        if slots.is_empty() {
-            return Ok(());
+        for (table, rows) in gone.iter().filter_map(|identity| self.published.tables.remove(identity)) {
+            self.published.superseded.extend(keys(table.number, &rows));
         }
-        // a program that runs may have read an endpoint that still named one of them
-        self.wait_for_programs()?;
-        let tables = &self.policy_tables;
-        let slots: Vec<u32> = slots.into_iter().collect();
-        side_by_side(&slots, |slot| match tables.delete(&slot.to_ne_bytes()) {
-            Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
-            other => other,
-        })
+        self.retired.add(std::mem::take(&mut self.published.superseded));
+        Ok(())
     }
 }
 
@@ -428,12 +366,12 @@ fn prefix_key(net: IpNet) -> abi::prefix_key {
     abi::prefix_key { bits, address: net.network().into() }
 }
 
-fn encode_endpoint(endpoint: &Endpoint, slot: u32) -> abi::endpoint {
+fn encode_endpoint(endpoint: &Endpoint, table: abi::policy_table) -> abi::endpoint {
     let of_family = |v6: bool| endpoint.addresses.iter().find(|a| a.is_ipv6() == v6);
     let address = |v6| of_family(v6).map(|a| abi::address::from(*a)).unwrap_or_default();
     abi::endpoint {
         id: endpoint.id,
-        table: [slot; 2],
+        table: [table; 2],
         revision: 0,
         address: [address(false), address(true)],
         mac: endpoint.mac,

@@ -27,6 +27,7 @@ impl Datapath {
     /// # Errors
     /// [`Error::Map`] if the kernel refuses to run the program.
     pub fn sweep(&mut self) -> Result<u32, Error> {
+        self.reap()?;
         let failed = |source| Error::Map { map: "BPF_PROG_TEST_RUN", source };
         let output = self.program("sweep")?.test_run(ProgramInput::default()).map_err(failed)?;
         Ok(output.return_value)

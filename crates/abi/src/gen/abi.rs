@@ -4,7 +4,6 @@
 
 pub const ABI_VERSION: u32 = 1;
 pub const ADDRESS_BUCKETS: u32 = 4096;
-pub const MAX_POLICY_TABLES: u32 = 4096;
 pub const MAX_REASONS: u32 = 256;
 pub const NEW_FLOWS_PER_ENDPOINT: u32 = 4096;
 pub const FLOWS_PER_ENDPOINT: u32 = 131072;
@@ -92,24 +91,43 @@ pub const DIRECTION_EGRESS: direction = 1;
 pub type direction = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct policy_table {
+    pub number: __u32,
+    pub port_bits: [__u32; 2usize],
+    pub levels: [__u8; 2usize],
+    pub audited: __u8,
+    pub pad: __u8,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of policy_table"][::std::mem::size_of::<policy_table>() - 16usize];
+    ["Alignment of policy_table"][::std::mem::align_of::<policy_table>() - 4usize];
+    ["Offset of field: policy_table::number"][::std::mem::offset_of!(policy_table, number) - 0usize];
+    ["Offset of field: policy_table::port_bits"][::std::mem::offset_of!(policy_table, port_bits) - 4usize];
+    ["Offset of field: policy_table::levels"][::std::mem::offset_of!(policy_table, levels) - 12usize];
+    ["Offset of field: policy_table::audited"][::std::mem::offset_of!(policy_table, audited) - 14usize];
+    ["Offset of field: policy_table::pad"][::std::mem::offset_of!(policy_table, pad) - 15usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct endpoint {
     pub id: __u32,
-    pub table: [__u32; 2usize],
     pub revision: __u32,
+    pub table: [policy_table; 2usize],
     pub address: [address; 2usize],
     pub mac: [__u8; 6usize],
     pub pad: [__u8; 2usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of endpoint"][::std::mem::size_of::<endpoint>() - 56usize];
+    ["Size of endpoint"][::std::mem::size_of::<endpoint>() - 80usize];
     ["Alignment of endpoint"][::std::mem::align_of::<endpoint>() - 4usize];
     ["Offset of field: endpoint::id"][::std::mem::offset_of!(endpoint, id) - 0usize];
-    ["Offset of field: endpoint::table"][::std::mem::offset_of!(endpoint, table) - 4usize];
-    ["Offset of field: endpoint::revision"][::std::mem::offset_of!(endpoint, revision) - 12usize];
-    ["Offset of field: endpoint::address"][::std::mem::offset_of!(endpoint, address) - 16usize];
-    ["Offset of field: endpoint::mac"][::std::mem::offset_of!(endpoint, mac) - 48usize];
-    ["Offset of field: endpoint::pad"][::std::mem::offset_of!(endpoint, pad) - 54usize];
+    ["Offset of field: endpoint::revision"][::std::mem::offset_of!(endpoint, revision) - 4usize];
+    ["Offset of field: endpoint::table"][::std::mem::offset_of!(endpoint, table) - 8usize];
+    ["Offset of field: endpoint::address"][::std::mem::offset_of!(endpoint, address) - 40usize];
+    ["Offset of field: endpoint::mac"][::std::mem::offset_of!(endpoint, mac) - 72usize];
+    ["Offset of field: endpoint::pad"][::std::mem::offset_of!(endpoint, pad) - 78usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
@@ -161,6 +179,7 @@ pub type peer_level = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct policy_key {
+    pub table: __u32,
     pub peer: __u32,
     pub level: __u8,
     pub flags: __u8,
@@ -171,15 +190,16 @@ pub struct policy_key {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of policy_key"][::std::mem::size_of::<policy_key>() - 12usize];
+    ["Size of policy_key"][::std::mem::size_of::<policy_key>() - 16usize];
     ["Alignment of policy_key"][::std::mem::align_of::<policy_key>() - 4usize];
-    ["Offset of field: policy_key::peer"][::std::mem::offset_of!(policy_key, peer) - 0usize];
-    ["Offset of field: policy_key::level"][::std::mem::offset_of!(policy_key, level) - 4usize];
-    ["Offset of field: policy_key::flags"][::std::mem::offset_of!(policy_key, flags) - 5usize];
-    ["Offset of field: policy_key::protocol"][::std::mem::offset_of!(policy_key, protocol) - 6usize];
-    ["Offset of field: policy_key::port_bits"][::std::mem::offset_of!(policy_key, port_bits) - 7usize];
-    ["Offset of field: policy_key::port"][::std::mem::offset_of!(policy_key, port) - 8usize];
-    ["Offset of field: policy_key::pad"][::std::mem::offset_of!(policy_key, pad) - 10usize];
+    ["Offset of field: policy_key::table"][::std::mem::offset_of!(policy_key, table) - 0usize];
+    ["Offset of field: policy_key::peer"][::std::mem::offset_of!(policy_key, peer) - 4usize];
+    ["Offset of field: policy_key::level"][::std::mem::offset_of!(policy_key, level) - 8usize];
+    ["Offset of field: policy_key::flags"][::std::mem::offset_of!(policy_key, flags) - 9usize];
+    ["Offset of field: policy_key::protocol"][::std::mem::offset_of!(policy_key, protocol) - 10usize];
+    ["Offset of field: policy_key::port_bits"][::std::mem::offset_of!(policy_key, port_bits) - 11usize];
+    ["Offset of field: policy_key::port"][::std::mem::offset_of!(policy_key, port) - 12usize];
+    ["Offset of field: policy_key::pad"][::std::mem::offset_of!(policy_key, pad) - 14usize];
 };
 pub const ACTION_ALLOW: policy_action = 0;
 pub const ACTION_DENY: policy_action = 1;
@@ -227,23 +247,6 @@ const _: () = {
     ["Offset of field: policy_entry::authentication"]
         [::std::mem::offset_of!(policy_entry, authentication) - 38usize];
     ["Offset of field: policy_entry::pad"][::std::mem::offset_of!(policy_entry, pad) - 39usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
-pub struct policy_shape {
-    pub port_bits: [__u32; 2usize],
-    pub levels: [__u8; 2usize],
-    pub audited: __u8,
-    pub pad: __u8,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of policy_shape"][::std::mem::size_of::<policy_shape>() - 12usize];
-    ["Alignment of policy_shape"][::std::mem::align_of::<policy_shape>() - 4usize];
-    ["Offset of field: policy_shape::port_bits"][::std::mem::offset_of!(policy_shape, port_bits) - 0usize];
-    ["Offset of field: policy_shape::levels"][::std::mem::offset_of!(policy_shape, levels) - 8usize];
-    ["Offset of field: policy_shape::audited"][::std::mem::offset_of!(policy_shape, audited) - 10usize];
-    ["Offset of field: policy_shape::pad"][::std::mem::offset_of!(policy_shape, pad) - 11usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]

@@ -1,0 +1,60 @@
+//! Rows of policy tables that no endpoint names any more. A program that runs may still be looking at them, and would take
+//! a row that is gone for a rule that is not there: they are removed when every program has ended that ran when they were
+//! retired. That takes the kernel some 20 ms, which nobody waits for.
+
+use std::thread::JoinHandle;
+
+use signet_abi as abi;
+
+use crate::{error::Error, events::shared, load::Datapath, maps::wait_for_programs};
+
+/// What waits to be removed.
+#[derive(Debug, Default)]
+pub(crate) struct Retired {
+    /// Since the last wait began.
+    rows: Vec<abi::policy_key>,
+    /// What can go when the thread has ended.
+    waiting: Option<(JoinHandle<Result<(), Error>>, Vec<abi::policy_key>)>,
+}
+
+impl Retired {
+    /// Retires rows that no endpoint names since now.
+    pub(crate) fn add(&mut self, rows: Vec<abi::policy_key>) {
+        self.rows.extend(rows);
+    }
+
+    /// How many there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.len() + self.waiting.as_ref().map_or(0, |(_, rows)| rows.len())
+    }
+}
+
+impl Datapath {
+    /// Removes what can go by now, and begins to wait for what was retired since.
+    pub(crate) fn reap(&mut self) -> Result<(), Error> {
+        if let Some((thread, rows)) = self.retired.waiting.take_if(|(thread, _)| thread.is_finished()) {
+            match thread.join() {
+                Ok(Ok(())) => self.policies.remove_all(&rows)?,
+                // it was not seen that programs ended: wait again
+                _ => self.retired.rows.extend(rows),
+            }
+        }
+        if self.retired.waiting.is_none() && !self.retired.rows.is_empty() {
+            let rows = std::mem::take(&mut self.retired.rows);
+            let grace = shared("grace", &self.grace)?;
+            self.retired.waiting = Some((std::thread::spawn(move || wait_for_programs(&grace)), rows));
+        }
+        Ok(())
+    }
+
+    /// Removes all that was retired, however long that takes.
+    pub(crate) fn reap_all(&mut self) -> Result<(), Error> {
+        let mut rows = std::mem::take(&mut self.retired.rows);
+        if let Some((thread, waiting)) = self.retired.waiting.take() {
+            rows.extend(waiting);
+            let _ = thread.join();
+        }
+        wait_for_programs(&self.grace)?;
+        self.policies.remove_all(&rows)
+    }
+}
