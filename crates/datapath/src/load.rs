@@ -203,7 +203,11 @@ impl Datapath {
                 map.remove(&key)?;
             }
         }
-        self.usages.keys().iter().try_for_each(|endpoint| self.usages.remove(endpoint))
+        for endpoint in self.usages.keys() {
+            let ifindex = self.usages.get(&endpoint)?.unwrap_or_default().ifindex;
+            self.usages.set(&endpoint, &abi::usage { ifindex, ..Default::default() })?;
+        }
+        Ok(())
     }
 }
 

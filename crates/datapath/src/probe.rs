@@ -24,6 +24,8 @@ pub enum Hook {
         /// Whether the node itself generated the packet, as against having received it.
         own_node: bool,
     },
+    /// The same, for what came in over this interface.
+    ToPodFrom(u32),
 }
 
 /// What the program said.
@@ -46,12 +48,13 @@ impl Datapath {
             Some(endpoint) => self.endpoints.set(&LOOPBACK, &endpoint)?,
             None => self.endpoints.remove(&LOOPBACK)?,
         }
-        let (program, own_node) = match hook {
-            Hook::FromPod => ("from_pod", false),
-            Hook::ToPod { own_node } => ("to_pod", own_node),
+        let (program, ingress) = match hook {
+            Hook::FromPod => ("from_pod", LOOPBACK),
+            Hook::ToPod { own_node: true } => ("to_pod", 0),
+            Hook::ToPod { own_node: false } => ("to_pod", LOOPBACK),
+            Hook::ToPodFrom(interface) => ("to_pod", interface),
         };
         let mut context = [0u8; CONTEXT];
-        let ingress = if own_node { 0 } else { LOOPBACK };
         context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ingress.to_ne_bytes());
         let input =
             ProgramInput { data_in: Some(frame), context_in: Some(&mut context), ..ProgramInput::default() };

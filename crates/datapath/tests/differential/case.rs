@@ -223,6 +223,12 @@ impl Generator {
             let elsewhere = if v6 { "fd00:10:244::77" } else { "10.244.0.77" };
             frame.from = rng.pick(&[frame.to, elsewhere.parse().unwrap()]).to_owned();
         }
+        if !self.cluster.pods.is_empty() && rng.once_in(30) {
+            // from elsewhere with the address of a pod, and from a pod with that of another
+            let pods: Vec<&Pod> = self.cluster.pods.values().collect();
+            let claimed = rng.pick(&pods).addresses.iter().find(|a| a.is_ipv6() == v6);
+            frame.from = claimed.copied().unwrap_or(frame.from);
+        }
         if v6 && rng.once_in(60) {
             frame.from = Ipv4Addr::new(10, 244, 0, 1 + rng.below(6) as u8).to_ipv6_mapped().into();
         }

@@ -8,7 +8,7 @@ use signet_policy::{Compiled, Direction, RuleBook, RuleNumber, RuleRef};
 
 use crate::{
     case::{Case, Step},
-    model::{At, Model, Said, mac},
+    model::{At, Model, Over, Said, mac},
 };
 
 const FIRST_INDEX: u32 = 1000;
@@ -111,7 +111,7 @@ impl Kernel {
             let table = compiled.subjects[&pod.name];
             let id = self.cases * PLACES + *place as u32;
             let addresses = pod.addresses.clone();
-            let endpoint = Endpoint { id, table, addresses, mac: mac(*place), guarded: false, cgroup: None };
+            let endpoint = Endpoint { id, table, addresses, mac: mac(*place), guarded: true, cgroup: None };
             (FIRST_INDEX + *place as u32, endpoint)
         };
         let desired = Desired {
@@ -124,9 +124,10 @@ impl Kernel {
     }
 
     fn see(&mut self, frame: &[u8], at: At) -> Seen {
-        let hook = match at.way {
-            Direction::Egress => Hook::FromPod,
-            Direction::Ingress => Hook::ToPod { own_node: at.own_node },
+        let hook = match (at.way, at.over) {
+            (Direction::Egress, _) => Hook::FromPod,
+            (Direction::Ingress, Over::Pod(place)) => Hook::ToPodFrom(FIRST_INDEX + place as u32),
+            (Direction::Ingress, over) => Hook::ToPod { own_node: over == Over::None },
         };
         let passed = self
             .datapath

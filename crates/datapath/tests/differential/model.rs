@@ -67,6 +67,18 @@ pub struct At {
     pub pod: usize,
     pub way: Direction,
     pub own_node: bool,
+    pub over: Over,
+}
+
+/// Which interface a packet came in over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Over {
+    /// None: this node made it, or nobody knows.
+    None,
+    /// That of the pod at this place.
+    Pod(usize),
+    /// Any other.
+    Elsewhere,
 }
 
 fn drop(reason: Reason) -> Said {
@@ -278,7 +290,7 @@ impl Model {
         }
         let Some(flow) = self.flows.get(&inner.key()) else { return false };
         let reply = flow.initiator != Some(inner.source);
-        let then = At { way: opposite(at.way), own_node: flow.own_node, ..at };
+        let then = At { way: opposite(at.way), own_node: flow.own_node, over: Over::None, ..at };
         self.judge(&inner, then, if reply { at.way } else { then.way }, reply).passes
     }
 
@@ -288,10 +300,19 @@ impl Model {
         let pod = &self.pods[&at.pod];
         let own = if at.way == Direction::Egress { tuple.source.0 } else { tuple.destination.0 };
         let me = End { who: Who::Pod(pod), address: Some(own) };
+        if at.way == Direction::Ingress && !at.own_node && self.came_from_elsewhere(remote, at) {
+            return drop(Reason::SpoofedSource);
+        }
         let peer = self.peer(remote, at.own_node, direction);
         let (from, to) = if direction == Direction::Egress { (me, peer) } else { (peer, me) };
         let traffic = Traffic { from, to, protocol: tuple.protocol, port: tuple.policy_port(reply) };
         said(judge(&self.policies, &traffic, direction))
+    }
+
+    /// The address of a pod of this node counts only over that pod's interface.
+    fn came_from_elsewhere(&self, address: IpAddr, at: At) -> bool {
+        let owner = self.pods.iter().find(|(_, p)| p.addresses.contains(&address));
+        at.over != Over::None && owner.is_some_and(|(place, _)| at.over != Over::Pod(*place))
     }
 
     /// The other end of a flow: its source where the pod's ingress policy is asked, its destination otherwise.

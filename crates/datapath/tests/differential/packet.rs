@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use signet_policy::Direction;
 use signet_testkit::Frame;
 
-use crate::model::At;
+use crate::model::{At, Over};
 
 /// A frame, and the frame that it quotes if it is an ICMP error.
 #[derive(Debug, Clone)]
@@ -44,10 +44,15 @@ impl Packet {
     pub fn hooks(&self) -> Vec<At> {
         let mut out = vec![];
         if let Party::Pod(pod) = self.from {
-            out.push(At { pod, way: Direction::Egress, own_node: false });
+            out.push(At { pod, way: Direction::Egress, own_node: false, over: Over::None });
         }
         if let Party::Pod(pod) = self.to {
-            out.push(At { pod, way: Direction::Ingress, own_node: self.from == Party::Host });
+            let over = match self.from {
+                Party::Pod(place) => Over::Pod(place),
+                Party::Host => Over::None,
+                Party::Outside => Over::Elsewhere,
+            };
+            out.push(At { pod, way: Direction::Ingress, own_node: self.from == Party::Host, over });
         }
         out
     }
