@@ -15,7 +15,7 @@ use std::{
 
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind},
 };
 
 use crate::{
@@ -23,8 +23,11 @@ use crate::{
     snapshot::{Settings, Snapshot},
 };
 
-/// How long it must be quiet before the folder is read: editors and `git` write in bursts.
-const QUIET: Duration = Duration::from_millis(30);
+/// How long it must be quiet before the folder is read, where every file is whole: `git` and `kubectl` write one after the
+/// other.
+const BETWEEN_FILES: Duration = Duration::from_millis(2);
+/// The same where a file is being written.
+const WITHIN_A_FILE: Duration = Duration::from_millis(30);
 /// How long a burst may put a reading off.
 const LONGEST: Duration = Duration::from_millis(500);
 
@@ -41,7 +44,10 @@ pub struct Watch {
 /// What the thread of a watch waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Signal {
+    /// A file is there, or gone: renamed, closed after it was written, removed.
     Changed,
+    /// A file is being written, as far as one can tell.
+    Writing,
     Stop,
 }
 
@@ -131,18 +137,17 @@ impl Reader {
 
     /// Waits for a change, and then for the end of the burst that it is part of.
     fn wait(&mut self) -> Signal {
-        if self.first_change() == Signal::Stop {
-            return Signal::Stop;
-        }
+        let mut last = self.first_change();
         let begun = Instant::now();
-        while begun.elapsed() < LONGEST {
-            match self.changes.recv_timeout(QUIET) {
-                Ok(Signal::Changed) => {}
+        while begun.elapsed() < LONGEST && last != Signal::Stop {
+            let quiet = if last == Signal::Writing { WITHIN_A_FILE } else { BETWEEN_FILES };
+            last = match self.changes.recv_timeout(quiet) {
+                Ok(signal) => signal,
                 Err(RecvTimeoutError::Timeout) => break,
-                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return Signal::Stop,
-            }
+                Err(RecvTimeoutError::Disconnected) => Signal::Stop,
+            };
         }
-        Signal::Changed
+        last
     }
 
     fn first_change(&mut self) -> Signal {
@@ -174,29 +179,29 @@ impl Reader {
 
 fn watcher(dir: &Path, signals: Sender<Signal>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        if matters(&event) {
+        if let Some(signal) = signal_of(&event) {
             // Where this fails the watch has ended.
-            let _ended = signals.send(Signal::Changed);
+            let _ended = signals.send(signal);
         }
     })?;
     watcher.watch(dir, RecursiveMode::Recursive)?;
     Ok(watcher)
 }
 
-/// Whether something changed. Reading the folder opens files, which must not make it be read again; lost events
-/// and errors of the watcher may hide any change.
-fn matters(event: &notify::Result<Event>) -> bool {
+/// What an event says. Reading the folder opens files, which must not make it be read again; lost events and errors of
+/// the watcher may hide any change.
+fn signal_of(event: &notify::Result<Event>) -> Option<Signal> {
     match event {
-        Err(_) => true,
-        Ok(event) if event.need_rescan() => true,
+        Err(_) => Some(Signal::Changed),
+        Ok(event) if event.need_rescan() => Some(Signal::Changed),
         Ok(event) => match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-            EventKind::Access(_) => false,
-            EventKind::Any
-            | EventKind::Create(_)
-            | EventKind::Modify(_)
-            | EventKind::Remove(_)
-            | EventKind::Other => true,
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_))
+            | EventKind::Remove(_) => Some(Signal::Changed),
+            EventKind::Access(_) => None,
+            EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Other => {
+                Some(Signal::Writing)
+            }
         },
     }
 }

@@ -13,9 +13,11 @@ use crate::{error::Error, events::shared, load::Datapath, maps::wait_for_program
 pub(crate) struct Retired {
     /// Since the last wait began.
     rows: Vec<abi::policy_key>,
-    /// What can go when the thread has ended.
-    waiting: Option<(JoinHandle<Result<(), Error>>, Vec<abi::policy_key>)>,
+    /// A wait that has begun, and what can go when it is over.
+    waiting: Option<(Wait, Vec<abi::policy_key>)>,
 }
+
+type Wait = JoinHandle<Result<(), Error>>;
 
 impl Retired {
     /// Retires rows that no endpoint names since now.
