@@ -156,7 +156,9 @@ fn a_shell_on_a_terminal_has_job_control_and_an_interrupt_reaches_what_it_runs()
     let Some(node) = Node::running("run-shell", MANIFESTS) else { return };
     // a terminal for its child; what it reads is typed there
     let run_dir = node.run_dir();
-    let shell = format!("{SIGNET} run --run-dir {} -n shop --pod shell -- bash --norc -i", run_dir.display());
+    // who runs the tests in the background makes them ignore interrupts
+    let bash = "env --default-signal=INT,QUIT bash --norc -i";
+    let shell = format!("{SIGNET} run --run-dir {} -n shop --pod shell -- {bash}", run_dir.display());
     let mut script = Command::new("script");
     script.args(["-qefc", &shell, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).env("PS1", "");
     let mut child = script.spawn().unwrap();
@@ -166,7 +168,7 @@ fn a_shell_on_a_terminal_has_job_control_and_an_interrupt_reaches_what_it_runs()
     keys.write_all(b"stty -echo; echo is$((1+1))here\n").unwrap();
     says("is2here");
     // the interrupt must not come before there is something to interrupt
-    keys.write_all(b"bash -c 'echo sleeps; exec sleep 1000'\n").unwrap();
+    keys.write_all(b"bash -c 'echo sleeps; exec sleep 60'\n").unwrap();
     says("sleeps");
     keys.write_all(b"\x03").unwrap();
     keys.write_all(b"echo code=$?\n").unwrap();
