@@ -3,6 +3,8 @@
 
 mod support;
 
+use signet_abi::{DIRECTION_EGRESS, Reason};
+use signet_datapath::{Datapath, Options};
 use support::node::{Node, wait_until};
 
 /// A server that clients may ask.
@@ -105,4 +107,24 @@ fn broken_manifests_change_nothing_and_say_where_they_are_broken() {
     let answered = good(&node, "shop_client");
     wait_until("the client is answered", || good(&node, "shop_client") >= answered + 20);
     assert_eq!((node.revision(), refused(&node, "shop_client")), (revision, before));
+}
+
+#[test]
+fn a_program_that_somebody_else_attached_to_a_pods_interface_runs_too() {
+    let Some(mut node) = Node::new("neighbour", SERVER) else { return };
+    node.write("client.yaml", &at_fixed_address("client", "client"));
+    node.start_and_wait();
+    wait_until("the client is answered", || good(&node, "shop_client") >= 5);
+    // this thread is in the node's network; a program that knows no pod drops everything
+    let mut neighbour = Datapath::load(&Options::default()).unwrap();
+    for interface in nix::net::if_::if_nameindex().unwrap().iter().filter(|i| i.name() != c"lo") {
+        neighbour.attach(interface.index()).unwrap();
+    }
+    let refusals = refused(&node, "shop_client");
+    wait_until("its drops are felt", || refused(&node, "shop_client") > refusals);
+    let dropped = neighbour.counter(Reason::UnknownIdentity, DIRECTION_EGRESS).unwrap().packets;
+    assert!(dropped > 0, "packets that Signet let pass went on to it");
+    drop(neighbour);
+    let answered = good(&node, "shop_client");
+    wait_until("the client is answered again", || good(&node, "shop_client") >= answered + 5);
 }
