@@ -21,7 +21,7 @@
 /* Flows whose handshake is not over that one endpoint can have: its oldest gives way to the next. A power of two. */
 #define NEW_FLOWS_PER_ENDPOINT 4096
 /* Established flows that one endpoint can have; what is above stays among its new ones. */
-#define FLOWS_PER_ENDPOINT 131072
+#define FLOWS_PER_ENDPOINT 65536
 /*
  * An endpoint has two to the power of this places for fragmented packets under way in each direction. Of two packets
  * whose identifiers agree in these bits, the newer has the place.
@@ -225,9 +225,13 @@ struct ct_key {
 };
 _Static_assert(sizeof(struct ct_key) == 40, "struct ct_key");
 
-/* The verdict of one end's hook on a flow. Valid only for that endpoint, its revision and the remote address's epoch. */
+/*
+ * The verdict of one end's hook on a flow. Valid only for that flow, that endpoint, its revision and the remote address's
+ * epoch.
+ */
 struct ct_half {
 	__u32 endpoint; /* 0: not judged yet */
+	__u32 nonce; /* of the flow: the memory of one that is gone may be another's already */
 	__u32 revision;
 	__u32 address_epoch;
 	__u32 peer_identity;
@@ -238,7 +242,11 @@ struct ct_half {
 	__u8 would_allow; /* a drop that audited policies would have allowed */
 	__u8 pad;
 };
-_Static_assert(sizeof(struct ct_half) == 28, "struct ct_half");
+_Static_assert(sizeof(struct ct_half) == 32, "struct ct_half");
+
+/* ct_half.endpoint while a hook writes the half. */
+#define HALF_BUSY 0xffffffff
+
 
 /* Bits of ct_entry.state. */
 #define CT_REPLIED 1 /* a packet of the reply direction was admitted */
@@ -254,12 +262,14 @@ struct ct_entry {
 	__u64 packets[2]; /* original direction, reply direction */
 	__u64 bytes[2];
 	struct ct_half half[2]; /* indexed by enum direction: ingress half at the responder, egress half at the initiator */
+	__u32 nonce; /* drawn when it was opened */
 	__u32 owner; /* the endpoint at whose hook it was opened, and which it is charged to */
 	__u16 slot; /* its place among the owner's new flows, while it is one of them */
 	__u8 initiator; /* which end of the key sent the first packet */
 	__u8 state;
+	__u32 pad;
 };
-_Static_assert(sizeof(struct ct_entry) == 112, "struct ct_entry");
+_Static_assert(sizeof(struct ct_entry) == 128, "struct ct_entry");
 
 /* One place of an endpoint, of which it has a fixed number. */
 struct slot {

@@ -138,11 +138,12 @@ struct {
  * struct ct_key -> struct ct_entry, established flows
  * Written by the hooks; the sweep takes out what is idle.
  * Read by the hooks, first of the two.
- * Size: established flows of one node; not preallocated. Nothing is pushed out: what finds no room stays in ct_new.
+ * Size: 16 endpoints that each have all they may; not preallocated. Nothing is pushed out: what finds no room stays in
+ * ct_new.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4 * FLOWS_PER_ENDPOINT);
+	__uint(max_entries, 16 * FLOWS_PER_ENDPOINT);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct ct_key);
 	__type(value, struct ct_entry);

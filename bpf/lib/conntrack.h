@@ -12,6 +12,7 @@
 struct flow {
 	struct ct_key key;
 	struct ct_entry *entry; /* null: none, or idle for too long */
+	__u32 nonce; /* of the entry when it was found */
 	__u8 source_end; /* which end of the key sent the packet */
 	__u8 established; /* whether there is an entry in ct_flows, idle ones included */
 	__u32 owner; /* who that entry is charged to */
@@ -77,6 +78,7 @@ static __always_inline void ct_find(const struct packet *p, struct flow *flow, _
 	if (!flow->entry)
 		return;
 	flow->owner = flow->entry->owner;
+	flow->nonce = flow->entry->nonce;
 	if (ct_is_over(flow->entry, flow->established, p->protocol, now))
 		flow->entry = 0;
 }
@@ -94,23 +96,45 @@ static __always_inline bool ct_opens_anew(const struct packet *p, const struct f
 	return ct_is_reply(flow) || flow->entry->state & CT_CLOSED;
 }
 
-static __always_inline bool half_is_valid(const struct ct_half *half, const struct endpoint *endpoint, __u32 epoch)
+/*
+ * Whether the flow still has this entry. A map's memory is given to the next flow as soon as one goes: what was found a
+ * moment ago may be somebody else's.
+ */
+static __always_inline bool ct_still_has(const struct flow *flow)
 {
-	return half->endpoint == endpoint->id && half->revision == endpoint->revision && half->address_epoch == epoch;
+	struct ct_entry *now = flow->established ? bpf_map_lookup_elem(&ct_flows, &flow->key) :
+						   bpf_map_lookup_elem(&ct_new, &flow->key);
+
+	return now && now == flow->entry && now->nonce == flow->nonce;
 }
 
-/* The revision goes last: until then no other CPU takes the half for valid. */
-static __always_inline void half_write(struct ct_half *half, const struct ct_half *value)
+/* What the verdict is read after: half_write writes it before. */
+static __always_inline bool half_is_valid(const struct ct_half *half, const struct flow *flow,
+					  const struct endpoint *endpoint, __u32 epoch)
 {
-	__sync_lock_test_and_set(&half->endpoint, 0);
-	half->revision = value->revision;
-	half->address_epoch = value->address_epoch;
+	return half->endpoint == endpoint->id && half->revision == endpoint->revision &&
+	       half->address_epoch == epoch && half->nonce == flow->entry->nonce;
+}
+
+/*
+ * One hook writes at a time; others go without, and judge again. What makes a half valid is written after what it says:
+ * the exchanges are barriers.
+ */
+static __always_inline void half_write(const struct flow *flow, struct ct_half *half, const struct ct_half *value)
+{
+	__u32 before = half->endpoint;
+
+	if (before == HALF_BUSY || __sync_val_compare_and_swap(&half->endpoint, before, HALF_BUSY) != before)
+		return;
 	half->peer_identity = value->peer_identity;
 	half->peer_ifindex = value->peer_ifindex;
 	half->rule = value->rule;
 	half->verdict = value->verdict;
 	half->reason = value->reason;
 	half->would_allow = value->would_allow;
+	__sync_lock_test_and_set(&half->nonce, flow->nonce);
+	__sync_lock_test_and_set(&half->address_epoch, value->address_epoch);
+	__sync_lock_test_and_set(&half->revision, value->revision);
 	__sync_lock_test_and_set(&half->endpoint, value->endpoint);
 }
 
@@ -166,6 +190,11 @@ static __always_inline void ct_establish(struct flow *flow, struct ct_entry *cop
 	if (!usage || usage->flows >= config.flows_per_endpoint)
 		return;
 	*copy = *flow->entry;
+	for (int way = 0; way < 2; way++)
+		if (copy->half[way].endpoint == HALF_BUSY)
+			copy->half[way].endpoint = 0;
+	if (copy->nonce != flow->nonce || !ct_still_has(flow))
+		return;
 	if (bpf_map_update_elem(&ct_flows, &flow->key, copy, BPF_NOEXIST))
 		return;
 	__sync_fetch_and_add(&usage->flows, 1);
@@ -207,11 +236,13 @@ static __always_inline bool ct_insert(const struct flow *flow, const struct pack
 	entry->seen_ns = entry->created_ns;
 	entry->packets[0] = 1;
 	entry->bytes[0] = p->length;
+	entry->nonce = bpf_get_prandom_u32();
 	entry->owner = half->endpoint;
 	entry->slot = slot;
 	entry->initiator = flow->source_end;
 	entry->state = opened->state;
 	entry->half[opened->way & 1] = *half;
+	entry->half[opened->way & 1].nonce = entry->nonce;
 	if (flow->established)
 		ct_forget(&key, flow->owner);
 	return bpf_map_update_elem(&ct_new, &key, entry, BPF_ANY) == 0;

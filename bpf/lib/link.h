@@ -39,6 +39,12 @@ static __always_inline bool is_link_local(const struct address *a)
 	return (a->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
+/* Whether no router carries packets to this address: link-local, or multicast of that scope (RFC 4291, 2.7). */
+static __always_inline bool stays_on_link(const struct address *a)
+{
+	return is_link_local(a) || (a->word[0] & bpf_htonl(0xff0f0000)) == bpf_htonl(0xff020000);
+}
+
 /* The pod may announce only itself: RFC 5227 probes come from 0.0.0.0. */
 static __always_inline enum reason check_arp(struct __sk_buff *skb, const struct endpoint *endpoint)
 {
@@ -80,6 +86,10 @@ static __always_inline enum reason check_discovery(struct __sk_buff *skb, const 
 						   const struct endpoint *endpoint, enum direction way)
 {
 	if (p->family != 1 || p->protocol != PROTO_ICMPV6 || p->fragment != FRAGMENT_NONE)
+		return REASON_UNKNOWN;
+	/* a router would carry it further: it is policy's business */
+	if (way == DIRECTION_EGRESS && !stays_on_link(&p->destination) && p->icmp_type != ND_ROUTER_ADVERT &&
+	    p->icmp_type != ND_REDIRECT)
 		return REASON_UNKNOWN;
 	switch (p->icmp_type) {
 	case ND_ROUTER_ADVERT:

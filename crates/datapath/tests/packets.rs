@@ -236,6 +236,21 @@ fn icmp_errors_pass_only_to_the_sender_of_a_live_flow() {
 }
 
 #[test]
+fn a_pod_tells_no_errors_about_packets_that_went_to_another() {
+    let third = Pod { index: 3, v4: "10.244.0.4", v6: "fd00:10:244::4" };
+    let Some(mut node) = Node::new(&[CLIENT, SERVER, third], isolate("pod-1", "ingress")) else { return };
+    for v6 in [false, true] {
+        let sent = CLIENT.to(&SERVER, v6, tcp(40000, 80, SYN));
+        node.pass(&CLIENT, Some(&SERVER), &sent);
+        let (kind, quoted) = (if v6 { 1 } else { 3 }, sent.ip_bytes());
+        let error = |_| L4::Icmp { kind, code: 3, id: 0, body: quoted[..quoted.len().min(48)].to_vec() };
+        let meddling = third.to(&CLIENT, v6, error(()));
+        assert_eq!(node.deliver(&CLIENT, &meddling), (Passed::Dropped, Reason::PolicyDefaultDeny), "{v6}");
+        assert_eq!(node.deliver(&CLIENT, &SERVER.to(&CLIENT, v6, error(()))).0, Passed::On, "v6: {v6}");
+    }
+}
+
+#[test]
 fn fragments_follow_their_first_one() {
     let Some(mut node) = Node::new(&[CLIENT, SERVER], allow_udp_53()) else { return };
     for v6 in [false, true] {
@@ -332,17 +347,27 @@ fn the_link_carries_only_the_pods_own_announcements() {
     assert_eq!(from(&mut node, &arp(CLIENT.mac(), CLIENT.v4)).0, Passed::On);
     assert_eq!(from(&mut node, &arp(CLIENT.mac(), SERVER.v4)), (Passed::Dropped, Reason::SpoofedSource));
     assert_eq!(from(&mut node, &arp(SERVER.mac(), CLIENT.v4)), (Passed::Dropped, Reason::SpoofedSource));
-    for (kind, target, expected) in [
-        (136, CLIENT.v6, (Passed::On, Reason::Unknown)),
-        (136, SERVER.v6, (Passed::Dropped, Reason::SpoofedSource)),
-        (135, SERVER.v6, (Passed::On, Reason::Unknown)),
-        (134, CLIENT.v6, (Passed::Dropped, Reason::ForbiddenIcmpv6)),
-        (137, CLIENT.v6, (Passed::Dropped, Reason::ForbiddenIcmpv6)),
+    let spoofed = (Passed::Dropped, Reason::SpoofedSource);
+    let forbidden = (Passed::Dropped, Reason::ForbiddenIcmpv6);
+    let policys = (Passed::Dropped, Reason::PolicyDefaultDeny);
+    for (kind, to, target, expected) in [
+        (136, "ff02::1", CLIENT.v6, (Passed::On, Reason::Unknown)),
+        (136, "fe80::1", CLIENT.v6, (Passed::On, Reason::Unknown)),
+        (136, "ff02::1", SERVER.v6, spoofed),
+        (135, "ff02::1:ff00:2", SERVER.v6, (Passed::On, Reason::Unknown)),
+        (133, "ff02::2", SERVER.v6, (Passed::On, Reason::Unknown)),
+        (134, "ff02::1", CLIENT.v6, forbidden),
+        (137, SERVER.v6, CLIENT.v6, forbidden),
+        // a router would carry these further
+        (136, SERVER.v6, CLIENT.v6, policys),
+        (135, "2001:db8::1", "2001:db8::1", policys),
+        (133, "2001:db8::1", SERVER.v6, policys),
+        (135, "ff0e::1", SERVER.v6, policys),
     ] {
         let target: std::net::Ipv6Addr = target.parse().unwrap();
         let body = target.octets().to_vec();
-        let mut frame = CLIENT.to(&SERVER, true, L4::Icmp { kind, code: 0, id: 0, body });
-        frame.hops = 255;
-        assert_eq!(from(&mut node, &frame.bytes()), expected, "ICMPv6 type {kind} for {target}");
+        let frame = CLIENT.to(&SERVER, true, L4::Icmp { kind, code: 0, id: 0, body });
+        let frame = Frame { to: to.parse().unwrap(), hops: 255, ..frame };
+        assert_eq!(from(&mut node, &frame.bytes()), expected, "ICMPv6 type {kind} to {to} for {target}");
     }
 }

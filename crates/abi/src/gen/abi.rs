@@ -6,13 +6,14 @@ pub const ABI_VERSION: u32 = 1;
 pub const ADDRESS_BUCKETS: u32 = 4096;
 pub const MAX_REASONS: u32 = 256;
 pub const NEW_FLOWS_PER_ENDPOINT: u32 = 4096;
-pub const FLOWS_PER_ENDPOINT: u32 = 131072;
+pub const FLOWS_PER_ENDPOINT: u32 = 65536;
 pub const FRAGMENT_BITS: u32 = 10;
 pub const LEVELS: u32 = 4;
 pub const POLICY_EGRESS: u32 = 1;
 pub const POLICY_WITH_AUDIT: u32 = 2;
 pub const TIERS: u32 = 3;
 pub const TIER_NORMAL: u32 = 1;
+pub const HALF_BUSY: u32 = 4294967295;
 pub const CT_REPLIED: u32 = 1;
 pub const CT_FIN_ORIGINAL: u32 = 2;
 pub const CT_FIN_REPLY: u32 = 4;
@@ -271,6 +272,7 @@ const _: () = {
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct ct_half {
     pub endpoint: __u32,
+    pub nonce: __u32,
     pub revision: __u32,
     pub address_epoch: __u32,
     pub peer_identity: __u32,
@@ -283,18 +285,19 @@ pub struct ct_half {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ct_half"][::std::mem::size_of::<ct_half>() - 28usize];
+    ["Size of ct_half"][::std::mem::size_of::<ct_half>() - 32usize];
     ["Alignment of ct_half"][::std::mem::align_of::<ct_half>() - 4usize];
     ["Offset of field: ct_half::endpoint"][::std::mem::offset_of!(ct_half, endpoint) - 0usize];
-    ["Offset of field: ct_half::revision"][::std::mem::offset_of!(ct_half, revision) - 4usize];
-    ["Offset of field: ct_half::address_epoch"][::std::mem::offset_of!(ct_half, address_epoch) - 8usize];
-    ["Offset of field: ct_half::peer_identity"][::std::mem::offset_of!(ct_half, peer_identity) - 12usize];
-    ["Offset of field: ct_half::peer_ifindex"][::std::mem::offset_of!(ct_half, peer_ifindex) - 16usize];
-    ["Offset of field: ct_half::rule"][::std::mem::offset_of!(ct_half, rule) - 20usize];
-    ["Offset of field: ct_half::verdict"][::std::mem::offset_of!(ct_half, verdict) - 24usize];
-    ["Offset of field: ct_half::reason"][::std::mem::offset_of!(ct_half, reason) - 25usize];
-    ["Offset of field: ct_half::would_allow"][::std::mem::offset_of!(ct_half, would_allow) - 26usize];
-    ["Offset of field: ct_half::pad"][::std::mem::offset_of!(ct_half, pad) - 27usize];
+    ["Offset of field: ct_half::nonce"][::std::mem::offset_of!(ct_half, nonce) - 4usize];
+    ["Offset of field: ct_half::revision"][::std::mem::offset_of!(ct_half, revision) - 8usize];
+    ["Offset of field: ct_half::address_epoch"][::std::mem::offset_of!(ct_half, address_epoch) - 12usize];
+    ["Offset of field: ct_half::peer_identity"][::std::mem::offset_of!(ct_half, peer_identity) - 16usize];
+    ["Offset of field: ct_half::peer_ifindex"][::std::mem::offset_of!(ct_half, peer_ifindex) - 20usize];
+    ["Offset of field: ct_half::rule"][::std::mem::offset_of!(ct_half, rule) - 24usize];
+    ["Offset of field: ct_half::verdict"][::std::mem::offset_of!(ct_half, verdict) - 28usize];
+    ["Offset of field: ct_half::reason"][::std::mem::offset_of!(ct_half, reason) - 29usize];
+    ["Offset of field: ct_half::would_allow"][::std::mem::offset_of!(ct_half, would_allow) - 30usize];
+    ["Offset of field: ct_half::pad"][::std::mem::offset_of!(ct_half, pad) - 31usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
@@ -304,24 +307,28 @@ pub struct ct_entry {
     pub packets: [__u64; 2usize],
     pub bytes: [__u64; 2usize],
     pub half: [ct_half; 2usize],
+    pub nonce: __u32,
     pub owner: __u32,
     pub slot: __u16,
     pub initiator: __u8,
     pub state: __u8,
+    pub pad: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ct_entry"][::std::mem::size_of::<ct_entry>() - 112usize];
+    ["Size of ct_entry"][::std::mem::size_of::<ct_entry>() - 128usize];
     ["Alignment of ct_entry"][::std::mem::align_of::<ct_entry>() - 8usize];
     ["Offset of field: ct_entry::created_ns"][::std::mem::offset_of!(ct_entry, created_ns) - 0usize];
     ["Offset of field: ct_entry::seen_ns"][::std::mem::offset_of!(ct_entry, seen_ns) - 8usize];
     ["Offset of field: ct_entry::packets"][::std::mem::offset_of!(ct_entry, packets) - 16usize];
     ["Offset of field: ct_entry::bytes"][::std::mem::offset_of!(ct_entry, bytes) - 32usize];
     ["Offset of field: ct_entry::half"][::std::mem::offset_of!(ct_entry, half) - 48usize];
-    ["Offset of field: ct_entry::owner"][::std::mem::offset_of!(ct_entry, owner) - 104usize];
-    ["Offset of field: ct_entry::slot"][::std::mem::offset_of!(ct_entry, slot) - 108usize];
-    ["Offset of field: ct_entry::initiator"][::std::mem::offset_of!(ct_entry, initiator) - 110usize];
-    ["Offset of field: ct_entry::state"][::std::mem::offset_of!(ct_entry, state) - 111usize];
+    ["Offset of field: ct_entry::nonce"][::std::mem::offset_of!(ct_entry, nonce) - 112usize];
+    ["Offset of field: ct_entry::owner"][::std::mem::offset_of!(ct_entry, owner) - 116usize];
+    ["Offset of field: ct_entry::slot"][::std::mem::offset_of!(ct_entry, slot) - 120usize];
+    ["Offset of field: ct_entry::initiator"][::std::mem::offset_of!(ct_entry, initiator) - 122usize];
+    ["Offset of field: ct_entry::state"][::std::mem::offset_of!(ct_entry, state) - 123usize];
+    ["Offset of field: ct_entry::pad"][::std::mem::offset_of!(ct_entry, pad) - 124usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]

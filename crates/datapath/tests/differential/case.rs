@@ -292,7 +292,8 @@ impl Generator {
         let kind = *rng.pick(&[130, 132, 143, 133, 134, 135, 136, 136, 136, 137]);
         packet.frame.l4 = L4::Icmp { kind, code: 0, id: 0, body };
         packet.frame.from = *rng.pick(&[sources[0], sources[0], sources[1], sources[2], targets[2]]);
-        packet.frame.to = "ff02::1".parse().unwrap();
+        // now and then to where a router would carry it
+        packet.frame.to = if rng.once_in(4) { targets[2] } else { "ff02::1".parse().unwrap() };
         packet.frame.hops = *rng.pick(&[255, 255, 255, 1, 1, 64]);
     }
 

@@ -288,6 +288,12 @@ impl Model {
         {
             return false;
         }
+        // of what others were sent, pods have nothing to say
+        let says = error.source.0;
+        let is_pod = self.pods.values().any(|p| p.addresses.contains(&says));
+        if at.way == Direction::Ingress && !at.own_node && is_pod && says != inner.destination.0 {
+            return false;
+        }
         let Some(flow) = self.flows.get(&inner.key()) else { return false };
         let reply = flow.initiator != Some(inner.source);
         let then = At { way: opposite(at.way), own_node: flow.own_node, over: Over::None, ..at };
@@ -371,6 +377,11 @@ fn is_of_link(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unspecified() || v6.is_unicast_link_local())
 }
 
+/// Whether no router carries packets to this address.
+fn stays_on_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.segments()[0] & 0xff0f == 0xff02)
+}
+
 /// Neighbour discovery and listener reports; none for anything else.
 fn check_discovery(frame: &Frame, pod: &Pod, from_pod: bool) -> Option<Reason> {
     let L4::Icmp { kind, body, .. } = &frame.l4 else { return None };
@@ -379,6 +390,9 @@ fn check_discovery(frame: &Frame, pod: &Pod, from_pod: bool) -> Option<Reason> {
         return None;
     }
     let hops = |wanted| if frame.hops == wanted { Reason::LinkLocal } else { Reason::InvalidPacket };
+    if from_pod && !stays_on_link(frame.to) && !matches!(kind, 134 | 137) {
+        return None;
+    }
     match kind {
         134 | 137 => from_pod.then_some(Reason::ForbiddenIcmpv6),
         136 if frame.hops == 255 && from_pod => {

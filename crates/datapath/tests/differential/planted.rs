@@ -155,14 +155,14 @@ const BUGS: &[Bug] = &[
     bug(
         "a live flow is not judged again by a new revision",
         "lib/conntrack.h",
-        "half->revision == endpoint->revision && ",
+        "half->revision == endpoint->revision &&",
         "",
     ),
     bug(
         "a live flow survives that its remote address goes to somebody else",
         "lib/conntrack.h",
-        " && half->address_epoch == epoch;",
-        " && (epoch || 1);",
+        "half->address_epoch == epoch &&",
+        "(epoch || 1) &&",
     ),
     bug(
         "a SYN answers a flow",
@@ -171,6 +171,18 @@ const BUGS: &[Bug] = &[
         "return flow->entry->state & CT_CLOSED;",
     ),
     bug("this node is a peer like any other", "lib/identity.h", "if (own_node)", "if (0 && own_node)"),
+    bug(
+        "neighbour discovery goes wherever routers carry it",
+        "lib/link.h",
+        "!stays_on_link(&p->destination) &&",
+        "0 && !stays_on_link(&p->destination) &&",
+    ),
+    bug(
+        "any pod may tell errors about packets that went to another",
+        "tc.bpf.c",
+        "return peer && peer->kind == PEER_POD;",
+        "return 0 && peer && peer->kind == PEER_POD;",
+    ),
     bug(
         "whoever has this node's address is this node",
         "lib/identity.h",
