@@ -136,3 +136,28 @@ fn a_forward_chain_that_drops_lets_pods_pass_and_is_as_it_was_afterwards() {
     node.signal(Signal::SIGTERM);
     assert_eq!(listed(), before);
 }
+
+/// Nobody may reach the victim; the world sends to it in fragments that this node has to fragment anew.
+#[test]
+fn what_this_node_put_together_and_fragmented_again_is_not_its_own() {
+    let victim = "apiVersion: v1\nkind: Pod\nmetadata: {name: victim, namespace: shop}\nspec:\n  containers: [{name: c, \
+                  image: none, command: [signet, workload, serve, --port, \"8080\"]}]\n---\napiVersion: \
+                  networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny, namespace: shop}\nspec:\n  \
+                  podSelector: {}\n  policyTypes: [Ingress]\n";
+    let Some(mut node) = Node::new("world-fragments", victim) else { return };
+    let world = World::new();
+    node.start_and_wait();
+    let address = node.endpoint("shop/victim").unwrap()["addresses"][1].as_str().unwrap().to_owned();
+    let to = format!("[{address}]:8080");
+    let forge = ["workload", "forge", "--as", V6, "--to", &to, "--every", "20", "--shape", "odd-fragments"];
+    world.run(&[&[env!("CARGO_BIN_EXE_signet")][..], &forge].concat());
+    let seen = |verdict: &str| {
+        let flows = node.flows();
+        flows
+            .iter()
+            .filter(|f| f["flow"]["IP"]["destination"] == address && f["flow"]["verdict"] == verdict)
+            .count()
+    };
+    wait_until("fragments arrive and are dropped", || seen("DROPPED") >= 20);
+    assert_eq!(seen("FORWARDED"), 0, "{:?}", node.flows());
+}

@@ -15,8 +15,23 @@ const UDP: u8 = 17;
 const HOPS: u8 = 64;
 const SOURCE_PORT: u16 = 40_000;
 
+/// What the packets look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Whole,
+    /// IPv6 alone: in three fragments, of which the first has a header more than the others. A router that puts them
+    /// together for a look (connection tracking does) cannot send them on as they came.
+    OddFragments,
+}
+
 /// Sends packets as `source` to `target`, in every family in which both have an address.
-pub(crate) fn forge(source: &str, target: &str, pace: Pace, out: &mut dyn Write) -> Result<(), Error> {
+pub(crate) fn forge(
+    source: &str,
+    target: &str,
+    shape: Shape,
+    pace: Pace,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let sources = resolve(source, (source, 0))?;
     let targets = resolve(target, target)?;
     let pairs: Vec<(IpAddr, SocketAddr)> = sources
@@ -29,7 +44,7 @@ pub(crate) fn forge(source: &str, target: &str, pace: Pace, out: &mut dyn Write)
     for round in pace.rounds() {
         for &(source, target) in &pairs {
             let text = format!("forged {round}");
-            match send(source, target, text.as_bytes()) {
+            match send(source, target, shape, text.as_bytes()) {
                 Ok(()) => say(out, &format!("sent {round} as {source} to {target}"))?,
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied && round == 1 => {
                     return Err(Error::io("opening a raw socket or sending on it")(e));
@@ -45,17 +60,50 @@ fn resolve(name: &str, target: impl ToSocketAddrs) -> Result<Vec<SocketAddr>, Er
     Ok(target.to_socket_addrs().map_err(Error::io(format!("looking up {name}")))?.collect())
 }
 
-fn send(source: IpAddr, target: SocketAddr, payload: &[u8]) -> io::Result<()> {
-    let datagram = udp(source, target, payload)?;
-    let (domain, packet) = match (source, target.ip()) {
-        (IpAddr::V4(s), IpAddr::V4(t)) => (Domain::IPV4, ipv4(s, t, &datagram)?),
-        (IpAddr::V6(s), IpAddr::V6(t)) => (Domain::IPV6, ipv6(s, t, &datagram)?),
+fn send(source: IpAddr, target: SocketAddr, shape: Shape, payload: &[u8]) -> io::Result<()> {
+    let (domain, packets) = match (source, target.ip(), shape) {
+        (IpAddr::V4(s), IpAddr::V4(t), Shape::Whole) => {
+            (Domain::IPV4, vec![ipv4(s, t, &udp(source, target, payload)?)?])
+        }
+        (IpAddr::V6(s), IpAddr::V6(t), Shape::Whole) => {
+            (Domain::IPV6, vec![ipv6(s, t, UDP, &udp(source, target, payload)?)?])
+        }
+        (IpAddr::V6(s), IpAddr::V6(t), Shape::OddFragments) => {
+            let long = [payload, &[b'.'; 2 * FRAGMENT]].concat();
+            (Domain::IPV6, odd_fragments(s, t, &udp(source, target, &long)?)?)
+        }
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(RAW)))?;
-    // The port of a raw IPv6 destination means the protocol, and must be none.
-    socket.send_to(&packet, &SocketAddr::new(target.ip(), 0).into())?;
+    for packet in packets {
+        // The port of a raw IPv6 destination means the protocol, and must be none.
+        socket.send_to(&packet, &SocketAddr::new(target.ip(), 0).into())?;
+    }
     Ok(())
+}
+
+/// Bytes of the datagram in one fragment; a multiple of 8.
+const FRAGMENT: usize = 1000;
+
+fn odd_fragments(source: Ipv6Addr, target: Ipv6Addr, datagram: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    const DESTINATION_OPTIONS: u8 = 60;
+    const FRAGMENT_HEADER: u8 = 44;
+    let last = datagram.len().div_ceil(FRAGMENT).saturating_sub(1);
+    let pieces = datagram.chunks(FRAGMENT).enumerate();
+    let fragment = |(index, piece): (usize, &[u8])| {
+        let offset = length(index * FRAGMENT)? | u16::from(index != last);
+        let mut body = vec![];
+        if index == 0 {
+            // eight bytes, of which six are padding (RFC 8200, 4.2)
+            body.extend([FRAGMENT_HEADER, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        body.extend([UDP, 0]);
+        body.extend(offset.to_be_bytes());
+        body.extend([0, 0, 0x16, 0x16]);
+        body.extend(piece);
+        ipv6(source, target, if index == 0 { DESTINATION_OPTIONS } else { FRAGMENT_HEADER }, &body)
+    };
+    pieces.map(fragment).collect()
 }
 
 fn udp(source: IpAddr, target: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
@@ -89,13 +137,13 @@ fn ipv4(source: Ipv4Addr, target: Ipv4Addr, datagram: &[u8]) -> io::Result<Vec<u
     Ok(packet)
 }
 
-fn ipv6(source: Ipv6Addr, target: Ipv6Addr, datagram: &[u8]) -> io::Result<Vec<u8>> {
+fn ipv6(source: Ipv6Addr, target: Ipv6Addr, next: u8, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut packet = vec![0x60, 0, 0, 0];
-    packet.extend(length(datagram.len())?.to_be_bytes());
-    packet.extend([UDP, HOPS]);
+    packet.extend(length(body.len())?.to_be_bytes());
+    packet.extend([next, HOPS]);
     packet.extend(source.octets());
     packet.extend(target.octets());
-    packet.extend(datagram);
+    packet.extend(body);
     Ok(packet)
 }
 

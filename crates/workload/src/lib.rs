@@ -26,7 +26,8 @@ const USAGE: &str = "one of
   train --world N --master HOST:PORT --first-port PORT --every MS [--rank R] [--count N]   rendezvous, ring all-reduce
   pour HOST:PORT --rate N                         N numbered datagrams a second
   catch --port PORT --every MS                    count them, and what is missing
-  forge --as HOST --to HOST:PORT --every MS [--count N]   UDP packets with somebody else's source address";
+  forge --as HOST --to HOST:PORT --every MS [--count N] [--shape odd-fragments]
+                                                          UDP packets with somebody else's source address";
 
 /// How long a connection to one address may take: local ones take microseconds.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
@@ -85,9 +86,14 @@ fn dispatch(args: &[String], out: &mut dyn Write) -> Result<(), Error> {
             client::stream(args.target()?, args.pace()?, out)
         }
         "forge" => {
-            let args = Args::parse(rest, &["as", "to", "every", "count"])?;
+            let args = Args::parse(rest, &["as", "to", "every", "count", "shape"])?;
             args.no_targets()?;
-            forge::forge(args.one("as")?, args.one("to")?, args.pace()?, out)
+            let shape = match args.maybe("shape")? {
+                None => forge::Shape::Whole,
+                Some("odd-fragments") => forge::Shape::OddFragments,
+                Some(other) => return Err(Error::Usage(format!("no such shape: {other:?}"))),
+            };
+            forge::forge(args.one("as")?, args.one("to")?, shape, args.pace()?, out)
         }
         "pour" => {
             let args = Args::parse(rest, &["rate"])?;
