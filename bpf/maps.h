@@ -216,10 +216,21 @@ struct {
 	__type(value, __u64);
 } events_lost SEC(".maps");
 
+/* What a policy is asked. */
+struct policy_query {
+	struct peer peer;
+	struct policy_table table;
+	__u16 port; /* host byte order */
+	__u8 protocol;
+	__u8 direction; /* enum direction */
+};
+
 /* What does not fit on the stack of one program run. */
 struct scratch {
 	struct packet packet;
 	struct packet quoted; /* by an ICMP error */
+	struct policy_query query;
+	struct ct_half half; /* that is being judged */
 	struct ct_entry entry;
 };
 

@@ -57,28 +57,28 @@ static __always_inline __u16 policy_port(const struct packet *p, bool reply)
 	return bpf_ntohs(reply ? p->source_port : p->destination_port);
 }
 
-/* Asks the endpoint's policy, in one direction, about the other end of `p`. */
+/* Asks the endpoint's policy, in one direction, about the other end of `p`; the answer is scratch.half. */
 static __always_inline void judge_half(const struct passage *at, const struct packet *p, __u8 direction, bool reply,
-				       bool own_node, struct ct_half *half)
+				       bool own_node)
 {
 	const struct address *remote = remote_address(at, p);
-	struct policy_query query = {
-		.port = policy_port(p, reply),
-		.protocol = p->protocol,
-		.direction = direction,
-	};
+	struct policy_query *query = &at->scratch->query;
+	struct ct_half *half = &at->scratch->half;
 
+	query->port = policy_port(p, reply);
+	query->protocol = p->protocol;
+	query->direction = direction;
 	/* the epoch and the revision are read before what they stand for: a change in between voids the result */
 	half->address_epoch = address_epoch(remote);
 	half->revision = at->endpoint->revision;
 	barrier();
 	/* the other end opened the flow, or was its destination: whichever way this packet goes */
-	query.peer = peer_of(remote, direction == DIRECTION_INGRESS, own_node);
-	query.table = at->endpoint->table[query.peer.generation & 1];
-	union decision d = { .packed = judge(&query) };
+	query->peer = peer_of(remote, direction == DIRECTION_INGRESS, own_node);
+	query->table = at->endpoint->table[query->peer.generation & 1];
+	union decision d = { .packed = judge(query) };
 	half->endpoint = at->endpoint->id;
-	half->peer_identity = query.peer.identity;
-	half->peer_ifindex = query.peer.ifindex;
+	half->peer_identity = query->peer.identity;
+	half->peer_ifindex = query->peer.ifindex;
 	half->rule = d.rule;
 	half->verdict = d.verdict;
 	half->reason = d.reason;
@@ -119,30 +119,30 @@ static __always_inline struct report admit_known(const struct passage *at, const
 						 bool reply, __u8 direction)
 {
 	struct ct_half *half = &flow->entry->half[direction & 1];
-	struct ct_half fresh = {};
+	const struct ct_half *fresh = &at->scratch->half;
 	__u8 kind = 0;
 
 	if (half_is_valid(half, flow, at->endpoint, address_epoch(remote_address(at, p))))
 		return report_of(at, half, 0, direction, reply);
-	judge_half(at, p, direction, reply, flow->entry->state & CT_OWN_NODE, &fresh);
+	judge_half(at, p, direction, reply, flow->entry->state & CT_OWN_NODE);
 	if (half->endpoint != at->endpoint->id)
 		kind = EVENT_NEW;
-	else if (half->verdict != fresh.verdict)
+	else if (half->verdict != fresh->verdict)
 		kind = EVENT_CHANGE;
 	if (ct_still_has(flow))
-		half_write(flow, half, &fresh);
-	return report_of(at, &fresh, kind, direction, reply);
+		half_write(flow, half, fresh);
+	return report_of(at, fresh, kind, direction, reply);
 }
 
 static __always_inline struct report admit_new(const struct passage *at, struct flow *flow, bool track)
 {
 	const struct packet *p = at->packet;
-	struct ct_half half = {};
+	const struct ct_half *half = &at->scratch->half;
 
-	judge_half(at, p, at->way, false, at->own_node, &half);
-	struct report report = report_of(at, &half, EVENT_NEW, at->way, false);
+	judge_half(at, p, at->way, false, at->own_node);
+	struct report report = report_of(at, half, EVENT_NEW, at->way, false);
 	struct opened opened = { .way = at->way, .state = at->own_node ? CT_OWN_NODE : 0 };
-	if (report.decision.verdict != VERDICT_DROPPED && track && !ct_create(flow, p, &half, &opened)) {
+	if (report.decision.verdict != VERDICT_DROPPED && track && !ct_create(flow, p, half, &opened)) {
 		/* docs/security.md, "Full tables": what cannot be recorded does not pass */
 		report.decision = dropped(REASON_CONNTRACK_FULL);
 		report.kind = EVENT_DROP;

@@ -15,14 +15,6 @@ union decision {
 	__u64 packed;
 };
 
-struct policy_query {
-	struct peer peer;
-	struct policy_table table;
-	__u16 port; /* host byte order */
-	__u8 protocol;
-	__u8 direction; /* enum direction */
-};
-
 static __always_inline union decision forwarded(enum reason reason)
 {
 	union decision d = { .verdict = VERDICT_FORWARDED, .reason = reason };
