@@ -113,8 +113,8 @@ const BUGS: &[Bug] = &[
     bug(
         "a flow of this node forgets that it is",
         "tc.bpf.c",
-        "judge_half(at, p, direction, reply, flow->entry->state & CT_OWN_NODE, &fresh);",
-        "judge_half(at, p, direction, reply, false, &fresh);",
+        "judge_half(at, p, direction, reply, flow->entry->state & CT_OWN_NODE);",
+        "judge_half(at, p, direction, reply, false);",
     ),
     bug(
         "the address of a pod counts over any interface",
