@@ -1,7 +1,7 @@
 //! Addresses for pods that have none, from the configured ranges.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -16,7 +16,7 @@ use signet_identity::PodName;
 pub struct Ipam {
     ranges: Vec<IpNet>,
     held: BTreeMap<PodName, Vec<IpAddr>>,
-    taken: BTreeSet<IpAddr>,
+    taken: BTreeMap<IpAddr, PodName>,
     /// Per range, the offset that was given out last.
     last: Vec<u128>,
 }
@@ -27,14 +27,20 @@ impl Ipam {
         Self {
             ranges: ranges.to_vec(),
             held: BTreeMap::new(),
-            taken: BTreeSet::new(),
+            taken: BTreeMap::new(),
             last: vec![1; ranges.len()],
         }
     }
 
-    /// The pod has these addresses already, wherever they came from.
+    /// The pod has these addresses and no others, wherever they came from. Who else had one of them has none any more.
     pub fn hold(&mut self, pod: &PodName, addresses: &[IpAddr]) {
-        self.taken.extend(addresses);
+        self.give_back(pod);
+        for address in addresses {
+            if let Some(other) = self.taken.get(address).cloned() {
+                self.give_back(&other);
+            }
+        }
+        self.taken.extend(addresses.iter().map(|address| (*address, pod.clone())));
         self.held.insert(pod.clone(), addresses.to_vec());
     }
 
@@ -52,10 +58,12 @@ impl Ipam {
     /// Gives back the addresses of pods that `alive` does not know.
     pub fn release(&mut self, alive: impl Fn(&PodName) -> bool) {
         let gone: Vec<PodName> = self.held.keys().filter(|pod| !alive(pod)).cloned().collect();
-        for pod in gone {
-            for address in self.held.remove(&pod).unwrap_or_default() {
-                self.taken.remove(&address);
-            }
+        gone.iter().for_each(|pod| self.give_back(pod));
+    }
+
+    fn give_back(&mut self, pod: &PodName) {
+        for address in self.held.remove(pod).unwrap_or_default() {
+            self.taken.remove(&address);
         }
     }
 
@@ -65,7 +73,7 @@ impl Ipam {
         let start = self.last.get(range).copied().unwrap_or(1);
         let free = (1..=size).map(|step| 2 + (start + step - 2) % size).find_map(|offset| {
             let address = nth(net, offset);
-            (!self.taken.contains(&address)).then_some((offset, address))
+            (!self.taken.contains_key(&address)).then_some((offset, address))
         });
         let (offset, address) = free?;
         if let Some(last) = self.last.get_mut(range) {
@@ -115,5 +123,19 @@ mod tests {
         ipam.hold(&pod("mine"), &mine);
         assert_eq!(ipam.addresses(&pod("mine")), mine);
         assert_eq!(ipam.addresses(&pod("b")), ["10.0.0.3", "fd00::2"].map(|a| a.parse::<IpAddr>().unwrap()));
+    }
+    #[test]
+    fn who_asks_for_an_address_has_it_and_who_had_it_gets_another() {
+        let mut ipam = Ipam::new(&["10.0.0.0/29".parse().unwrap()]);
+        let address = |text: &str| vec![text.parse::<IpAddr>().unwrap()];
+        assert_eq!(ipam.addresses(&pod("a")), address("10.0.0.2"));
+        ipam.hold(&pod("asks"), &address("10.0.0.2"));
+        assert_eq!(ipam.addresses(&pod("a")), address("10.0.0.3"));
+        // two exchange theirs, and nothing is lost
+        ipam.hold(&pod("asks"), &address("10.0.0.3"));
+        ipam.hold(&pod("a"), &address("10.0.0.2"));
+        ipam.hold(&pod("asks"), &address("10.0.0.3"));
+        let rest: Vec<_> = (0..4).flat_map(|i| ipam.addresses(&pod(&i.to_string()))).collect();
+        assert_eq!(rest, ["10.0.0.4", "10.0.0.5", "10.0.0.6"].map(|a| a.parse::<IpAddr>().unwrap()));
     }
 }

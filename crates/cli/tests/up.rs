@@ -95,6 +95,36 @@ fn an_address_that_is_handed_on_at_once_brings_nothing_of_its_old_identity() {
 }
 
 #[test]
+fn pods_that_exchange_their_addresses_keep_their_identities() {
+    let Some(mut node) = Node::new("exchange", SERVER) else { return };
+    let pod = |name: &str, address: &str| {
+        at_fixed_address(name, name).replace("10.244.77.7", address).trim().to_owned()
+    };
+    let both = |client, other| format!("{}\n---\n{}\n", pod("client", client), pod("other", other));
+    node.write("both.yaml", &both("10.244.77.7", "10.244.77.8"));
+    node.start_and_wait();
+    wait_until("one is answered, the other refused", || {
+        good(&node, "shop_client") >= 5 && refused(&node, "shop_other") >= 2
+    });
+    node.apply("both.yaml", &both("10.244.77.8", "10.244.77.7"));
+    let address = |pod: &str| node.endpoint(pod).unwrap()["addresses"][0].as_str().unwrap().to_owned();
+    assert_eq!((address("shop/client"), address("shop/other")), ("10.244.77.8".into(), "10.244.77.7".into()));
+    wait_until("one is answered, the other refused", || {
+        good(&node, "shop_client") >= 5 && refused(&node, "shop_other") >= 2
+    });
+    assert_eq!(good(&node, "shop_other"), 0, "{}", node.log("shop_other"));
+
+    // a pod that was given its address leaves it to one that asks for it
+    let given = address("shop/server");
+    node.apply("both.yaml", &both("10.244.77.8", &given));
+    assert_eq!(address("shop/other"), given);
+    assert_ne!(address("shop/server"), given);
+    wait_until("the client is answered at the new address", || {
+        node.log("shop_server").contains("connection from 10.244.77.8")
+    });
+}
+
+#[test]
 fn broken_manifests_change_nothing_and_say_where_they_are_broken() {
     let Some(mut node) = Node::new("broken", SERVER) else { return };
     node.write("client.yaml", &at_fixed_address("client", "client"));
