@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use signet_cluster::Snapshot;
-use signet_identity::{Kind, Pod};
+use signet_identity::{Kind, Pod, kind_of_unknown};
 use signet_policy::{End, Who};
 
 /// A name in a query, looked up but not yet met under an address.
@@ -66,10 +66,10 @@ impl<'a> Names<'a> {
     }
 
     fn find_address(&self, address: IpAddr) -> Named<'a> {
-        self.addresses.get(&address).copied().unwrap_or_else(|| {
-            let inside = self.ranges.iter().any(|r| r.contains(&address));
-            Named::Address(address, if inside { Kind::Unmanaged } else { Kind::World })
-        })
+        self.addresses
+            .get(&address)
+            .copied()
+            .unwrap_or_else(|| Named::Address(address, kind_of_unknown(address.into(), self.ranges)))
     }
 }
 

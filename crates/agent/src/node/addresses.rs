@@ -76,8 +76,7 @@ impl Node {
     }
 
     pub(super) fn node_addresses(&self, snapshot: &Snapshot) -> Result<Vec<(IpAddr, Kind)>, Error> {
-        let own =
-            host::addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
+        let own = host::heard().map_err(|source| Error::Host { what: "reading own addresses", source })?;
         let gateway = IpAddr::from([0xfe80u16, 0, 0, 0, 0, 0, 0, 1]);
         let own = own.into_iter().chain([gateway]).map(|a| (a, Kind::Host));
         let others = snapshot.nodes.iter().filter(|n| n.name != self.config.node);

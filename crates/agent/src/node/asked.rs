@@ -76,12 +76,12 @@ impl Node {
             }
         }
         let addresses =
-            host::addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
+            host::heard().map_err(|source| Error::Host { what: "reading own addresses", source })?;
         snapshot.nodes.retain(|node| node.name != self.config.node);
         snapshot.nodes.push(signet_cluster::Node {
             name: self.config.node.clone(),
             labels: [].into(),
-            addresses,
+            addresses: addresses.into_iter().collect(),
         });
         Ok(snapshot)
     }
