@@ -62,6 +62,8 @@ pub struct Node {
 #[derive(Default)]
 struct Told {
     revision: u32,
+    /// The addresses of this node that were made known.
+    heard: BTreeSet<IpAddr>,
     unenforceable: Vec<Unenforceable>,
     host_network: Vec<PodName>,
     /// The identity and the revision of each pod.
@@ -248,10 +250,11 @@ impl Node {
     }
 
     fn publish(&mut self, snapshot: &Snapshot, pods: &[(Pod, &PodManifest)]) -> Result<u32, Error> {
+        let heard = Self::heard()?;
         let cluster = Cluster {
             pods: pods.iter().map(|(pod, _)| pod).collect(),
             local: self.pods.keys().cloned().collect(),
-            nodes: self.node_addresses(snapshot)?,
+            nodes: self.node_addresses(snapshot, &heard),
             ranges: self.config.cluster_ranges(),
             policies: &snapshot.policies,
         };
@@ -279,6 +282,7 @@ impl Node {
         };
         self.told = Told {
             revision,
+            heard,
             unenforceable: unenforceable(&snapshot.policies),
             host_network: pods.iter().filter(|(p, _)| p.host_network).map(|(p, _)| p.name.clone()).collect(),
             endpoints: pods.iter().filter_map(|(pod, _)| identity(pod)).collect(),

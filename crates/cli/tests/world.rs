@@ -136,3 +136,30 @@ fn a_forward_chain_that_drops_lets_pods_pass_and_is_as_it_was_afterwards() {
     node.signal(Signal::SIGTERM);
     assert_eq!(listed(), before);
 }
+
+#[test]
+fn an_address_that_the_node_gets_is_not_the_world_any_more() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: worldly, namespace: shop}\nspec:\n  containers: [{name: c, image: none, \
+               command: [signet, workload, call, \"198.51.100.9:9\", \"198.51.100.255:9\", --every, \"50\"]}]\n---\n\
+               apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: worldly, namespace: shop}\nspec:\n  \
+               endpointSelector: {}\n  egress: [{toEntities: [world]}]\n";
+    let Some(mut node) = Node::new("gained", pod) else { return };
+    let ip = |command: &str| Command::new("ip").args(command.split(' ')).output();
+    if ip("-V").is_err() {
+        println!("SKIPPED: needs ip to give the node an address");
+        return;
+    }
+    node.start_and_wait();
+    let told = |to: &str, verdict: &str, kind: &str| {
+        let of = |f: &serde_json::Value| {
+            f["flow"]["IP"]["destination"] == to
+                && f["flow"]["verdict"] == verdict
+                && f["flow"]["destination"]["labels"].to_string().contains(kind)
+        };
+        node.flows().iter().any(of)
+    };
+    let both = ["198.51.100.9", "198.51.100.255"];
+    wait_until("both are the world", || both.iter().all(|to| told(to, "FORWARDED", "reserved:world")));
+    assert!(ip("address add 198.51.100.9/24 dev lo").unwrap().status.success());
+    wait_until("both are the node", || both.iter().all(|to| told(to, "DROPPED", "reserved:host")));
+}

@@ -75,14 +75,23 @@ impl Node {
         Error::Refused { origin: origin.clone(), message }
     }
 
-    pub(super) fn node_addresses(&self, snapshot: &Snapshot) -> Result<Vec<(IpAddr, Kind)>, Error> {
-        let own = host::heard().map_err(|source| Error::Host { what: "reading own addresses", source })?;
+    /// The addresses of nodes; `heard` are this one's.
+    pub(super) fn node_addresses(
+        &self,
+        snapshot: &Snapshot,
+        heard: &BTreeSet<IpAddr>,
+    ) -> Vec<(IpAddr, Kind)> {
         let gateway = IpAddr::from([0xfe80u16, 0, 0, 0, 0, 0, 0, 1]);
-        let own = own.into_iter().chain([gateway]).map(|a| (a, Kind::Host));
+        let own = heard.iter().copied().chain([gateway]).map(|a| (a, Kind::Host));
         let others = snapshot.nodes.iter().filter(|n| n.name != self.config.node);
         let others = others.flat_map(|n| n.addresses.iter().map(|a| (*a, Kind::RemoteNode)));
         // what is both is this node's
         let all: BTreeMap<IpAddr, Kind> = others.chain(own).collect();
-        Ok(all.into_iter().collect())
+        all.into_iter().collect()
+    }
+
+    /// Every address under which this node hears what is sent to it, as of now.
+    pub(super) fn heard() -> Result<BTreeSet<IpAddr>, Error> {
+        host::heard().map_err(|source| Error::Host { what: "reading own addresses", source })
     }
 }
