@@ -85,8 +85,9 @@ impl Node {
         let own = heard.iter().copied().chain([gateway]).map(|a| (a, Kind::Host));
         let others = snapshot.nodes.iter().filter(|n| n.name != self.config.node);
         let others = others.flat_map(|n| n.addresses.iter().map(|a| (*a, Kind::RemoteNode)));
-        // what is both is this node's
-        let all: BTreeMap<IpAddr, Kind> = others.chain(own).collect();
+        let api = snapshot.api_servers().map(|a| (a, Kind::KubeApiserver));
+        // what is several of these is the last one
+        let all: BTreeMap<IpAddr, Kind> = others.chain(api).chain(own).collect();
         all.into_iter().collect()
     }
 
