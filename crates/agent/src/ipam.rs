@@ -1,7 +1,7 @@
 //! Addresses for pods that have none, from the configured ranges.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -17,6 +17,8 @@ pub struct Ipam {
     ranges: Vec<IpNet>,
     held: BTreeMap<PodName, Vec<IpAddr>>,
     taken: BTreeMap<IpAddr, PodName>,
+    /// What no pod is given.
+    reserved: BTreeSet<IpAddr>,
     /// Per range, the offset that was given out last.
     last: Vec<u128>,
 }
@@ -28,6 +30,7 @@ impl Ipam {
             ranges: ranges.to_vec(),
             held: BTreeMap::new(),
             taken: BTreeMap::new(),
+            reserved: BTreeSet::new(),
             last: vec![1; ranges.len()],
         }
     }
@@ -42,6 +45,13 @@ impl Ipam {
         }
         self.taken.extend(addresses.iter().map(|address| (*address, pod.clone())));
         self.held.insert(pod.clone(), addresses.to_vec());
+    }
+
+    /// No pod is given any of these from now on, and who has one has none any more.
+    pub fn reserve(&mut self, addresses: BTreeSet<IpAddr>) {
+        let holders: Vec<PodName> = addresses.iter().filter_map(|a| self.taken.get(a).cloned()).collect();
+        holders.iter().for_each(|pod| self.give_back(pod));
+        self.reserved = addresses;
     }
 
     /// The addresses of a pod: those it has, or one of each range that has any left.
@@ -73,7 +83,8 @@ impl Ipam {
         let start = self.last.get(range).copied().unwrap_or(1);
         let free = (1..=size).map(|step| 2 + (start + step - 2) % size).find_map(|offset| {
             let address = nth(net, offset);
-            (!self.taken.contains_key(&address)).then_some((offset, address))
+            let free = !self.taken.contains_key(&address) && !self.reserved.contains(&address);
+            free.then_some((offset, address))
         });
         let (offset, address) = free?;
         if let Some(last) = self.last.get_mut(range) {
@@ -137,5 +148,16 @@ mod tests {
         ipam.hold(&pod("asks"), &address("10.0.0.3"));
         let rest: Vec<_> = (0..4).flat_map(|i| ipam.addresses(&pod(&i.to_string()))).collect();
         assert_eq!(rest, ["10.0.0.4", "10.0.0.5", "10.0.0.6"].map(|a| a.parse::<IpAddr>().unwrap()));
+    }
+    #[test]
+    fn nobody_is_given_what_is_reserved() {
+        let mut ipam = Ipam::new(&["10.0.0.0/24".parse().unwrap()]);
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(ipam.addresses(&pod("a")), [address("10.0.0.2")]);
+        ipam.reserve(["10.0.0.2", "10.0.0.3"].map(address).into());
+        assert_eq!(ipam.addresses(&pod("b")), [address("10.0.0.4")]);
+        assert_eq!(ipam.addresses(&pod("a")), [address("10.0.0.5")]);
+        ipam.reserve(BTreeSet::new());
+        assert_eq!(ipam.addresses(&pod("a")), [address("10.0.0.5")], "what it has, it keeps");
     }
 }

@@ -140,6 +140,20 @@ fn broken_manifests_change_nothing_and_say_where_they_are_broken() {
 }
 
 #[test]
+fn a_pod_cannot_have_an_address_of_its_node() {
+    let Some(mut node) = Node::new("taken", SERVER) else { return };
+    node.start_and_wait();
+    let revision = node.revision();
+    node.write("client.yaml", &at_fixed_address("client", "client").replace("10.244.77.7", "192.0.2.1"));
+    wait_until("the error is printed", || node.said().contains("192.0.2.1 is an address of this node"));
+    let place = "client.yaml:2: status.podIPs of the pod shop/client: ";
+    assert!(node.said().contains(place), "{}", node.said());
+    assert_eq!((node.revision(), node.endpoints()), (revision, 1));
+    node.apply("client.yaml", &at_fixed_address("client", "client"));
+    wait_until("the client is answered", || good(&node, "shop_client") >= 5);
+}
+
+#[test]
 fn a_program_that_somebody_else_attached_to_a_pods_interface_runs_too() {
     let Some(mut node) = Node::new("neighbour", SERVER) else { return };
     node.write("client.yaml", &at_fixed_address("client", "client"));

@@ -13,7 +13,8 @@ use super::Node;
 use crate::{error::Error, host};
 
 impl Node {
-    /// All pods, with the addresses that they have or are given here; those on the host's network have the node's.
+    /// All pods, with the addresses that they have or are given here; those on the host's network have the node's, and
+    /// nobody else has.
     pub(super) fn with_addresses<'s>(
         &mut self,
         snapshot: &'s Snapshot,
@@ -24,8 +25,17 @@ impl Node {
                 .map_err(|source| Error::Host { what: "reading own addresses", source })?,
             false => vec![],
         };
-        let fixed = snapshot.pods.iter().filter(|p| !p.pod.addresses.is_empty());
-        fixed.for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
+        let heard = Self::heard()?;
+        let (on_nodes, fixed): (Vec<_>, Vec<_>) = snapshot
+            .pods
+            .iter()
+            .filter(|p| !p.pod.addresses.is_empty())
+            .partition(|p: &&PodManifest| p.pod.host_network);
+        fixed.iter().try_for_each(|manifest| refuse_addresses_of_node(manifest, &heard))?;
+        let nodes = snapshot.nodes.iter().flat_map(|n| &n.addresses);
+        let nodes = nodes.chain(on_nodes.iter().flat_map(|p| &p.pod.addresses)).copied();
+        self.ipam.reserve(heard.into_iter().chain(nodes).collect());
+        fixed.iter().for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
         let address = |manifest: &'s PodManifest| {
             let mut pod = manifest.pod.clone();
             match (pod.addresses.is_empty(), pod.host_network) {
@@ -69,7 +79,7 @@ impl Node {
         };
         let origin = addressed.iter().find(asks).map_or(&own.origin, |(_, manifest)| &manifest.origin);
         let message = format!(
-            "an address of the program {} is asked for: end the program, or choose another address",
+            "somebody else has an address of the program {}: end the program, or choose another address",
             own.pod.name
         );
         Error::Refused { origin: origin.clone(), message }
@@ -95,4 +105,13 @@ impl Node {
     pub(super) fn heard() -> Result<BTreeSet<IpAddr>, Error> {
         host::heard().map_err(|source| Error::Host { what: "reading own addresses", source })
     }
+}
+
+fn refuse_addresses_of_node(manifest: &PodManifest, heard: &BTreeSet<IpAddr>) -> Result<(), Error> {
+    let Some(address) = manifest.pod.addresses.iter().find(|a| heard.contains(a)) else { return Ok(()) };
+    let message = format!(
+        "status.podIPs of the pod {}: {address} is an address of this node: choose another, or none",
+        manifest.pod.name
+    );
+    Err(Error::Refused { origin: manifest.origin.clone(), message })
 }
