@@ -23,10 +23,14 @@ fn addresses() -> io::Result<BTreeSet<IpAddr>> {
     Ok(interfaces.filter_map(|i| ip_of(i.address?)).filter(|ip| !ip.is_loopback()).collect())
 }
 
-/// Every single address under which this node hears what is sent to it: those of its interfaces, their broadcast
-/// addresses, and those of any router of their subnets, without loopback's.
+/// The node's end of every pod's link, which has it as soon as the pod is connected; the kernel hears both.
+const GATEWAY: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)];
+
+/// Every single address under which this node hears what is sent to it: those of its interfaces and of pods' links, their
+/// broadcast addresses, and those of any router of their subnets, without loopback's.
 pub(crate) fn heard() -> io::Result<BTreeSet<IpAddr>> {
-    let mut heard = BTreeSet::new();
+    let mut heard: BTreeSet<IpAddr> = GATEWAY.map(IpAddr::V6).into();
     for interface in nix::ifaddrs::getifaddrs()? {
         let Some(ip) = interface.address.and_then(ip_of).filter(|ip| !ip.is_loopback()) else { continue };
         let net = interface.netmask.and_then(ip_of).and_then(|mask| IpNet::with_netmask(ip, mask).ok());

@@ -91,8 +91,7 @@ impl Node {
         snapshot: &Snapshot,
         heard: &BTreeSet<IpAddr>,
     ) -> Vec<(IpAddr, Kind)> {
-        let gateway = IpAddr::from([0xfe80u16, 0, 0, 0, 0, 0, 0, 1]);
-        let own = heard.iter().copied().chain([gateway]).map(|a| (a, Kind::Host));
+        let own = heard.iter().map(|a| (*a, Kind::Host));
         let others = snapshot.nodes.iter().filter(|n| n.name != self.config.node);
         let others = others.flat_map(|n| n.addresses.iter().map(|a| (*a, Kind::RemoteNode)));
         let api = snapshot.api_servers().map(|a| (a, Kind::KubeApiserver));
