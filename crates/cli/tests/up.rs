@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::{path::PathBuf, process::Command};
+
+use nix::sys::signal::Signal;
 use signet_abi::{DIRECTION_EGRESS, Reason};
 use signet_datapath::{Datapath, Options};
 use support::node::{Node, wait_until};
@@ -171,4 +174,43 @@ fn a_program_that_somebody_else_attached_to_a_pods_interface_runs_too() {
     drop(neighbour);
     let answered = good(&node, "shop_client");
     wait_until("the client is answered again", || good(&node, "shop_client") >= answered + 5);
+}
+
+#[test]
+fn cleanup_leaves_nothing_of_a_node_that_was_killed() {
+    let Some(mut node) = Node::new("cleanup", SERVER) else { return };
+    let links = || nix::net::if_::if_nameindex().unwrap().iter().count();
+    let forwarding = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").ok();
+    let (before, forwarded) = (links(), forwarding());
+    node.write("client.yaml", &at_fixed_address("client", "client"));
+    node.start_and_wait();
+    wait_until("the client is answered", || good(&node, "shop_client") >= 5);
+    node.signal(Signal::SIGKILL);
+    assert!(node.traces().len() >= 3, "pods outlive it: {:?}", node.traces());
+    let answered = good(&node, "shop_client");
+    wait_until("pods go on", || good(&node, "shop_client") > answered);
+    let mut cleanup = node.signet(&["cleanup"]);
+    let said = cleanup.arg("--bpffs").arg(node.bpffs()).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert_eq!(node.traces(), Vec::<PathBuf>::new());
+    assert_eq!((links(), forwarding()), (before, forwarded));
+    let tables = Command::new("nft").args(["list", "tables"]).output();
+    assert!(tables.is_err() || tables.unwrap().stdout.is_empty(), "no table stays");
+    // and again, where there is nothing
+    assert!(cleanup.status().unwrap().success());
+}
+
+#[test]
+fn status_lists_pods_on_the_hosts_network_and_images_are_said_to_be_ignored() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: exporter, namespace: shop}\n\
+               spec: {hostNetwork: true, containers: [{name: c, image: exporter:1}]}\n";
+    let Some(mut node) = Node::new("host-network", SERVER) else { return };
+    node.write("exporter.yaml", pod);
+    node.start_and_wait();
+    assert_eq!(node.status().unwrap()["hostNetwork"], serde_json::json!(["shop/exporter"]));
+    assert!(node.endpoint("shop/exporter").is_none());
+    let said = node.signet(&["status"]).output().unwrap();
+    let line = "shop/exporter  on the host's network: has the identity `host`, no policy selects it";
+    assert!(String::from_utf8_lossy(&said.stdout).contains(line));
+    wait_until("it says what becomes of images", || node.said().contains("images are not pulled"));
 }
