@@ -1,5 +1,7 @@
 //! What keeps a node from doing what the manifests say.
 
+use signet_policy::Origin;
+
 /// A failure of the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -18,6 +20,14 @@ pub enum Error {
     /// A program cannot be a workload of this node, for this reason.
     #[error("{0}")]
     Program(String),
+    /// What a manifest asks for cannot be had on this node: `FILE:LINE: what, and what to do`.
+    #[error("{}:{}: {message}", .origin.file, .origin.line)]
+    Refused {
+        /// Where it was asked for.
+        origin: Origin,
+        /// What cannot be had, and what to do.
+        message: String,
+    },
     /// The host could not be read or prepared.
     #[error("{what}: {source}")]
     Host {

@@ -1,33 +1,57 @@
 //! This host: its addresses, its name servers, and the BPF file system.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::Path,
 };
 
-use nix::mount::{MsFlags, mount};
+use ipnet::IpNet;
+use nix::{
+    mount::{MsFlags, mount},
+    net::if_::InterfaceFlags,
+    sys::socket::SockaddrStorage,
+};
 use signet_sandbox::Sandbox;
 
 use crate::config::{Config, Network};
 
-/// The addresses of this node in its current network namespace, without loopback's.
-pub fn addresses() -> io::Result<Vec<IpAddr>> {
-    let mut out = vec![];
+/// The addresses of this node's interfaces in its current network namespace, without loopback's.
+fn addresses() -> io::Result<BTreeSet<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    Ok(interfaces.filter_map(|i| ip_of(i.address?)).filter(|ip| !ip.is_loopback()).collect())
+}
+
+/// The node's end of every pod's link, which has it as soon as the pod is connected; the kernel hears both.
+const GATEWAY: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)];
+
+/// Every single address under which this node hears what is sent to it: those of its interfaces and of pods' links, their
+/// broadcast addresses, and those of any router of their subnets, without loopback's.
+pub(crate) fn heard() -> io::Result<BTreeSet<IpAddr>> {
+    let mut heard: BTreeSet<IpAddr> = GATEWAY.map(IpAddr::V6).into();
     for interface in nix::ifaddrs::getifaddrs()? {
-        let Some(address) = interface.address else { continue };
-        let ip = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-            (Some(v4), _) => IpAddr::V4(v4.ip()),
-            (_, Some(v6)) => IpAddr::V6(v6.ip()),
-            _ => continue,
-        };
-        if !ip.is_loopback() {
-            out.push(ip);
-        }
+        let Some(ip) = interface.address.and_then(ip_of).filter(|ip| !ip.is_loopback()) else { continue };
+        let net = interface.netmask.and_then(ip_of).and_then(|mask| IpNet::with_netmask(ip, mask).ok());
+        heard.insert(ip);
+        heard.extend(net.and_then(of_subnet));
+        // of an interface between two this is the other one
+        let broadcasts = interface.flags.contains(InterfaceFlags::IFF_BROADCAST);
+        heard.extend(interface.broadcast.filter(|_| broadcasts).and_then(ip_of));
     }
-    out.sort();
-    out.dedup();
-    Ok(out)
+    Ok(heard)
+}
+
+/// The address of a subnet that the kernel hears beside its own: the broadcast address, or that of any router.
+fn of_subnet(net: IpNet) -> Option<IpAddr> {
+    let large = net.max_prefix_len() - net.prefix_len() > 1;
+    large.then(|| if net.addr().is_ipv4() { net.broadcast() } else { net.network() })
+}
+
+fn ip_of(address: SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
 }
 
 /// The node's own address of each family: what it speaks to the world from, or any but a link's.
@@ -137,5 +161,14 @@ mod tests {
                     nameserver fe80::1%eth0\n nameserver 2001:db8::53 # two\nnameserver\nnameserver ::1\n";
         let found: Vec<String> = parse_name_servers(text).iter().map(SocketAddr::to_string).collect();
         assert_eq!(found, ["192.0.2.53:53", "[2001:db8::53]:53"]);
+    }
+    #[test]
+    fn a_subnet_is_heard_under_its_broadcast_address_or_as_any_router() {
+        let heard = |net: &str| of_subnet(net.parse().unwrap()).map(|ip| ip.to_string());
+        assert_eq!(heard("192.0.2.5/26"), Some("192.0.2.63".to_owned()));
+        assert_eq!(heard("2001:db8:1::5/64"), Some("2001:db8:1::".to_owned()));
+        for alone in ["192.0.2.5/32", "192.0.2.5/31", "2001:db8::5/128", "2001:db8::5/127"] {
+            assert_eq!(heard(alone), None, "{alone}");
+        }
     }
 }

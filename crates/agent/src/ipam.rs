@@ -16,7 +16,9 @@ use signet_identity::PodName;
 pub struct Ipam {
     ranges: Vec<IpNet>,
     held: BTreeMap<PodName, Vec<IpAddr>>,
-    taken: BTreeSet<IpAddr>,
+    taken: BTreeMap<IpAddr, PodName>,
+    /// What no pod is given.
+    reserved: BTreeSet<IpAddr>,
     /// Per range, the offset that was given out last.
     last: Vec<u128>,
 }
@@ -27,15 +29,29 @@ impl Ipam {
         Self {
             ranges: ranges.to_vec(),
             held: BTreeMap::new(),
-            taken: BTreeSet::new(),
+            taken: BTreeMap::new(),
+            reserved: BTreeSet::new(),
             last: vec![1; ranges.len()],
         }
     }
 
-    /// The pod has these addresses already, wherever they came from.
+    /// The pod has these addresses and no others, wherever they came from. Who else had one of them has none any more.
     pub fn hold(&mut self, pod: &PodName, addresses: &[IpAddr]) {
-        self.taken.extend(addresses);
+        self.give_back(pod);
+        for address in addresses {
+            if let Some(other) = self.taken.get(address).cloned() {
+                self.give_back(&other);
+            }
+        }
+        self.taken.extend(addresses.iter().map(|address| (*address, pod.clone())));
         self.held.insert(pod.clone(), addresses.to_vec());
+    }
+
+    /// No pod is given any of these from now on, and who has one has none any more.
+    pub fn reserve(&mut self, addresses: BTreeSet<IpAddr>) {
+        let holders: Vec<PodName> = addresses.iter().filter_map(|a| self.taken.get(a).cloned()).collect();
+        holders.iter().for_each(|pod| self.give_back(pod));
+        self.reserved = addresses;
     }
 
     /// The addresses of a pod: those it has, or one of each range that has any left.
@@ -52,10 +68,12 @@ impl Ipam {
     /// Gives back the addresses of pods that `alive` does not know.
     pub fn release(&mut self, alive: impl Fn(&PodName) -> bool) {
         let gone: Vec<PodName> = self.held.keys().filter(|pod| !alive(pod)).cloned().collect();
-        for pod in gone {
-            for address in self.held.remove(&pod).unwrap_or_default() {
-                self.taken.remove(&address);
-            }
+        gone.iter().for_each(|pod| self.give_back(pod));
+    }
+
+    fn give_back(&mut self, pod: &PodName) {
+        for address in self.held.remove(pod).unwrap_or_default() {
+            self.taken.remove(&address);
         }
     }
 
@@ -65,7 +83,8 @@ impl Ipam {
         let start = self.last.get(range).copied().unwrap_or(1);
         let free = (1..=size).map(|step| 2 + (start + step - 2) % size).find_map(|offset| {
             let address = nth(net, offset);
-            (!self.taken.contains(&address)).then_some((offset, address))
+            let free = !self.taken.contains_key(&address) && !self.reserved.contains(&address);
+            free.then_some((offset, address))
         });
         let (offset, address) = free?;
         if let Some(last) = self.last.get_mut(range) {
@@ -115,5 +134,30 @@ mod tests {
         ipam.hold(&pod("mine"), &mine);
         assert_eq!(ipam.addresses(&pod("mine")), mine);
         assert_eq!(ipam.addresses(&pod("b")), ["10.0.0.3", "fd00::2"].map(|a| a.parse::<IpAddr>().unwrap()));
+    }
+    #[test]
+    fn who_asks_for_an_address_has_it_and_who_had_it_gets_another() {
+        let mut ipam = Ipam::new(&["10.0.0.0/29".parse().unwrap()]);
+        let address = |text: &str| vec![text.parse::<IpAddr>().unwrap()];
+        assert_eq!(ipam.addresses(&pod("a")), address("10.0.0.2"));
+        ipam.hold(&pod("asks"), &address("10.0.0.2"));
+        assert_eq!(ipam.addresses(&pod("a")), address("10.0.0.3"));
+        // two exchange theirs, and nothing is lost
+        ipam.hold(&pod("asks"), &address("10.0.0.3"));
+        ipam.hold(&pod("a"), &address("10.0.0.2"));
+        ipam.hold(&pod("asks"), &address("10.0.0.3"));
+        let rest: Vec<_> = (0..4).flat_map(|i| ipam.addresses(&pod(&i.to_string()))).collect();
+        assert_eq!(rest, ["10.0.0.4", "10.0.0.5", "10.0.0.6"].map(|a| a.parse::<IpAddr>().unwrap()));
+    }
+    #[test]
+    fn nobody_is_given_what_is_reserved() {
+        let mut ipam = Ipam::new(&["10.0.0.0/24".parse().unwrap()]);
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(ipam.addresses(&pod("a")), [address("10.0.0.2")]);
+        ipam.reserve(["10.0.0.2", "10.0.0.3"].map(address).into());
+        assert_eq!(ipam.addresses(&pod("b")), [address("10.0.0.4")]);
+        assert_eq!(ipam.addresses(&pod("a")), [address("10.0.0.5")]);
+        ipam.reserve(BTreeSet::new());
+        assert_eq!(ipam.addresses(&pod("a")), [address("10.0.0.5")], "what it has, it keeps");
     }
 }

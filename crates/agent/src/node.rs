@@ -1,5 +1,6 @@
 //! One node: its pods, its kernel, and the order in which a change reaches them.
 
+mod addresses;
 mod asked;
 mod processes;
 
@@ -15,7 +16,7 @@ use std::{
 
 use signet_cluster::{PodManifest, Snapshot};
 use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
-use signet_identity::{Interner, Kind, Pod, PodName};
+use signet_identity::{Interner, Pod, PodName};
 use signet_policy::{RuleBook, Unenforceable, unenforceable};
 use signet_sandbox::{Options, PodSpec, PodState, Sandbox, SandboxPod};
 
@@ -61,6 +62,8 @@ pub struct Node {
 #[derive(Default)]
 struct Told {
     revision: u32,
+    /// The addresses of this node that were made known.
+    heard: BTreeSet<IpAddr>,
     unenforceable: Vec<Unenforceable>,
     host_network: Vec<PodName>,
     /// The identity and the revision of each pod.
@@ -162,7 +165,7 @@ impl Node {
     }
 
     /// Makes the node what the manifests say. Pods that go, go first, so that nobody else's packets bear their
-    /// addresses; policy is in force before a new pod's process starts.
+    /// addresses; one whose addresses change is another one. Policy is in force before a new pod's process starts.
     ///
     /// # Errors
     /// At the first thing that fails; what was in force before stays in force, and the next call goes on.
@@ -176,8 +179,9 @@ impl Node {
         let snapshot = &self.discovery.complete(self.programs.join(manifests));
         let wanted: BTreeMap<PodName, &PodManifest> =
             snapshot.pods.iter().filter(|p| !p.pod.host_network).map(|p| (p.pod.name.clone(), p)).collect();
-        let removed = self.remove_pods(&wanted)?;
+        self.ipam.release(|name| wanted.contains_key(name));
         let addressed = self.with_addresses(snapshot)?;
+        let removed = self.remove_pods(&self.keeping(&wanted, &addressed)?)?;
         let pods: Vec<Pod> = addressed.iter().map(|(pod, _)| pod.clone()).collect();
         let hosts = hosts_file(&pods);
         let created = self.create_pods(&wanted, &pods, &hosts)?;
@@ -193,13 +197,12 @@ impl Node {
     /// # Errors
     /// If something refuses to go.
     pub fn shut_down(mut self) -> Result<(), Error> {
-        self.remove_pods(&BTreeMap::new())?;
+        self.remove_pods(&BTreeSet::new())?;
         remove_leftovers(&self.config, &self.sandbox)
     }
 
-    fn remove_pods(&mut self, wanted: &BTreeMap<PodName, &PodManifest>) -> Result<Vec<PodName>, Error> {
-        let gone: Vec<PodName> =
-            self.pods.keys().filter(|name| !wanted.contains_key(name)).cloned().collect();
+    fn remove_pods(&mut self, keeping: &BTreeSet<PodName>) -> Result<Vec<PodName>, Error> {
+        let gone: Vec<PodName> = self.pods.keys().filter(|name| !keeping.contains(*name)).cloned().collect();
         for name in &gone {
             self.sandbox.delete(&name.namespace, &name.name)?;
             if let Some(pod) = self.pods.remove(name) {
@@ -207,30 +210,7 @@ impl Node {
                 self.datapath.detach(pod.ifindex)?;
             }
         }
-        self.ipam.release(|name| wanted.contains_key(name));
         Ok(gone)
-    }
-
-    /// All pods, with the addresses that they have or are given here; those on the host's network have the node's.
-    fn with_addresses<'s>(&mut self, snapshot: &'s Snapshot) -> Result<Vec<(Pod, &'s PodManifest)>, Error> {
-        let on_host = |p: &PodManifest| p.pod.host_network && p.pod.addresses.is_empty();
-        let own = match snapshot.pods.iter().any(on_host) {
-            true => host::own_addresses()
-                .map_err(|source| Error::Host { what: "reading own addresses", source })?,
-            false => vec![],
-        };
-        let fixed = snapshot.pods.iter().filter(|p| !p.pod.addresses.is_empty());
-        fixed.for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
-        let address = |manifest: &'s PodManifest| {
-            let mut pod = manifest.pod.clone();
-            match (pod.addresses.is_empty(), pod.host_network) {
-                (true, true) => pod.addresses.clone_from(&own),
-                (true, false) => pod.addresses = self.ipam.addresses(&pod.name),
-                (false, _) => {}
-            }
-            (pod, manifest)
-        };
-        Ok(snapshot.pods.iter().map(address).collect())
     }
 
     /// Networks for pods that have none yet; nothing passes them before [`Node::start_pods`].
@@ -270,10 +250,11 @@ impl Node {
     }
 
     fn publish(&mut self, snapshot: &Snapshot, pods: &[(Pod, &PodManifest)]) -> Result<u32, Error> {
+        let heard = Self::heard()?;
         let cluster = Cluster {
             pods: pods.iter().map(|(pod, _)| pod).collect(),
             local: self.pods.keys().cloned().collect(),
-            nodes: self.node_addresses(snapshot)?,
+            nodes: self.node_addresses(snapshot, &heard),
             ranges: self.config.cluster_ranges(),
             policies: &snapshot.policies,
         };
@@ -301,23 +282,12 @@ impl Node {
         };
         self.told = Told {
             revision,
+            heard,
             unenforceable: unenforceable(&snapshot.policies),
             host_network: pods.iter().filter(|(p, _)| p.host_network).map(|(p, _)| p.name.clone()).collect(),
             endpoints: pods.iter().filter_map(|(pod, _)| identity(pod)).collect(),
         };
         Ok(revision)
-    }
-
-    fn node_addresses(&self, snapshot: &Snapshot) -> Result<Vec<(IpAddr, Kind)>, Error> {
-        let own =
-            host::addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
-        let gateway = IpAddr::from([0xfe80u16, 0, 0, 0, 0, 0, 0, 1]);
-        let own = own.into_iter().chain([gateway]).map(|a| (a, Kind::Host));
-        let others = snapshot.nodes.iter().filter(|n| n.name != self.config.node);
-        let others = others.flat_map(|n| n.addresses.iter().map(|a| (*a, Kind::RemoteNode)));
-        // what is both is this node's
-        let all: BTreeMap<IpAddr, Kind> = others.chain(own).collect();
-        Ok(all.into_iter().collect())
     }
 
     fn start_pods(

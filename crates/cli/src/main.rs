@@ -42,7 +42,7 @@ enum Command {
     /// What this host can do, and what stands in the way. Exit 1 if any check fails.
     Preflight(preflight::PreflightArgs),
     /// Remove every trace of Signet from this host.
-    Cleanup,
+    Cleanup(up::CleanupArgs),
     /// What the policies of a folder of manifests say.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -108,7 +108,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Observe(args) => observe::observe(args),
         Command::Policy(PolicyCommand::Audit(args)) => node::audit(args),
         Command::Preflight(args) => preflight::preflight(args),
-        Command::Cleanup => up::cleanup(),
+        Command::Cleanup(args) => up::cleanup(args),
         Command::Policy(PolicyCommand::Verdict(args)) => policy::verdict(args),
         Command::Policy(PolicyCommand::Explain(args)) => policy::explain(args),
         Command::Policy(PolicyCommand::Lint(args)) => policy::lint(args),

@@ -1,8 +1,15 @@
 //! `signet up` and `signet cleanup`: a node at work, and its last trace.
 
-use std::{io::Write, process::ExitCode, sync::atomic::Ordering, time::Duration};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
+use clap::Args;
 use signet_agent::{Config, Progress, Up};
 
 use crate::{config::UpArgs, output::USAGE, signals};
@@ -58,17 +65,32 @@ fn report(progress: &Progress) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes every trace of a node of the default configuration, and of the demo.
-pub(crate) fn cleanup() -> anyhow::Result<ExitCode> {
+/// Arguments of `signet cleanup`: which node's traces. Those of the default configuration and of the demo, where nothing is said.
+#[derive(Debug, Args)]
+pub(crate) struct CleanupArgs {
+    /// The run directory of the node.
+    #[arg(long, requires = "bpffs")]
+    run_dir: Option<PathBuf>,
+    /// Its folder on a BPF file system.
+    #[arg(long, requires = "run_dir")]
+    bpffs: Option<PathBuf>,
+}
+
+/// Removes every trace of a node that does not run any more.
+pub(crate) fn cleanup(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
     need_root()?;
-    let demo = Config {
-        run_dir: "/run/signet-demo".into(),
-        bpffs: "/sys/fs/bpf/signet-demo".into(),
+    let node = |run_dir: &Path, bpffs: &Path| Config {
+        run_dir: run_dir.to_owned(),
+        bpffs: bpffs.to_owned(),
         ..Config::default()
     };
-    for config in [Config::default(), demo] {
-        signet_agent::cleanup(&config)?;
-    }
+    let nodes = match (&args.run_dir, &args.bpffs) {
+        (Some(run_dir), Some(bpffs)) => vec![node(run_dir, bpffs)],
+        _ => {
+            vec![Config::default(), node(Path::new("/run/signet-demo"), Path::new("/sys/fs/bpf/signet-demo"))]
+        }
+    };
+    nodes.iter().try_for_each(signet_agent::cleanup)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::{path::PathBuf, process::Command};
+
+use nix::sys::signal::Signal;
 use signet_abi::{DIRECTION_EGRESS, Reason};
 use signet_datapath::{Datapath, Options};
 use support::node::{Node, wait_until};
@@ -95,6 +98,36 @@ fn an_address_that_is_handed_on_at_once_brings_nothing_of_its_old_identity() {
 }
 
 #[test]
+fn pods_that_exchange_their_addresses_keep_their_identities() {
+    let Some(mut node) = Node::new("exchange", SERVER) else { return };
+    let pod = |name: &str, address: &str| {
+        at_fixed_address(name, name).replace("10.244.77.7", address).trim().to_owned()
+    };
+    let both = |client, other| format!("{}\n---\n{}\n", pod("client", client), pod("other", other));
+    node.write("both.yaml", &both("10.244.77.7", "10.244.77.8"));
+    node.start_and_wait();
+    wait_until("one is answered, the other refused", || {
+        good(&node, "shop_client") >= 5 && refused(&node, "shop_other") >= 2
+    });
+    node.apply("both.yaml", &both("10.244.77.8", "10.244.77.7"));
+    let address = |pod: &str| node.endpoint(pod).unwrap()["addresses"][0].as_str().unwrap().to_owned();
+    assert_eq!((address("shop/client"), address("shop/other")), ("10.244.77.8".into(), "10.244.77.7".into()));
+    wait_until("one is answered, the other refused", || {
+        good(&node, "shop_client") >= 5 && refused(&node, "shop_other") >= 2
+    });
+    assert_eq!(good(&node, "shop_other"), 0, "{}", node.log("shop_other"));
+
+    // a pod that was given its address leaves it to one that asks for it
+    let given = address("shop/server");
+    node.apply("both.yaml", &both("10.244.77.8", &given));
+    assert_eq!(address("shop/other"), given);
+    assert_ne!(address("shop/server"), given);
+    wait_until("the client is answered at the new address", || {
+        node.log("shop_server").contains("connection from 10.244.77.8")
+    });
+}
+
+#[test]
 fn broken_manifests_change_nothing_and_say_where_they_are_broken() {
     let Some(mut node) = Node::new("broken", SERVER) else { return };
     node.write("client.yaml", &at_fixed_address("client", "client"));
@@ -107,6 +140,20 @@ fn broken_manifests_change_nothing_and_say_where_they_are_broken() {
     let answered = good(&node, "shop_client");
     wait_until("the client is answered", || good(&node, "shop_client") >= answered + 20);
     assert_eq!((node.revision(), refused(&node, "shop_client")), (revision, before));
+}
+
+#[test]
+fn a_pod_cannot_have_an_address_of_its_node() {
+    let Some(mut node) = Node::new("taken", SERVER) else { return };
+    node.start_and_wait();
+    let revision = node.revision();
+    node.write("client.yaml", &at_fixed_address("client", "client").replace("10.244.77.7", "192.0.2.1"));
+    wait_until("the error is printed", || node.said().contains("192.0.2.1 is an address of this node"));
+    let place = "client.yaml:2: status.podIPs of the pod shop/client: ";
+    assert!(node.said().contains(place), "{}", node.said());
+    assert_eq!((node.revision(), node.endpoints()), (revision, 1));
+    node.apply("client.yaml", &at_fixed_address("client", "client"));
+    wait_until("the client is answered", || good(&node, "shop_client") >= 5);
 }
 
 #[test]
@@ -127,4 +174,43 @@ fn a_program_that_somebody_else_attached_to_a_pods_interface_runs_too() {
     drop(neighbour);
     let answered = good(&node, "shop_client");
     wait_until("the client is answered again", || good(&node, "shop_client") >= answered + 5);
+}
+
+#[test]
+fn cleanup_leaves_nothing_of_a_node_that_was_killed() {
+    let Some(mut node) = Node::new("cleanup", SERVER) else { return };
+    let links = || nix::net::if_::if_nameindex().unwrap().iter().count();
+    let forwarding = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").ok();
+    let (before, forwarded) = (links(), forwarding());
+    node.write("client.yaml", &at_fixed_address("client", "client"));
+    node.start_and_wait();
+    wait_until("the client is answered", || good(&node, "shop_client") >= 5);
+    node.signal(Signal::SIGKILL);
+    assert!(node.traces().len() >= 3, "pods outlive it: {:?}", node.traces());
+    let answered = good(&node, "shop_client");
+    wait_until("pods go on", || good(&node, "shop_client") > answered);
+    let mut cleanup = node.signet(&["cleanup"]);
+    let said = cleanup.arg("--bpffs").arg(node.bpffs()).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert_eq!(node.traces(), Vec::<PathBuf>::new());
+    assert_eq!((links(), forwarding()), (before, forwarded));
+    let tables = Command::new("nft").args(["list", "tables"]).output();
+    assert!(tables.is_err() || tables.unwrap().stdout.is_empty(), "no table stays");
+    // and again, where there is nothing
+    assert!(cleanup.status().unwrap().success());
+}
+
+#[test]
+fn status_lists_pods_on_the_hosts_network_and_images_are_said_to_be_ignored() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: exporter, namespace: shop}\n\
+               spec: {hostNetwork: true, containers: [{name: c, image: exporter:1}]}\n";
+    let Some(mut node) = Node::new("host-network", SERVER) else { return };
+    node.write("exporter.yaml", pod);
+    node.start_and_wait();
+    assert_eq!(node.status().unwrap()["hostNetwork"], serde_json::json!(["shop/exporter"]));
+    assert!(node.endpoint("shop/exporter").is_none());
+    let said = node.signet(&["status"]).output().unwrap();
+    let line = "shop/exporter  on the host's network: has the identity `host`, no policy selects it";
+    assert!(String::from_utf8_lossy(&said.stdout).contains(line));
+    wait_until("it says what becomes of images", || node.said().contains("images are not pulled"));
 }

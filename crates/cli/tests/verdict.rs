@@ -171,7 +171,7 @@ fn a_batch_answers_every_line_in_order() {
         r#"{"id":{"a":"b"},"from":"data/nobody","to":"data/db","port":1}"#,
         "",
         r#"{"from":"data/db","to":"data/web","protocol":"ICMP","icmpType":8}"#,
-        r#"{"from":"data/db","to":"data/web","protocol":"icmp","port":0}"#,
+        r#"{"from":"data/db","to":"data/web","protocol":"icmp","icmpType":0}"#,
         r#"{"from":"data/db","to":"data/web","protocol":"47"}"#,
         r#"{"id":"x","from":"data/db","to":"data/web","port":70000}"#,
         r#"{"id":"y","from":"data/db","to":"data/web"}"#,

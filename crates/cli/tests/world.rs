@@ -161,3 +161,54 @@ fn what_this_node_put_together_and_fragmented_again_is_not_its_own() {
     wait_until("fragments arrive and are dropped", || seen("DROPPED") >= 20);
     assert_eq!(seen("FORWARDED"), 0, "{:?}", node.flows());
 }
+
+#[test]
+fn an_address_that_the_node_gets_is_not_the_world_any_more() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: worldly, namespace: shop}\nspec:\n  containers: [{name: c, image: none, \
+               command: [signet, workload, call, \"198.51.100.9:9\", \"198.51.100.255:9\", --every, \"50\"]}]\n---\n\
+               apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: worldly, namespace: shop}\nspec:\n  \
+               endpointSelector: {}\n  egress: [{toEntities: [world]}]\n";
+    let Some(mut node) = Node::new("gained", pod) else { return };
+    let ip = |command: &str| Command::new("ip").args(command.split(' ')).output();
+    if ip("-V").is_err() {
+        println!("SKIPPED: needs ip to give the node an address");
+        return;
+    }
+    node.start_and_wait();
+    let told = |to: &str, verdict: &str, kind: &str| {
+        let of = |f: &serde_json::Value| {
+            f["flow"]["IP"]["destination"] == to
+                && f["flow"]["verdict"] == verdict
+                && f["flow"]["destination"]["labels"].to_string().contains(kind)
+        };
+        node.flows().iter().any(of)
+    };
+    let both = ["198.51.100.9", "198.51.100.255"];
+    wait_until("both are the world", || both.iter().all(|to| told(to, "FORWARDED", "reserved:world")));
+    assert!(ip("address add 198.51.100.9/24 dev lo").unwrap().status.success());
+    wait_until("both are the node", || both.iter().all(|to| told(to, "DROPPED", "reserved:host")));
+}
+
+#[test]
+fn an_rsvp_only_namespace_reaches_the_api_server_and_not_the_world() {
+    let manifests = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {signet.dev/default-deny: \"true\"}}\n---\n\
+               apiVersion: v1\nkind: Pod\nmetadata: {name: asks, namespace: shop}\nspec:\n  containers: [{name: c, image: none, \
+               command: [signet, workload, call, \"198.51.100.8:6443\", \"198.51.100.9:6443\", --every, \"50\"]}]\n---\n\
+               apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+               metadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}\n\
+               endpoints: [{addresses: [198.51.100.8]}]\nports: [{name: https, port: 6443}]\n";
+    let Some(node) = Node::running("api", manifests) else { return };
+    let told = |to: &str, verdict: &str, rest: &str| {
+        let of = |f: &serde_json::Value| {
+            f["flow"]["IP"]["destination"] == to
+                && f["flow"]["verdict"] == verdict
+                && f["flow"].to_string().contains(rest)
+        };
+        node.flows().iter().any(of)
+    };
+    wait_until("one is the API server, the other is not", || {
+        told("198.51.100.8", "FORWARDED", "signet-baseline-apiserver")
+            && told("198.51.100.9", "DROPPED", "world")
+    });
+    assert!(told("198.51.100.8", "FORWARDED", "reserved:kube-apiserver"));
+}

@@ -224,13 +224,21 @@ impl Gathered {
         }
     }
 
+    /// An address is one pod's, or a node's and all pods' that share its network.
     fn check_addresses(&self, problems: &mut Vec<Problem>) {
+        let of_node = |node| move |address: &IpAddr| (*address, node);
+        let nodes: BTreeMap<IpAddr, &str> =
+            self.nodes.iter().flat_map(|n| n.addresses.iter().map(of_node(n.name.as_str()))).collect();
         let mut owners: BTreeMap<IpAddr, (&PodName, &Site)> = BTreeMap::new();
         for Placed { item: PodManifest { pod, .. }, addresses, .. } in &self.pods {
             if pod.host_network {
                 continue;
             }
             for address in &pod.addresses {
+                if let Some(node) = nodes.get(address) {
+                    let message = format_args!("{address} is an address of the node {node}");
+                    problems.push(addresses.problem(message));
+                }
                 let Some((other, site)) = owners.insert(*address, (&pod.name, addresses)) else { continue };
                 if *other == pod.name {
                     continue;

@@ -237,6 +237,14 @@ pub struct ServiceAccount {
 }
 
 impl Snapshot {
+    /// The addresses of the Kubernetes API server: those behind the Service `default/kubernetes`.
+    pub fn api_servers(&self) -> impl Iterator<Item = IpAddr> {
+        let of_api = |slice: &&EndpointSlice| {
+            slice.namespace == "default" && slice.service.as_deref() == Some("kubernetes")
+        };
+        self.endpoint_slices.iter().filter(of_api).flat_map(|slice| slice.addresses.iter().copied())
+    }
+
     /// Reads every `.yaml`, `.yml` and `.json` below `dir`, hidden files left out.
     ///
     /// # Errors

@@ -196,6 +196,21 @@ fn objects_that_are_there_twice_are_named_with_both_places() {
 }
 
 #[test]
+fn a_pod_cannot_have_the_address_of_a_node_unless_it_shares_its_network() {
+    let manifests = |spec: &str| {
+        format!(
+            "kind: Node\napiVersion: v1\nmetadata: {{name: n}}\n\
+             status: {{addresses: [{{type: InternalIP, address: 10.0.0.1}}]}}\n---\n\
+             kind: Pod\napiVersion: v1\nmetadata: {{name: a}}\nspec: {spec}\nstatus: {{podIPs: [{{ip: 10.0.0.1}}]}}\n"
+        )
+    };
+    let read = |spec: &str| Snapshot::from_texts(&[("m.yaml", &manifests(spec))], &Settings::default());
+    read("{containers: [], hostNetwork: true}").unwrap();
+    let refused = read("{containers: []}").unwrap_err().to_string();
+    assert_eq!(refused, "m.yaml:10: document 2, status.podIPs: 10.0.0.1 is an address of the node n");
+}
+
+#[test]
 fn two_pods_cannot_have_one_address_unless_they_share_the_network_of_a_node_or_have_ended() {
     let pod = |name: &str, spec: &str, status: &str| {
         object(

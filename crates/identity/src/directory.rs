@@ -2,16 +2,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     facts::{Facts, Kind, Vocabulary},
     number::{Identity, Interner},
     pod::{Pod, PodName},
 };
+
+/// What every node takes for itself: multicast, and the broadcast to a link.
+const OWN: [IpNet; 3] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+];
 
 /// Who is in the cluster, before any projection.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +36,7 @@ pub struct Members<'a> {
 pub struct Directory {
     /// Single addresses: pods and nodes.
     pub addresses: BTreeMap<IpAddr, Identity>,
-    /// Prefixes: those that policies mention, the cluster's ranges, and all the rest of both families.
+    /// Prefixes: those that policies mention, the cluster's ranges, multicast, and all the rest of both families.
     pub prefixes: BTreeMap<IpNet, Identity>,
     /// What the identities stand for.
     pub identities: BTreeMap<Identity, Facts>,
@@ -81,19 +88,30 @@ impl Directory {
     }
 }
 
+/// What an address or a whole prefix is that nobody in the cluster has: this node's, where every node listens; unmanaged
+/// inside these ranges of the cluster; else the world.
+pub fn kind_of_unknown(prefix: IpNet, ranges: &[IpNet]) -> Kind {
+    let inside = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&prefix));
+    match (inside(&OWN), inside(ranges)) {
+        (true, _) => Kind::Host,
+        (false, true) => Kind::Unmanaged,
+        (false, false) => Kind::World,
+    }
+}
+
 /// Every prefix that needs an identity of its own. Without the two widest ones an IPv6 prefix that covers everything
 /// would also cover IPv4 addresses, which the kernel keeps in the same trie.
 fn prefix_facts(ranges: &[IpNet], vocabulary: &Vocabulary) -> BTreeMap<IpNet, Facts> {
-    let everything = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
+    let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     let nets: BTreeSet<IpNet> = everything
         .into_iter()
+        .chain(OWN)
         .chain(vocabulary.prefixes().iter().copied())
         .chain(ranges.iter().map(IpNet::trunc))
         .collect();
     nets.into_iter()
         .map(|net| {
-            let inside = ranges.iter().any(|range| range.contains(&net));
-            let kind = if inside { Kind::Unmanaged } else { Kind::World };
+            let kind = kind_of_unknown(net, ranges);
             (net, Facts { prefixes: vocabulary.prefixes_around(net), ..Facts::of_kind(kind) })
         })
         .collect()
@@ -118,5 +136,23 @@ mod tests {
         assert_eq!(kind("2001:db8::1"), Kind::World);
         let facts = &directory.identities[&directory.identity_of("10.244.7.3".parse().unwrap())];
         assert_eq!(facts.prefixes.len(), 3, "all the prefixes that contain it, not only the longest");
+    }
+    #[test]
+    fn where_every_node_listens_is_this_node_never_the_world() {
+        let members = Members { ranges: vec!["10.244.0.0/16".parse().unwrap()], ..Members::default() };
+        let mut vocabulary = Vocabulary::default();
+        for prefix in ["0.0.0.0/0", "224.0.0.0/24", "255.0.0.0/8", "ff02::/16"] {
+            vocabulary.mention_prefix(prefix.parse().unwrap());
+        }
+        let directory = Directory::build(&members, &vocabulary, &mut Interner::starting_at(0));
+        let kind = |a: &str| directory.identities[&directory.identity_of(a.parse().unwrap())].kind;
+        for address in ["224.0.0.251", "239.1.2.3", "255.255.255.255", "ff02::fb", "ff05::1"] {
+            assert_eq!(kind(address), Kind::Host, "{address}");
+            assert_eq!(
+                kind_of_unknown(address.parse::<IpAddr>().unwrap().into(), &members.ranges),
+                Kind::Host
+            );
+        }
+        assert_eq!((kind("255.255.255.254"), kind("223.255.255.255")), (Kind::World, Kind::World));
     }
 }

@@ -96,6 +96,14 @@ impl Sandbox {
         sysctl::enable_forwarding(&self.store.sysctls())
     }
 
+    /// The addresses that a pod would have that asks for these: without IPv6 where the node has none.
+    ///
+    /// # Errors
+    /// Addresses that no pod can have.
+    pub fn usable(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>> {
+        usable_addresses(addresses, sysctl::families()?)
+    }
+
     /// Lets pods reach the world with the node's address: what comes from `pods` and goes to none of `inside`. It holds
     /// until [`Sandbox::cleanup`], and replaces what an earlier call said.
     ///

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use signet_cluster::Snapshot;
-use signet_identity::{Kind, Pod};
+use signet_identity::{Kind, Pod, kind_of_unknown};
 use signet_policy::{End, Who};
 
 /// A name in a query, looked up but not yet met under an address.
@@ -17,6 +17,8 @@ pub enum Named<'a> {
     Pod(&'a Pod),
     /// An address of a node.
     Node(IpAddr, &'a str),
+    /// An address of the Kubernetes API server, and the node that has it, where one is known.
+    ApiServer(IpAddr, Option<&'a str>),
     /// An address of nobody in the manifests.
     Address(IpAddr, Kind),
     /// The node of the other end.
@@ -44,6 +46,10 @@ impl<'a> Names<'a> {
         for node in &snapshot.nodes {
             addresses.extend(node.addresses.iter().map(|a| (*a, Named::Node(*a, &node.name))));
         }
+        for api in snapshot.api_servers() {
+            let node = addresses.get(&api).and_then(|named| node_of(*named));
+            addresses.insert(api, Named::ApiServer(api, node));
+        }
         addresses.extend(pods().filter(|p| !p.host_network).flat_map(of_pod));
         Self { pods: pods().map(|p| (p.name.to_string(), p)).collect(), addresses, ranges }
     }
@@ -59,17 +65,26 @@ impl<'a> Names<'a> {
         match name {
             "host" => Ok(Named::Host),
             "world" => Ok(Named::World),
-            _ => self.pods.get(name).map(|p| Named::Pod(p)).ok_or_else(|| {
+            _ => self.pods.get(name).map(|p| self.named_pod(p)).ok_or_else(|| {
                 format!("{name:?}: no such pod in the manifests, and not an IP address, `host` or `world`")
             }),
         }
     }
 
+    /// A pod on its node's network is whatever its address is.
+    fn named_pod(&self, pod: &'a Pod) -> Named<'a> {
+        let api = |a: &IpAddr| matches!(self.addresses.get(a), Some(Named::ApiServer(..)));
+        match pod.addresses.iter().find(|a| pod.host_network && api(a)) {
+            Some(address) => Named::ApiServer(*address, pod.node.as_deref()),
+            None => Named::Pod(pod),
+        }
+    }
+
     fn find_address(&self, address: IpAddr) -> Named<'a> {
-        self.addresses.get(&address).copied().unwrap_or_else(|| {
-            let inside = self.ranges.iter().any(|r| r.contains(&address));
-            Named::Address(address, if inside { Kind::Unmanaged } else { Kind::World })
-        })
+        self.addresses
+            .get(&address)
+            .copied()
+            .unwrap_or_else(|| Named::Address(address, kind_of_unknown(address.into(), self.ranges)))
     }
 }
 
@@ -83,7 +98,9 @@ pub fn ends<'a>(from: Named<'a>, to: Named<'a>) -> (End<'a>, End<'a>) {
 fn has_family(named: &Named<'_>, v6: bool) -> bool {
     match named {
         Named::Pod(pod) => pod.addresses.iter().any(|a| a.is_ipv6() == v6),
-        Named::Node(address, _) | Named::Address(address, _) => address.is_ipv6() == v6,
+        Named::Node(address, _) | Named::ApiServer(address, _) | Named::Address(address, _) => {
+            address.is_ipv6() == v6
+        }
         Named::Host | Named::World => true,
     }
 }
@@ -102,6 +119,13 @@ fn end<'a>(named: Named<'a>, other: Named<'a>, v6: bool) -> End<'a> {
         Named::Node(address, name) => {
             kind(node_kind(Some(name), node_of(other), Kind::RemoteNode), Some(address))
         }
+        Named::ApiServer(address, node) => {
+            let of = match node_kind(node, node_of(other), Kind::KubeApiserver) {
+                Kind::Host => Kind::Host,
+                _ => Kind::KubeApiserver,
+            };
+            kind(of, Some(address))
+        }
         Named::Address(address, of) => kind(of, Some(address)),
         Named::Host => kind(Kind::Host, None),
         Named::World => kind(Kind::World, None),
@@ -112,6 +136,7 @@ fn node_of(named: Named<'_>) -> Option<&str> {
     match named {
         Named::Pod(pod) => pod.node.as_deref(),
         Named::Node(_, name) => Some(name),
+        Named::ApiServer(_, node) => node,
         Named::Address(..) | Named::Host | Named::World => None,
     }
 }
@@ -122,5 +147,40 @@ fn node_kind(node: Option<&str>, others: Option<&str>, unknown: Kind) -> Kind {
         (Some(node), Some(other)) if node == other => Kind::Host,
         (Some(_), Some(_)) => Kind::RemoteNode,
         _ => unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signet_cluster::Settings;
+
+    use super::*;
+
+    #[test]
+    fn who_stands_behind_the_service_of_the_api_server_is_it_but_on_its_own_node() {
+        let text = "kind: EndpointSlice\napiVersion: discovery.k8s.io/v1\naddressType: IPv4\n\
+            metadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}\n\
+            endpoints: [{addresses: [192.0.2.7]}, {addresses: [172.18.0.3]}]\n---\n\
+            kind: Node\napiVersion: v1\nmetadata: {name: control}\n\
+            status: {addresses: [{type: InternalIP, address: 172.18.0.3}]}\n---\n\
+            kind: Pod\napiVersion: v1\nmetadata: {name: api, namespace: kube-system}\n\
+            spec: {containers: [], hostNetwork: true, nodeName: control}\nstatus: {podIPs: [{ip: 172.18.0.3}]}\n---\n\
+            kind: Pod\napiVersion: v1\nmetadata: {name: near, namespace: a}\nspec: {containers: [], nodeName: control}\n---\n\
+            kind: Pod\napiVersion: v1\nmetadata: {name: far, namespace: a}\nspec: {containers: [], nodeName: other}\n";
+        let snapshot = Snapshot::from_texts(&[("test", text)], &Settings::default()).unwrap();
+        let names = Names::new(&snapshot, &[]);
+        let kind = |from: &str, to: &str| {
+            let (_, to) = ends(names.find(from).unwrap(), names.find(to).unwrap());
+            match to.who {
+                Who::Kind(kind) => kind,
+                Who::Pod(pod) => panic!("{pod:?}"),
+            }
+        };
+        for api in ["192.0.2.7", "172.18.0.3", "kube-system/api"] {
+            assert_eq!(kind("a/far", api), Kind::KubeApiserver, "{api}");
+        }
+        assert_eq!(kind("a/near", "172.18.0.3"), Kind::Host);
+        assert_eq!(kind("a/near", "kube-system/api"), Kind::Host);
+        assert_eq!(kind("a/near", "192.0.2.8"), Kind::World);
     }
 }

@@ -62,7 +62,9 @@ pub fn explain(snapshot: &Snapshot, ranges: &[IpNet], query: &Query) -> Result<A
 pub(crate) fn in_flows(names: &Names<'_>, name: &str) -> Result<Vec<String>, String> {
     Ok(match names.find(name)? {
         Named::Pod(pod) => pod.addresses.iter().map(ToString::to_string).collect(),
-        Named::Node(address, _) | Named::Address(address, _) => vec![address.to_string()],
+        Named::Node(address, _) | Named::ApiServer(address, _) | Named::Address(address, _) => {
+            vec![address.to_string()]
+        }
         Named::Host => vec!["reserved:host".to_owned()],
         Named::World => vec!["reserved:world".to_owned()],
     })

@@ -10,7 +10,7 @@ use super::Node;
 use crate::{
     control::{Why, WhySaid},
     error::Error,
-    explain, host,
+    explain,
 };
 
 impl Node {
@@ -75,13 +75,11 @@ impl Node {
                 manifest.pod.node = Some(self.config.node.clone());
             }
         }
-        let addresses =
-            host::addresses().map_err(|source| Error::Host { what: "reading own addresses", source })?;
         snapshot.nodes.retain(|node| node.name != self.config.node);
         snapshot.nodes.push(signet_cluster::Node {
             name: self.config.node.clone(),
             labels: [].into(),
-            addresses,
+            addresses: Self::heard()?.into_iter().collect(),
         });
         Ok(snapshot)
     }

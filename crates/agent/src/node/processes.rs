@@ -42,10 +42,10 @@ impl Node {
     }
 
     /// Starts pods again whose process ended, if their restart policy says so: the more often, the later. Takes back what
-    /// programs had that ended, and says so.
+    /// programs had that ended, and says so; as it does where this node got or lost an address.
     ///
     /// # Errors
-    /// If a pod cannot be looked at or started; the next call tries again.
+    /// If a pod cannot be looked at or started, or the node's addresses cannot be read; the next call tries again.
     pub fn supervise(&mut self, now: Instant) -> Result<Option<Applied>, Error> {
         let mut over = vec![];
         for found in self.sandbox.list()? {
@@ -60,8 +60,10 @@ impl Node {
                 *pod = self.sandbox.start(&found, process)?;
             }
         }
-        let Some(manifests) = self.manifests.take_if(|_| !over.is_empty()) else { return Ok(None) };
-        let enforced = self.programs.remove(&over).and_then(|()| self.enforce(&manifests));
+        let moved = Self::heard()? != self.told.heard;
+        let Some(manifests) = self.manifests.take_if(|_| moved || !over.is_empty()) else { return Ok(None) };
+        let forgotten = if over.is_empty() { Ok(()) } else { self.programs.remove(&over) };
+        let enforced = forgotten.and_then(|()| self.enforce(&manifests));
         self.manifests = Some(manifests);
         enforced.map(Some)
     }

@@ -156,7 +156,14 @@ fn batch(mut answers: Answers<'_>, file: &Path) -> anyhow::Result<ExitCode> {
     Ok(if unknown { ExitCode::from(DENIED) } else { ExitCode::SUCCESS })
 }
 
+/// All that a query can say.
+const KEYS: [&str; 6] = ["from", "to", "port", "protocol", "icmpType", "id"];
+
 fn parse_query(value: &Value) -> Result<Query, String> {
+    let query = value.as_object().ok_or("not a query: an object is needed")?;
+    if let Some(unknown) = query.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(format!("{unknown}: no such key; there are {}", KEYS.join(", ")));
+    }
     let text = |key: &str| {
         value[key].as_str().map(str::to_owned).ok_or_else(|| format!("{key}: a string is needed"))
     };
@@ -166,12 +173,41 @@ fn parse_query(value: &Value) -> Result<Query, String> {
         other => protocol_of(&other.to_string()).map_err(|e| format!("protocol: {e}"))?,
     };
     let icmp = [Protocol::ICMP, Protocol::ICMPV6].contains(&protocol);
-    let key = if icmp && !value["icmpType"].is_null() { "icmpType" } else { "port" };
+    let (key, most, other) =
+        if icmp { ("icmpType", u16::from(u8::MAX), "port") } else { ("port", u16::MAX, "icmpType") };
+    if !value[other].is_null() {
+        return Err(format!("{other}: {protocol} has none; {key} is meant"));
+    }
     let has_ports = icmp || [Protocol::TCP, Protocol::UDP, Protocol::SCTP].contains(&protocol);
-    let port = match value[key].as_u64().and_then(|p| u16::try_from(p).ok()) {
+    let number = value[key].as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n <= most);
+    let port = match number {
         Some(port) => port,
         None if !has_ports && value[key].is_null() => 0,
-        None => return Err(format!("{key}: a number from 0 to 65535 is needed")),
+        None => return Err(format!("{key}: a number from 0 to {most} is needed")),
     };
     Ok(Query { from: text("from")?, to: text("to")?, port, protocol })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_says_nothing_that_is_not_understood() {
+        let parse = |rest: &str| {
+            let text = format!(r#"{{"from":"a/b","to":"world"{rest}}}"#);
+            parse_query(&serde_json::from_str(&text).unwrap()).map(|query| query.port)
+        };
+        let refused = |rest: &str| parse(rest).unwrap_err();
+        assert_eq!(parse(r#","port":80,"id":{"x":1}"#), Ok(80));
+        assert_eq!(parse(r#","protocol":"ICMP","icmpType":8"#), Ok(8));
+        assert_eq!(parse(r#","protocol":50"#), Ok(0));
+        assert!(refused(r#","port":80,"bogus":1"#).contains("bogus: no such key"));
+        assert!(refused(r#","protocol":"ICMP","port":8"#).contains("port: ICMP has none; icmpType is meant"));
+        assert!(refused(r#","protocol":"ICMPv6","icmpType":128,"port":1"#).contains("port: ICMPv6 has none"));
+        assert!(refused(r#","icmpType":8,"port":80"#).contains("icmpType: TCP has none; port is meant"));
+        assert!(refused(r#","protocol":"ICMP","icmpType":256"#).contains("a number from 0 to 255"));
+        assert!(refused("").contains("port: a number from 0 to 65535"));
+        assert!(parse_query(&json!(["from"])).unwrap_err().contains("an object is needed"));
+    }
 }
