@@ -24,8 +24,11 @@ pub enum Error {
         /// What libbpf said.
         source: libbpf_rs::Error,
     },
-    /// A policy table, or all of them, or the addresses would not fit; nothing was changed.
-    #[error("{what}: {entries} entries, and there is room for {max}: the last good revision stays in force")]
+    /// A policy table, or all of them, or the addresses would not fit, with those of the last revision where they have
+    /// to be side by side; nothing was changed.
+    #[error(
+        "{what}: {entries} entries while old and new ones are side by side, and there is room for {max}: the last good revision stays in force"
+    )]
     TooLarge {
         /// What would not fit.
         what: &'static str,

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::Hash,
     net::IpAddr,
 };
 
@@ -19,6 +20,7 @@ use crate::{
     encode::{encode_entry, encode_key, encode_table, peer_kind},
     error::Error,
     load::Datapath,
+    maps::Map,
 };
 
 /// A pod of this node.
@@ -60,7 +62,8 @@ pub(crate) struct Published {
     generation: Generation,
     /// What is in each table, and how endpoints name it.
     tables: BTreeMap<Identity, (abi::policy_table, Table)>,
-    /// Which table each endpoint has; those of an earlier process are not here.
+    /// Which table each endpoint has. What an earlier process published, or a publication that failed, is not here: the
+    /// next one gives those endpoints a new revision, whatever their policy was.
     endpoints: BTreeMap<u32, Identity>,
     /// The last number that a table was given.
     last_table: u32,
@@ -142,20 +145,23 @@ impl Datapath {
     pub fn publish(&mut self, desired: &Desired) -> Result<u32, Error> {
         self.reap()?;
         self.check_sizes(desired)?;
-        let revision = self.published.revision + 1;
+        // never given twice, and owed to all until it was given to all
+        self.published.revision += 1;
+        let before = std::mem::take(&mut self.published.endpoints);
+        let kept = self.kept_policies(desired, &before);
         let transition = self.transition(desired)?;
         if transition == Transition::Renumbered {
             self.published.generation = self.published.generation.other();
         }
-        let changed = self.publish_tables(desired, transition)?;
+        self.publish_tables(desired, transition)?;
         if transition == Transition::Renumbered {
             self.offer_new_tables(desired)?;
         }
         self.publish_addresses(desired)?;
-        self.publish_endpoints(desired, &changed, revision)?;
+        self.publish_endpoints(desired, &kept)?;
         self.remove_stale(desired)?;
-        self.published.revision = revision;
-        Ok(revision)
+        self.published.endpoints = desired.endpoints.iter().map(|(i, e)| (*i, e.table)).collect();
+        Ok(self.published.revision)
     }
 
     /// The highest identity that the maps knew when they were taken over: numbers go on from there.
@@ -189,17 +195,20 @@ impl Datapath {
         Ok(())
     }
 
+    /// What is there and what is wanted is in the maps side by side for a moment.
     fn check_sizes(&mut self, desired: &Desired) -> Result<(), Error> {
-        // old and new tables exist side by side for a moment
         let rows = desired.tables.values().map(|table| table.entries.len()).sum::<usize>();
         let room = self.policies.max_entries();
         if rows + self.published.rows() + self.retired.rows() > room {
             self.reap_all()?;
         }
+        let endpoints = desired.endpoints.keys().copied();
+        let addresses = desired.addresses.keys().map(|ip| abi::address::from(*ip));
+        let prefixes = desired.prefixes.keys().map(|net| prefix_key(*net));
         let limits = [
-            ("endpoints", desired.endpoints.len(), self.endpoints.max_entries()),
-            ("addresses", desired.addresses.len(), self.addresses.max_entries()),
-            ("prefixes", desired.prefixes.len(), self.prefixes.max_entries()),
+            ("endpoints", side_by_side(&self.endpoints, endpoints), self.endpoints.max_entries()),
+            ("addresses", side_by_side(&self.addresses, addresses), self.addresses.max_entries()),
+            ("prefixes", side_by_side(&self.prefixes, prefixes), self.prefixes.max_entries()),
             ("rows of policy tables", rows + self.published.rows(), room),
         ];
         match limits.into_iter().find(|(_, entries, max)| entries > max) {
@@ -208,20 +217,22 @@ impl Datapath {
         }
     }
 
-    /// Writes every table that is new or different; returns whose policy changed. Endpoints go on to use the old ones.
-    fn publish_tables(
-        &mut self,
-        desired: &Desired,
-        transition: Transition,
-    ) -> Result<BTreeSet<Identity>, Error> {
-        let mut changed = BTreeSet::new();
+    /// The endpoints whose policy stays as it was before.
+    fn kept_policies(&self, desired: &Desired, before: &BTreeMap<u32, Identity>) -> BTreeSet<u32> {
+        let keeps = |ifindex: &u32, endpoint: &Endpoint| {
+            let known = before.get(ifindex).and_then(|identity| self.published.tables.get(identity));
+            known.map(|(_, table)| table) == desired.tables.get(&endpoint.table) && known.is_some()
+        };
+        let kept = desired.endpoints.iter().filter(|(ifindex, endpoint)| keeps(ifindex, endpoint));
+        kept.map(|(ifindex, _)| *ifindex).collect()
+    }
+
+    /// Writes every table that is new or different. Endpoints go on to use the old ones.
+    fn publish_tables(&mut self, desired: &Desired, transition: Transition) -> Result<(), Error> {
         for (identity, table) in &desired.tables {
             let same = self.published.tables.get(identity).is_some_and(|(_, known)| known == table);
             if same && transition == Transition::InPlace {
                 continue;
-            }
-            if !same {
-                changed.insert(*identity);
             }
             self.published.last_table += 1;
             let number = self.published.last_table;
@@ -236,7 +247,7 @@ impl Datapath {
                 self.published.superseded.extend(keys(old.number, &table));
             }
         }
-        Ok(changed)
+        Ok(())
     }
 
     fn publish_addresses(&self, desired: &Desired) -> Result<(), Error> {
@@ -268,23 +279,16 @@ impl Datapath {
         self.address_epochs.set(&bucket, &epoch.wrapping_add(1))
     }
 
-    fn publish_endpoints(
-        &mut self,
-        desired: &Desired,
-        changed: &BTreeSet<Identity>,
-        revision: u32,
-    ) -> Result<(), Error> {
+    fn publish_endpoints(&mut self, desired: &Desired, kept: &BTreeSet<u32>) -> Result<(), Error> {
         for (ifindex, endpoint) in &desired.endpoints {
             let Some((table, _)) = self.published.tables.get(&endpoint.table) else {
                 return Err(Error::Missing("a table for each endpoint"));
             };
             let before = self.endpoints.get(ifindex)?;
             let mut value = encode_endpoint(endpoint, *table);
-            let same_policy = self.published.endpoints.get(ifindex) == Some(&endpoint.table)
-                && !changed.contains(&endpoint.table);
             value.revision = match before {
-                Some(b) if b.id == endpoint.id && same_policy => b.revision,
-                _ => revision,
+                Some(b) if b.id == endpoint.id && kept.contains(ifindex) => b.revision,
+                _ => self.published.revision,
             };
             if self.usages.get(&endpoint.id)?.is_none() {
                 self.usages.set(&endpoint.id, &abi::usage { ifindex: *ifindex, ..Default::default() })?;
@@ -296,7 +300,6 @@ impl Datapath {
                 self.cgroups.set(&cgroup, ifindex)?;
             }
         }
-        self.published.endpoints = desired.endpoints.iter().map(|(i, e)| (*i, e.table)).collect();
         Ok(())
     }
 
@@ -332,6 +335,14 @@ impl Datapath {
         self.retired.add(std::mem::take(&mut self.published.superseded));
         Ok(())
     }
+}
+
+/// How many entries a map has while it goes over to these keys.
+fn side_by_side<K: bytemuck::Pod + Eq + Hash, V: bytemuck::Pod>(
+    map: &Map<K, V>,
+    wanted: impl Iterator<Item = K>,
+) -> usize {
+    map.keys().into_iter().chain(wanted).collect::<HashSet<K>>().len()
 }
 
 /// Over which interface packets from each address come, for pods of this node.
