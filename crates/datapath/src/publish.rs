@@ -1,13 +1,21 @@
 //! Reconciling the kernel's maps with what policy wants, in an order that never admits what neither revision allows.
 //!
-//! Tables first, each whole and under a number of its own, then addresses, then the epochs of those that changed, then
-//! endpoints (with their tables and their revision): one write turns an endpoint over. Where known addresses change their
-//! numbers, each endpoint has the tables of both generations of numbers meanwhile, and each packet is judged by the one
-//! that knows its peer. Tables that nobody names any more go when no program can be using them (`crate::retire`).
+//! Endpoints that go, go first. Then tables are written, each whole and under a number of its own, then who is behind which
+//! address (`crate::peers`: each address is who it was until it is who it will be), then the epochs of those that changed,
+//! then endpoints, with their tables and their revision: one write turns an endpoint over. Tables that nobody names any more
+//! go when no program can be using them (`crate::retire`).
+//!
+//! A table knows the numbers that it was made for, and no others. So where both numbers and tables change, the new numbers
+//! are of the other generation: each endpoint has the tables of both, and each packet is judged by the one that knows its
+//! peer. All numbers are of the new generation before endpoints are turned over: nothing is left then that only the old
+//! tables knew.
+//!
+//! What was decided about an address holds until its epoch or the endpoint's revision changes, and both change after what
+//! they stand for: what was decided in between is decided again. Who is behind a prefix may be anybody: where prefixes
+//! change, every epoch does. A publication that failed owes all endpoints a new revision.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    hash::Hash,
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
 };
 
@@ -17,10 +25,11 @@ use signet_identity::Identity;
 use signet_policy::{PeerKey, Table};
 
 use crate::{
-    encode::{encode_entry, encode_key, encode_table, peer_kind},
+    encode::{encode_entry, encode_key, encode_table},
     error::Error,
     load::Datapath,
-    maps::Map,
+    maps::wait_for_programs,
+    peers::{Generation, Peers},
 };
 
 /// A pod of this node.
@@ -73,29 +82,12 @@ pub(crate) struct Published {
     highest_identity: u32,
 }
 
-/// Which of an endpoint's two tables knows the number of a peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Generation {
-    #[default]
-    Even,
-    Odd,
-}
-
-impl Generation {
-    fn other(self) -> Self {
-        match self {
-            Self::Even => Self::Odd,
-            Self::Odd => Self::Even,
-        }
-    }
-}
-
 /// How a publication reaches the addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transition {
-    /// No known address changes its number: tables are swapped where they are.
+    /// Either no number changes, or no table that is in use: any table knows any number.
     InPlace,
-    /// Numbers change: tables of both generations stand side by side while addresses go over.
+    /// Both change: tables of both generations stand side by side while addresses go over.
     Renumbered,
 }
 
@@ -110,14 +102,7 @@ impl Published {
         }
         adopted.superseded = datapath.policies.keys();
         adopted.last_table = adopted.superseded.iter().map(|key| key.table).max().unwrap_or_default();
-        let mut peers = vec![];
-        for key in datapath.addresses.keys() {
-            peers.extend(datapath.addresses.get(&key)?);
-        }
-        for key in datapath.prefixes.keys() {
-            peers.extend(datapath.prefixes.get(&key)?);
-        }
-        for peer in peers {
+        for peer in Peers::known(datapath)?.all() {
             adopted.highest_identity = adopted.highest_identity.max(peer.identity);
             adopted.generation = if peer.generation == 0 { Generation::Even } else { Generation::Odd };
         }
@@ -144,43 +129,31 @@ impl Datapath {
     /// next call tries again.
     pub fn publish(&mut self, desired: &Desired) -> Result<u32, Error> {
         self.reap()?;
-        self.check_sizes(desired)?;
+        let (known, mut wanted) = (Peers::known(self)?, Peers::wanted(desired));
+        self.check_sizes(desired, &known, &wanted)?;
         // never given twice, and owed to all until it was given to all
         self.published.revision += 1;
         let before = std::mem::take(&mut self.published.endpoints);
         let kept = self.kept_policies(desired, &before);
-        let transition = self.transition(desired)?;
+        self.remove_endpoints(desired)?;
+        let all_keep = self.endpoints.keys().iter().all(|ifindex| kept.contains(ifindex));
+        let transition = transition(known.same_numbers(&wanted), all_keep);
+        self.publish_tables(desired)?;
         if transition == Transition::Renumbered {
             self.published.generation = self.published.generation.other();
-        }
-        self.publish_tables(desired, transition)?;
-        if transition == Transition::Renumbered {
             self.offer_new_tables(desired)?;
         }
-        self.publish_addresses(desired)?;
+        wanted.set_generation(self.published.generation);
+        self.publish_peers(&known, &wanted)?;
         self.publish_endpoints(desired, &kept)?;
-        self.remove_stale(desired)?;
         self.published.endpoints = desired.endpoints.iter().map(|(i, e)| (*i, e.table)).collect();
+        self.retire_tables(desired);
         Ok(self.published.revision)
     }
 
     /// The highest identity that the maps knew when they were taken over: numbers go on from there.
     pub fn highest_identity(&self) -> u32 {
         self.published.highest_identity
-    }
-
-    fn transition(&self, desired: &Desired) -> Result<Transition, Error> {
-        for (ip, peer) in &desired.addresses {
-            if self.addresses.get(&(*ip).into())?.is_some_and(|known| !same_number(&known, peer)) {
-                return Ok(Transition::Renumbered);
-            }
-        }
-        for (net, peer) in &desired.prefixes {
-            if self.prefixes.get(&prefix_key(*net))?.is_some_and(|known| !same_number(&known, peer)) {
-                return Ok(Transition::Renumbered);
-            }
-        }
-        Ok(Transition::InPlace)
     }
 
     /// Known endpoints get the new tables for peers that have a new number, and keep the old ones for all others.
@@ -192,23 +165,23 @@ impl Datapath {
                 self.endpoints.set(ifindex, &known)?;
             }
         }
-        Ok(())
+        // who has an endpoint as it was before would judge new numbers by the old table
+        wait_for_programs(&self.grace)
     }
 
-    /// What is there and what is wanted is in the maps side by side for a moment.
-    fn check_sizes(&mut self, desired: &Desired) -> Result<(), Error> {
+    /// Addresses and rows that are there and those that are wanted are side by side for a moment.
+    fn check_sizes(&mut self, desired: &Desired, known: &Peers, wanted: &Peers) -> Result<(), Error> {
         let rows = desired.tables.values().map(|table| table.entries.len()).sum::<usize>();
         let room = self.policies.max_entries();
         if rows + self.published.rows() + self.retired.rows() > room {
             self.reap_all()?;
         }
-        let endpoints = desired.endpoints.keys().copied();
-        let addresses = desired.addresses.keys().map(|ip| abi::address::from(*ip));
-        let prefixes = desired.prefixes.keys().map(|net| prefix_key(*net));
+        let addresses = known.addresses.keys().filter(|key| !wanted.addresses.contains_key(key)).count();
+        let prefixes = known.prefixes.keys().filter(|key| !wanted.prefixes.contains_key(key)).count();
         let limits = [
-            ("endpoints", side_by_side(&self.endpoints, endpoints), self.endpoints.max_entries()),
-            ("addresses", side_by_side(&self.addresses, addresses), self.addresses.max_entries()),
-            ("prefixes", side_by_side(&self.prefixes, prefixes), self.prefixes.max_entries()),
+            ("endpoints", desired.endpoints.len(), self.endpoints.max_entries()),
+            ("addresses", addresses + wanted.addresses.len(), self.addresses.max_entries()),
+            ("prefixes", prefixes + wanted.prefixes.len(), self.prefixes.max_entries()),
             ("rows of policy tables", rows + self.published.rows(), room),
         ];
         match limits.into_iter().find(|(_, entries, max)| entries > max) {
@@ -228,10 +201,9 @@ impl Datapath {
     }
 
     /// Writes every table that is new or different. Endpoints go on to use the old ones.
-    fn publish_tables(&mut self, desired: &Desired, transition: Transition) -> Result<(), Error> {
+    fn publish_tables(&mut self, desired: &Desired) -> Result<(), Error> {
         for (identity, table) in &desired.tables {
-            let same = self.published.tables.get(identity).is_some_and(|(_, known)| known == table);
-            if same && transition == Transition::InPlace {
+            if self.published.tables.get(identity).is_some_and(|(_, known)| known == table) {
                 continue;
             }
             self.published.last_table += 1;
@@ -248,35 +220,6 @@ impl Datapath {
             }
         }
         Ok(())
-    }
-
-    fn publish_addresses(&self, desired: &Desired) -> Result<(), Error> {
-        let generation = self.published.generation;
-        for (net, peer) in &desired.prefixes {
-            self.prefixes.set(&prefix_key(*net), &encode_peer(peer, generation, 0))?;
-        }
-        let interfaces = interfaces(desired);
-        for (ip, peer) in &desired.addresses {
-            let key = abi::address::from(*ip);
-            let value = encode_peer(peer, generation, interfaces.get(ip).copied().unwrap_or_default());
-            let before = self.addresses.get(&key)?;
-            if before == Some(value) {
-                continue;
-            }
-            self.addresses.set(&key, &value)?;
-            // an address that only goes over to the other generation is who it was
-            if before != Some(abi::peer { generation: before.map_or(0, |b| b.generation), ..value }) {
-                self.bump(&key)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Voids what was decided about the addresses of a bucket.
-    fn bump(&self, address: &abi::address) -> Result<(), Error> {
-        let bucket = address.bucket();
-        let epoch = self.address_epochs.get(&bucket)?.unwrap_or_default();
-        self.address_epochs.set(&bucket, &epoch.wrapping_add(1))
     }
 
     fn publish_endpoints(&mut self, desired: &Desired, kept: &BTreeSet<u32>) -> Result<(), Error> {
@@ -303,78 +246,32 @@ impl Datapath {
         Ok(())
     }
 
-    fn remove_stale(&mut self, desired: &Desired) -> Result<(), Error> {
+    /// Endpoints that are not wanted: without one, nothing passes.
+    fn remove_endpoints(&mut self, desired: &Desired) -> Result<(), Error> {
         for ifindex in self.endpoints.keys() {
             if !desired.endpoints.contains_key(&ifindex) {
                 self.endpoints.remove(&ifindex)?;
             }
         }
         let cgroups: HashSet<u64> = desired.endpoints.values().filter_map(|e| e.cgroup).collect();
-        for cgroup in self.cgroups.keys() {
-            if !cgroups.contains(&cgroup) {
-                self.cgroups.remove(&cgroup)?;
-            }
-        }
-        for key in self.addresses.keys() {
-            if !desired.addresses.contains_key(&IpAddr::from(key)) {
-                self.addresses.remove(&key)?;
-                self.bump(&key)?;
-            }
-        }
-        let wanted: HashSet<abi::prefix_key> = desired.prefixes.keys().map(|net| prefix_key(*net)).collect();
-        for key in self.prefixes.keys() {
-            if !wanted.contains(&key) {
-                self.prefixes.remove(&key)?;
-            }
-        }
+        let mut stale = self.cgroups.keys().into_iter().filter(|cgroup| !cgroups.contains(cgroup));
+        stale.try_for_each(|cgroup| self.cgroups.remove(&cgroup))
+    }
+
+    /// Whatever no endpoint names now.
+    fn retire_tables(&mut self, desired: &Desired) {
         let gone: Vec<Identity> =
             self.published.tables.keys().filter(|i| !desired.tables.contains_key(i)).copied().collect();
         for (table, rows) in gone.iter().filter_map(|identity| self.published.tables.remove(identity)) {
             self.published.superseded.extend(keys(table.number, &rows));
         }
         self.retired.add(std::mem::take(&mut self.published.superseded));
-        Ok(())
     }
 }
 
-/// How many entries a map has while it goes over to these keys.
-fn side_by_side<K: bytemuck::Pod + Eq + Hash, V: bytemuck::Pod>(
-    map: &Map<K, V>,
-    wanted: impl Iterator<Item = K>,
-) -> usize {
-    map.keys().into_iter().chain(wanted).collect::<HashSet<K>>().len()
-}
-
-/// Over which interface packets from each address come, for pods of this node.
-fn interfaces(desired: &Desired) -> HashMap<IpAddr, u32> {
-    let of_endpoint = |(ifindex, endpoint): (&u32, &Endpoint)| {
-        let ifindex = if endpoint.guarded { *ifindex } else { 0 };
-        endpoint.addresses.iter().map(|address| (*address, ifindex)).collect::<Vec<_>>()
-    };
-    desired.endpoints.iter().flat_map(of_endpoint).collect()
-}
-
-/// Whether an address keeps the number that it has.
-fn same_number(known: &abi::peer, peer: &PeerKey) -> bool {
-    abi::peer { generation: 0, ifindex: 0, ..*known } == encode_peer(peer, Generation::Even, 0)
-}
-
-fn encode_peer(peer: &PeerKey, generation: Generation, ifindex: u32) -> abi::peer {
-    abi::peer {
-        ifindex,
-        identity: peer.identity.0,
-        namespace: peer.namespace,
-        kind: peer_kind(peer.kind) as u16,
-        generation: generation as u16,
-    }
-}
-
-fn prefix_key(net: IpNet) -> abi::prefix_key {
-    let bits = match net {
-        IpNet::V4(v4) => u32::from(v4.prefix_len()) + 96,
-        IpNet::V6(v6) => u32::from(v6.prefix_len()),
-    };
-    abi::prefix_key { bits, address: net.network().into() }
+/// How to get there, by whether all numbers stay and whether all endpoints that are there keep their policy.
+fn transition(same_numbers: bool, same_policies: bool) -> Transition {
+    if same_numbers || same_policies { Transition::InPlace } else { Transition::Renumbered }
 }
 
 fn encode_endpoint(endpoint: &Endpoint, table: abi::policy_table) -> abi::endpoint {

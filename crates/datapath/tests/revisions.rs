@@ -6,8 +6,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use signet_abi::Reason;
-use signet_datapath::{Error, Options, Passed};
-use signet_testkit::{ACK, Frame, L4, SYN};
+use signet_datapath::{Error, Hook, Options, Passed};
+use signet_testkit::{ACK, Frame, L4, RST, SYN};
 use support::{Node, Pod, allow_prefixes, allow_tcp, isolate};
 
 /// Comes last, and has the lowest interface: it is the first to be written.
@@ -76,4 +76,22 @@ fn prefixes_that_do_not_fit_beside_the_old_ones_are_refused_before_anything_is_c
     assert_eq!(node.pass(&CLIENT, None, &outwards("192.0.2.1")), Passed::On);
     assert_eq!(node.pass(&CLIENT, None, &outwards("203.0.113.1")), Passed::Dropped);
     node.set_policies(first);
+}
+
+#[test]
+fn what_was_decided_about_an_address_is_decided_again_where_prefixes_come_or_go() {
+    let Some(mut node) = Node::new(&[CLIENT, SERVER], allow_prefixes("pod-3", &["10.0.0.0/8"])) else {
+        return;
+    };
+    let data = Frame { to: "10.1.0.1".parse().unwrap(), ..CLIENT.to(&SERVER, false, tcp(40000, 80, ACK)) };
+    let end = Frame { l4: tcp(40000, 80, RST), ..data.clone() };
+    // the client's policy says nothing: its revision stays
+    for prefixes in [&["10.0.0.0/8", "10.1.0.0/16"][..], &["10.0.0.0/8"]] {
+        let before = node.look(CLIENT.index, Hook::FromPod, &data.bytes()).1.unwrap().peer_identity;
+        node.set_policies(allow_prefixes("pod-3", prefixes));
+        let after = node.look(CLIENT.index, Hook::FromPod, &end.bytes()).1.unwrap().peer_identity;
+        assert_ne!(before, after, "{prefixes:?}");
+        node.forget_flows();
+    }
+    assert_eq!(node.revision(&CLIENT), Some(1));
 }

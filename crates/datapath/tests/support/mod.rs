@@ -253,6 +253,10 @@ impl Node {
         self.datapath.age_flows().unwrap();
     }
 
+    pub fn forget_flows(&self) {
+        self.datapath.forget_flows().unwrap();
+    }
+
     pub fn drain(&mut self) -> Vec<event> {
         self.datapath.drain_events().unwrap()
     }
