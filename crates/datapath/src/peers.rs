@@ -19,9 +19,8 @@ use signet_policy::PeerKey;
 use crate::{encode::peer_kind, error::Error, load::Datapath, maps::Map, publish::Desired};
 
 /// Which of an endpoint's two tables knows the number of a peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Generation {
-    #[default]
     Even,
     Odd,
 }
@@ -74,6 +73,16 @@ impl Peers {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &abi::peer> {
         self.addresses.values().chain(self.prefixes.values())
+    }
+
+    /// That of all numbers; none where they are of both.
+    pub(crate) fn generation(&self) -> Option<Generation> {
+        let odd = self.all().filter(|peer| peer.generation == Generation::Odd as u16).count();
+        match odd {
+            0 => Some(Generation::Even),
+            all if all == self.addresses.len() + self.prefixes.len() => Some(Generation::Odd),
+            _ => None,
+        }
     }
 
     /// Whether the same entries have the same numbers.
@@ -230,6 +239,19 @@ mod tests {
                 })
                 .collect(),
         })
+    }
+
+    #[test]
+    fn numbers_of_both_generations_have_none() {
+        let prefix = |last, generation| {
+            let key = prefix_key(IpNet::new(address(last), 32).unwrap());
+            (key, abi::peer { generation, ..Default::default() })
+        };
+        let of = |prefixes: Vec<_>| Peers { prefixes: prefixes.into_iter().collect(), ..Peers::default() };
+        assert_eq!(Peers::default().generation(), Some(Generation::Even));
+        assert_eq!(of(vec![prefix(1, 1), prefix(2, 1)]).generation(), Some(Generation::Odd));
+        assert_eq!(of(vec![prefix(1, 0), prefix(2, 0)]).generation(), Some(Generation::Even));
+        assert_eq!(of(vec![prefix(1, 0), prefix(2, 1)]).generation(), None);
     }
 
     proptest! {

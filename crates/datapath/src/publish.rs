@@ -8,7 +8,9 @@
 //! A table knows the numbers that it was made for, and no others. So where both numbers and tables change, the new numbers
 //! are of the other generation: each endpoint has the tables of both, and each packet is judged by the one that knows its
 //! peer. All numbers are of the new generation before endpoints are turned over: nothing is left then that only the old
-//! tables knew.
+//! tables knew. Which generation the numbers have is asked of the kernel each time: it holds whatever became of the last
+//! publication. One that was cut off in the middle leaves numbers of both, and the next one has no third: the addresses of one
+//! generation have no table then, and so no new flows, until it is done.
 //!
 //! What was decided about an address holds until its epoch or the endpoint's revision changes, and both change after what
 //! they stand for: what was decided in between is decided again. Who is behind a prefix may be anybody: where prefixes
@@ -67,8 +69,6 @@ pub struct Desired {
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     revision: u32,
-    /// That of the numbers in addresses and prefixes.
-    generation: Generation,
     /// What is in each table, and how endpoints name it.
     tables: BTreeMap<Identity, (abi::policy_table, Table)>,
     /// Which table each endpoint has. What an earlier process published, or a publication that failed, is not here: the
@@ -82,13 +82,35 @@ pub(crate) struct Published {
     highest_identity: u32,
 }
 
-/// How a publication reaches the addresses.
+/// How a publication reaches the addresses, and the generation that their numbers have then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transition {
     /// Either no number changes, or no table that is in use: any table knows any number.
-    InPlace,
+    InPlace(Generation),
     /// Both change: tables of both generations stand side by side while addresses go over.
-    Renumbered,
+    Renumbered(Generation),
+    /// An earlier publication was cut off while addresses went over, so there is no generation that nobody has: who has
+    /// this one is not known until all is done.
+    Interrupted(Generation),
+}
+
+impl Transition {
+    /// `now`: the generation of all numbers; none where they are of both.
+    fn of(now: Option<Generation>, same_numbers: bool, same_policies: bool) -> Self {
+        match now {
+            None => Self::Interrupted(Generation::Even),
+            Some(now) if same_numbers || same_policies => Self::InPlace(now),
+            Some(now) => Self::Renumbered(now.other()),
+        }
+    }
+
+    fn generation(self) -> Generation {
+        match self {
+            Self::InPlace(generation) | Self::Renumbered(generation) | Self::Interrupted(generation) => {
+                generation
+            }
+        }
+    }
 }
 
 impl Published {
@@ -104,7 +126,6 @@ impl Published {
         adopted.last_table = adopted.superseded.iter().map(|key| key.table).max().unwrap_or_default();
         for peer in Peers::known(datapath)?.all() {
             adopted.highest_identity = adopted.highest_identity.max(peer.identity);
-            adopted.generation = if peer.generation == 0 { Generation::Even } else { Generation::Odd };
         }
         Ok(adopted)
     }
@@ -137,13 +158,10 @@ impl Datapath {
         let kept = self.kept_policies(desired, &before);
         self.remove_endpoints(desired)?;
         let all_keep = self.endpoints.keys().iter().all(|ifindex| kept.contains(ifindex));
-        let transition = transition(known.same_numbers(&wanted), all_keep);
+        let transition = Transition::of(known.generation(), known.same_numbers(&wanted), all_keep);
         self.publish_tables(desired)?;
-        if transition == Transition::Renumbered {
-            self.published.generation = self.published.generation.other();
-            self.offer_new_tables(desired)?;
-        }
-        wanted.set_generation(self.published.generation);
+        self.offer_tables(desired, transition)?;
+        wanted.set_generation(transition.generation());
         self.publish_peers(&known, &wanted)?;
         self.publish_endpoints(desired, &kept)?;
         self.published.endpoints = desired.endpoints.iter().map(|(i, e)| (*i, e.table)).collect();
@@ -157,11 +175,18 @@ impl Datapath {
     }
 
     /// Known endpoints get the new tables for peers that have a new number, and keep the old ones for all others.
-    fn offer_new_tables(&self, desired: &Desired) -> Result<(), Error> {
+    fn offer_tables(&self, desired: &Desired, transition: Transition) -> Result<(), Error> {
+        if let Transition::InPlace(_) = transition {
+            return Ok(());
+        }
         for (ifindex, endpoint) in &desired.endpoints {
-            let table = self.published.tables.get(&endpoint.table).map(|(table, _)| *table);
+            let table = match transition {
+                // docs/security.md, "Failure": no table is no traffic
+                Transition::Interrupted(_) => Some(abi::policy_table::default()),
+                _ => self.published.tables.get(&endpoint.table).map(|(table, _)| *table),
+            };
             if let (Some(mut known), Some(table)) = (self.endpoints.get(ifindex)?, table) {
-                known.table[self.published.generation as usize] = table;
+                known.table[transition.generation() as usize] = table;
                 self.endpoints.set(ifindex, &known)?;
             }
         }
@@ -269,11 +294,6 @@ impl Datapath {
     }
 }
 
-/// How to get there, by whether all numbers stay and whether all endpoints that are there keep their policy.
-fn transition(same_numbers: bool, same_policies: bool) -> Transition {
-    if same_numbers || same_policies { Transition::InPlace } else { Transition::Renumbered }
-}
-
 fn encode_endpoint(endpoint: &Endpoint, table: abi::policy_table) -> abi::endpoint {
     let of_family = |v6: bool| endpoint.addresses.iter().find(|a| a.is_ipv6() == v6);
     let address = |v6| of_family(v6).map(|a| abi::address::from(*a)).unwrap_or_default();
@@ -284,5 +304,24 @@ fn encode_endpoint(endpoint: &Endpoint, table: abi::policy_table) -> abi::endpoi
         address: [address(false), address(true)],
         mac: endpoint.mac,
         pad: [0; 2],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_numbers_never_get_a_generation_that_others_have_and_a_table_with_it() {
+        use Generation::{Even, Odd};
+        for (now, other) in [(Even, Odd), (Odd, Even)] {
+            assert_eq!(Transition::of(Some(now), false, false), Transition::Renumbered(other));
+            assert_eq!(Transition::of(Some(now), true, false), Transition::InPlace(now));
+            assert_eq!(Transition::of(Some(now), false, true), Transition::InPlace(now));
+        }
+        for (same_numbers, same_policies) in [(false, false), (true, false), (false, true), (true, true)] {
+            let cut_off = Transition::of(None, same_numbers, same_policies);
+            assert!(matches!(cut_off, Transition::Interrupted(_)), "{cut_off:?}");
+        }
     }
 }
