@@ -61,4 +61,15 @@ pub enum Error {
         /// What happened.
         source: std::io::Error,
     },
+    /// What is pinned was made by a build whose maps have other shapes; nothing was changed.
+    #[error(
+        "{}: these maps are of another version of Signet, and not in layout {version}: end its pods and remove what it left with `signet cleanup`, then start again",
+        folder.display()
+    )]
+    OtherLayout {
+        /// Where it is pinned.
+        folder: PathBuf,
+        /// The layout of this build.
+        version: u32,
+    },
 }
