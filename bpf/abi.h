@@ -3,7 +3,8 @@
  * All that the kernel and userspace agree on: keys and values of the maps, event records, reasons, limits.
  *
  * `cargo xtask codegen` makes crates/abi/src/gen from this file; a test fails when they differ. Fixed-width types,
- * explicit padding, an assertion after every struct. A change of any shape here raises ABI_VERSION.
+ * explicit padding, an assertion after every struct. A change of any shape here, or in maps.h, raises ABI_VERSION: pinned maps
+ * of another one are not taken over.
  */
 #ifndef SIGNET_ABI_H
 #define SIGNET_ABI_H
@@ -12,7 +13,7 @@
 #include <linux/types.h>
 #endif
 
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 /* Address buckets: how many epochs the remote addresses share (a power of two). */
 #define ADDRESS_BUCKETS 4096

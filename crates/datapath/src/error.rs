@@ -24,8 +24,11 @@ pub enum Error {
         /// What libbpf said.
         source: libbpf_rs::Error,
     },
-    /// A policy table, or all of them, or the addresses would not fit; nothing was changed.
-    #[error("{what}: {entries} entries, and there is room for {max}: the last good revision stays in force")]
+    /// A policy table, or all of them, or the addresses would not fit, with those of the last revision where they have
+    /// to be side by side; nothing was changed.
+    #[error(
+        "{what}: {entries} entries while old and new ones are side by side, and there is room for {max}: the last good revision stays in force"
+    )]
     TooLarge {
         /// What would not fit.
         what: &'static str,
@@ -57,5 +60,16 @@ pub enum Error {
         path: PathBuf,
         /// What happened.
         source: std::io::Error,
+    },
+    /// What is pinned was made by a build whose maps have other shapes; nothing was changed.
+    #[error(
+        "{}: these maps are of another version of Signet, and not in layout {version}: end its pods and remove what it left with `signet cleanup`, then start again",
+        folder.display()
+    )]
+    OtherLayout {
+        /// Where it is pinned.
+        folder: PathBuf,
+        /// The layout of this build.
+        version: u32,
     },
 }

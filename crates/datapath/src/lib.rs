@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod load;
 mod maps;
+mod peers;
 mod probe;
 mod publish;
 mod retire;

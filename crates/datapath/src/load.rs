@@ -69,7 +69,8 @@ impl Datapath {
     /// Loads the programs. With pins, maps and links outlive this process, and those of an earlier one are taken over.
     ///
     /// # Errors
-    /// [`Error::Load`] if the kernel refuses the programs, [`Error::Pin`] if the folder cannot be used.
+    /// [`Error::Load`] if the kernel refuses the programs, [`Error::Pin`] if the folder cannot be used,
+    /// [`Error::OtherLayout`] if another build's maps are in it.
     pub fn load(options: &Options) -> Result<Self, Error> {
         Self::load_object(OBJECT, options)
     }
@@ -98,9 +99,7 @@ impl Datapath {
                 map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
             }
         }
-        for path in pins.iter().flat_map(|folder| ["maps", "links"].map(|sub| folder.join(sub))) {
-            std::fs::create_dir_all(&path).map_err(|source| Error::Pin { path, source })?;
-        }
+        pins.map_or(Ok(()), prepare_pins)?;
         let object = open.load().map_err(failed)?;
         let mut datapath = Self {
             endpoints: map(&object, "endpoints")?,
@@ -209,6 +208,21 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+/// Makes the folders of the pins. An empty one says which layout the maps have: its name is all that a BPF file system
+/// keeps of it.
+fn prepare_pins(folder: &Path) -> Result<(), Error> {
+    let layout = folder.join(format!("layout-{}", abi::ABI_VERSION));
+    let maps = folder.join("maps");
+    let mut left = std::fs::read_dir(&maps).into_iter().flatten();
+    if left.next().is_some() && !layout.exists() {
+        return Err(Error::OtherLayout { folder: folder.to_owned(), version: abi::ABI_VERSION });
+    }
+    for path in [layout, maps, folder.join("links")] {
+        std::fs::create_dir_all(&path).map_err(|source| Error::Pin { path, source })?;
+    }
+    Ok(())
 }
 
 /// Overwrites the defaults of `bpf/config.h`.

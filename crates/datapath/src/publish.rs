@@ -1,12 +1,23 @@
 //! Reconciling the kernel's maps with what policy wants, in an order that never admits what neither revision allows.
 //!
-//! Tables first, each whole and under a number of its own, then addresses, then the epochs of those that changed, then
-//! endpoints (with their tables and their revision): one write turns an endpoint over. Where known addresses change their
-//! numbers, each endpoint has the tables of both generations of numbers meanwhile, and each packet is judged by the one
-//! that knows its peer. Tables that nobody names any more go when no program can be using them (`crate::retire`).
+//! Endpoints that go, go first. Then tables are written, each whole and under a number of its own, then who is behind which
+//! address (`crate::peers`: each address is who it was until it is who it will be), then the epochs of those that changed,
+//! then endpoints, with their tables and their revision: one write turns an endpoint over. Tables that nobody names any more
+//! go when no program can be using them (`crate::retire`).
+//!
+//! A table knows the numbers that it was made for, and no others. So where both numbers and tables change, the new numbers
+//! are of the other generation: each endpoint has the tables of both, and each packet is judged by the one that knows its
+//! peer. All numbers are of the new generation before endpoints are turned over: nothing is left then that only the old
+//! tables knew. Which generation the numbers have is asked of the kernel each time: it holds whatever became of the last
+//! publication. One that was cut off in the middle leaves numbers of both, and the next one has no third: the addresses of one
+//! generation have no table then, and so no new flows, until it is done.
+//!
+//! What was decided about an address holds until its epoch or the endpoint's revision changes, and both change after what
+//! they stand for: what was decided in between is decided again. Who is behind a prefix may be anybody: where prefixes
+//! change, every epoch does. A publication that failed owes all endpoints a new revision.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
 };
 
@@ -16,9 +27,11 @@ use signet_identity::Identity;
 use signet_policy::{PeerKey, Table};
 
 use crate::{
-    encode::{encode_entry, encode_key, encode_table, peer_kind},
+    encode::{encode_entry, encode_key, encode_table},
     error::Error,
     load::Datapath,
+    maps::wait_for_programs,
+    peers::{Generation, Peers},
 };
 
 /// A pod of this node.
@@ -56,11 +69,10 @@ pub struct Desired {
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     revision: u32,
-    /// That of the numbers in addresses and prefixes.
-    generation: Generation,
     /// What is in each table, and how endpoints name it.
     tables: BTreeMap<Identity, (abi::policy_table, Table)>,
-    /// Which table each endpoint has; those of an earlier process are not here.
+    /// Which table each endpoint has. What an earlier process published, or a publication that failed, is not here: the
+    /// next one gives those endpoints a new revision, whatever their policy was.
     endpoints: BTreeMap<u32, Identity>,
     /// The last number that a table was given.
     last_table: u32,
@@ -70,30 +82,35 @@ pub(crate) struct Published {
     highest_identity: u32,
 }
 
-/// Which of an endpoint's two tables knows the number of a peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Generation {
-    #[default]
-    Even,
-    Odd,
-}
-
-impl Generation {
-    fn other(self) -> Self {
-        match self {
-            Self::Even => Self::Odd,
-            Self::Odd => Self::Even,
-        }
-    }
-}
-
-/// How a publication reaches the addresses.
+/// How a publication reaches the addresses, and the generation that their numbers have then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transition {
-    /// No known address changes its number: tables are swapped where they are.
-    InPlace,
-    /// Numbers change: tables of both generations stand side by side while addresses go over.
-    Renumbered,
+    /// Either no number changes, or no table that is in use: any table knows any number.
+    InPlace(Generation),
+    /// Both change: tables of both generations stand side by side while addresses go over.
+    Renumbered(Generation),
+    /// An earlier publication was cut off while addresses went over, so there is no generation that nobody has: who has
+    /// this one is not known until all is done.
+    Interrupted(Generation),
+}
+
+impl Transition {
+    /// `now`: the generation of all numbers; none where they are of both.
+    fn of(now: Option<Generation>, same_numbers: bool, same_policies: bool) -> Self {
+        match now {
+            None => Self::Interrupted(Generation::Even),
+            Some(now) if same_numbers || same_policies => Self::InPlace(now),
+            Some(now) => Self::Renumbered(now.other()),
+        }
+    }
+
+    fn generation(self) -> Generation {
+        match self {
+            Self::InPlace(generation) | Self::Renumbered(generation) | Self::Interrupted(generation) => {
+                generation
+            }
+        }
+    }
 }
 
 impl Published {
@@ -107,16 +124,8 @@ impl Published {
         }
         adopted.superseded = datapath.policies.keys();
         adopted.last_table = adopted.superseded.iter().map(|key| key.table).max().unwrap_or_default();
-        let mut peers = vec![];
-        for key in datapath.addresses.keys() {
-            peers.extend(datapath.addresses.get(&key)?);
-        }
-        for key in datapath.prefixes.keys() {
-            peers.extend(datapath.prefixes.get(&key)?);
-        }
-        for peer in peers {
+        for peer in Peers::known(datapath)?.all() {
             adopted.highest_identity = adopted.highest_identity.max(peer.identity);
-            adopted.generation = if peer.generation == 0 { Generation::Even } else { Generation::Odd };
         }
         Ok(adopted)
     }
@@ -141,21 +150,23 @@ impl Datapath {
     /// next call tries again.
     pub fn publish(&mut self, desired: &Desired) -> Result<u32, Error> {
         self.reap()?;
-        self.check_sizes(desired)?;
-        let revision = self.published.revision + 1;
-        let transition = self.transition(desired)?;
-        if transition == Transition::Renumbered {
-            self.published.generation = self.published.generation.other();
-        }
-        let changed = self.publish_tables(desired, transition)?;
-        if transition == Transition::Renumbered {
-            self.offer_new_tables(desired)?;
-        }
-        self.publish_addresses(desired)?;
-        self.publish_endpoints(desired, &changed, revision)?;
-        self.remove_stale(desired)?;
-        self.published.revision = revision;
-        Ok(revision)
+        let (known, mut wanted) = (Peers::known(self)?, Peers::wanted(desired));
+        self.check_sizes(desired, &known, &wanted)?;
+        // never given twice, and owed to all until it was given to all
+        self.published.revision += 1;
+        let before = std::mem::take(&mut self.published.endpoints);
+        let kept = self.kept_policies(desired, &before);
+        self.remove_endpoints(desired)?;
+        let all_keep = self.endpoints.keys().iter().all(|ifindex| kept.contains(ifindex));
+        let transition = Transition::of(known.generation(), known.same_numbers(&wanted), all_keep);
+        self.publish_tables(desired)?;
+        self.offer_tables(desired, transition)?;
+        wanted.set_generation(transition.generation());
+        self.publish_peers(&known, &wanted)?;
+        self.publish_endpoints(desired, &kept)?;
+        self.published.endpoints = desired.endpoints.iter().map(|(i, e)| (*i, e.table)).collect();
+        self.retire_tables(desired);
+        Ok(self.published.revision)
     }
 
     /// The highest identity that the maps knew when they were taken over: numbers go on from there.
@@ -163,43 +174,39 @@ impl Datapath {
         self.published.highest_identity
     }
 
-    fn transition(&self, desired: &Desired) -> Result<Transition, Error> {
-        for (ip, peer) in &desired.addresses {
-            if self.addresses.get(&(*ip).into())?.is_some_and(|known| !same_number(&known, peer)) {
-                return Ok(Transition::Renumbered);
-            }
-        }
-        for (net, peer) in &desired.prefixes {
-            if self.prefixes.get(&prefix_key(*net))?.is_some_and(|known| !same_number(&known, peer)) {
-                return Ok(Transition::Renumbered);
-            }
-        }
-        Ok(Transition::InPlace)
-    }
-
     /// Known endpoints get the new tables for peers that have a new number, and keep the old ones for all others.
-    fn offer_new_tables(&self, desired: &Desired) -> Result<(), Error> {
+    fn offer_tables(&self, desired: &Desired, transition: Transition) -> Result<(), Error> {
+        if let Transition::InPlace(_) = transition {
+            return Ok(());
+        }
         for (ifindex, endpoint) in &desired.endpoints {
-            let table = self.published.tables.get(&endpoint.table).map(|(table, _)| *table);
+            let table = match transition {
+                // docs/security.md, "Failure": no table is no traffic
+                Transition::Interrupted(_) => Some(abi::policy_table::default()),
+                _ => self.published.tables.get(&endpoint.table).map(|(table, _)| *table),
+            };
             if let (Some(mut known), Some(table)) = (self.endpoints.get(ifindex)?, table) {
-                known.table[self.published.generation as usize] = table;
+                known.table[transition.generation() as usize] = table;
                 self.endpoints.set(ifindex, &known)?;
             }
         }
-        Ok(())
+        // who has an endpoint as it was before would judge new numbers by the old table
+        wait_for_programs(&self.grace)
     }
 
-    fn check_sizes(&mut self, desired: &Desired) -> Result<(), Error> {
-        // old and new tables exist side by side for a moment
+    /// Addresses and rows that are there and those that are wanted are side by side for a moment.
+    fn check_sizes(&mut self, desired: &Desired, known: &Peers, wanted: &Peers) -> Result<(), Error> {
         let rows = desired.tables.values().map(|table| table.entries.len()).sum::<usize>();
         let room = self.policies.max_entries();
         if rows + self.published.rows() + self.retired.rows() > room {
             self.reap_all()?;
         }
+        let addresses = known.addresses.keys().filter(|key| !wanted.addresses.contains_key(key)).count();
+        let prefixes = known.prefixes.keys().filter(|key| !wanted.prefixes.contains_key(key)).count();
         let limits = [
             ("endpoints", desired.endpoints.len(), self.endpoints.max_entries()),
-            ("addresses", desired.addresses.len(), self.addresses.max_entries()),
-            ("prefixes", desired.prefixes.len(), self.prefixes.max_entries()),
+            ("addresses", addresses + wanted.addresses.len(), self.addresses.max_entries()),
+            ("prefixes", prefixes + wanted.prefixes.len(), self.prefixes.max_entries()),
             ("rows of policy tables", rows + self.published.rows(), room),
         ];
         match limits.into_iter().find(|(_, entries, max)| entries > max) {
@@ -208,20 +215,21 @@ impl Datapath {
         }
     }
 
-    /// Writes every table that is new or different; returns whose policy changed. Endpoints go on to use the old ones.
-    fn publish_tables(
-        &mut self,
-        desired: &Desired,
-        transition: Transition,
-    ) -> Result<BTreeSet<Identity>, Error> {
-        let mut changed = BTreeSet::new();
+    /// The endpoints whose policy stays as it was before.
+    fn kept_policies(&self, desired: &Desired, before: &BTreeMap<u32, Identity>) -> BTreeSet<u32> {
+        let keeps = |ifindex: &u32, endpoint: &Endpoint| {
+            let known = before.get(ifindex).and_then(|identity| self.published.tables.get(identity));
+            known.map(|(_, table)| table) == desired.tables.get(&endpoint.table) && known.is_some()
+        };
+        let kept = desired.endpoints.iter().filter(|(ifindex, endpoint)| keeps(ifindex, endpoint));
+        kept.map(|(ifindex, _)| *ifindex).collect()
+    }
+
+    /// Writes every table that is new or different. Endpoints go on to use the old ones.
+    fn publish_tables(&mut self, desired: &Desired) -> Result<(), Error> {
         for (identity, table) in &desired.tables {
-            let same = self.published.tables.get(identity).is_some_and(|(_, known)| known == table);
-            if same && transition == Transition::InPlace {
+            if self.published.tables.get(identity).is_some_and(|(_, known)| known == table) {
                 continue;
-            }
-            if !same {
-                changed.insert(*identity);
             }
             self.published.last_table += 1;
             let number = self.published.last_table;
@@ -236,55 +244,19 @@ impl Datapath {
                 self.published.superseded.extend(keys(old.number, &table));
             }
         }
-        Ok(changed)
-    }
-
-    fn publish_addresses(&self, desired: &Desired) -> Result<(), Error> {
-        let generation = self.published.generation;
-        for (net, peer) in &desired.prefixes {
-            self.prefixes.set(&prefix_key(*net), &encode_peer(peer, generation, 0))?;
-        }
-        let interfaces = interfaces(desired);
-        for (ip, peer) in &desired.addresses {
-            let key = abi::address::from(*ip);
-            let value = encode_peer(peer, generation, interfaces.get(ip).copied().unwrap_or_default());
-            let before = self.addresses.get(&key)?;
-            if before == Some(value) {
-                continue;
-            }
-            self.addresses.set(&key, &value)?;
-            // an address that only goes over to the other generation is who it was
-            if before != Some(abi::peer { generation: before.map_or(0, |b| b.generation), ..value }) {
-                self.bump(&key)?;
-            }
-        }
         Ok(())
     }
 
-    /// Voids what was decided about the addresses of a bucket.
-    fn bump(&self, address: &abi::address) -> Result<(), Error> {
-        let bucket = address.bucket();
-        let epoch = self.address_epochs.get(&bucket)?.unwrap_or_default();
-        self.address_epochs.set(&bucket, &epoch.wrapping_add(1))
-    }
-
-    fn publish_endpoints(
-        &mut self,
-        desired: &Desired,
-        changed: &BTreeSet<Identity>,
-        revision: u32,
-    ) -> Result<(), Error> {
+    fn publish_endpoints(&mut self, desired: &Desired, kept: &BTreeSet<u32>) -> Result<(), Error> {
         for (ifindex, endpoint) in &desired.endpoints {
             let Some((table, _)) = self.published.tables.get(&endpoint.table) else {
                 return Err(Error::Missing("a table for each endpoint"));
             };
             let before = self.endpoints.get(ifindex)?;
             let mut value = encode_endpoint(endpoint, *table);
-            let same_policy = self.published.endpoints.get(ifindex) == Some(&endpoint.table)
-                && !changed.contains(&endpoint.table);
             value.revision = match before {
-                Some(b) if b.id == endpoint.id && same_policy => b.revision,
-                _ => revision,
+                Some(b) if b.id == endpoint.id && kept.contains(ifindex) => b.revision,
+                _ => self.published.revision,
             };
             if self.usages.get(&endpoint.id)?.is_none() {
                 self.usages.set(&endpoint.id, &abi::usage { ifindex: *ifindex, ..Default::default() })?;
@@ -296,74 +268,30 @@ impl Datapath {
                 self.cgroups.set(&cgroup, ifindex)?;
             }
         }
-        self.published.endpoints = desired.endpoints.iter().map(|(i, e)| (*i, e.table)).collect();
         Ok(())
     }
 
-    fn remove_stale(&mut self, desired: &Desired) -> Result<(), Error> {
+    /// Endpoints that are not wanted: without one, nothing passes.
+    fn remove_endpoints(&mut self, desired: &Desired) -> Result<(), Error> {
         for ifindex in self.endpoints.keys() {
             if !desired.endpoints.contains_key(&ifindex) {
                 self.endpoints.remove(&ifindex)?;
             }
         }
         let cgroups: HashSet<u64> = desired.endpoints.values().filter_map(|e| e.cgroup).collect();
-        for cgroup in self.cgroups.keys() {
-            if !cgroups.contains(&cgroup) {
-                self.cgroups.remove(&cgroup)?;
-            }
-        }
-        for key in self.addresses.keys() {
-            if !desired.addresses.contains_key(&IpAddr::from(key)) {
-                self.addresses.remove(&key)?;
-                self.bump(&key)?;
-            }
-        }
-        let wanted: HashSet<abi::prefix_key> = desired.prefixes.keys().map(|net| prefix_key(*net)).collect();
-        for key in self.prefixes.keys() {
-            if !wanted.contains(&key) {
-                self.prefixes.remove(&key)?;
-            }
-        }
+        let mut stale = self.cgroups.keys().into_iter().filter(|cgroup| !cgroups.contains(cgroup));
+        stale.try_for_each(|cgroup| self.cgroups.remove(&cgroup))
+    }
+
+    /// Whatever no endpoint names now.
+    fn retire_tables(&mut self, desired: &Desired) {
         let gone: Vec<Identity> =
             self.published.tables.keys().filter(|i| !desired.tables.contains_key(i)).copied().collect();
         for (table, rows) in gone.iter().filter_map(|identity| self.published.tables.remove(identity)) {
             self.published.superseded.extend(keys(table.number, &rows));
         }
         self.retired.add(std::mem::take(&mut self.published.superseded));
-        Ok(())
     }
-}
-
-/// Over which interface packets from each address come, for pods of this node.
-fn interfaces(desired: &Desired) -> HashMap<IpAddr, u32> {
-    let of_endpoint = |(ifindex, endpoint): (&u32, &Endpoint)| {
-        let ifindex = if endpoint.guarded { *ifindex } else { 0 };
-        endpoint.addresses.iter().map(|address| (*address, ifindex)).collect::<Vec<_>>()
-    };
-    desired.endpoints.iter().flat_map(of_endpoint).collect()
-}
-
-/// Whether an address keeps the number that it has.
-fn same_number(known: &abi::peer, peer: &PeerKey) -> bool {
-    abi::peer { generation: 0, ifindex: 0, ..*known } == encode_peer(peer, Generation::Even, 0)
-}
-
-fn encode_peer(peer: &PeerKey, generation: Generation, ifindex: u32) -> abi::peer {
-    abi::peer {
-        ifindex,
-        identity: peer.identity.0,
-        namespace: peer.namespace,
-        kind: peer_kind(peer.kind) as u16,
-        generation: generation as u16,
-    }
-}
-
-fn prefix_key(net: IpNet) -> abi::prefix_key {
-    let bits = match net {
-        IpNet::V4(v4) => u32::from(v4.prefix_len()) + 96,
-        IpNet::V6(v6) => u32::from(v6.prefix_len()),
-    };
-    abi::prefix_key { bits, address: net.network().into() }
 }
 
 fn encode_endpoint(endpoint: &Endpoint, table: abi::policy_table) -> abi::endpoint {
@@ -376,5 +304,24 @@ fn encode_endpoint(endpoint: &Endpoint, table: abi::policy_table) -> abi::endpoi
         address: [address(false), address(true)],
         mac: endpoint.mac,
         pad: [0; 2],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_numbers_never_get_a_generation_that_others_have_and_a_table_with_it() {
+        use Generation::{Even, Odd};
+        for (now, other) in [(Even, Odd), (Odd, Even)] {
+            assert_eq!(Transition::of(Some(now), false, false), Transition::Renumbered(other));
+            assert_eq!(Transition::of(Some(now), true, false), Transition::InPlace(now));
+            assert_eq!(Transition::of(Some(now), false, true), Transition::InPlace(now));
+        }
+        for (same_numbers, same_policies) in [(false, false), (true, false), (false, true), (true, true)] {
+            let cut_off = Transition::of(None, same_numbers, same_policies);
+            assert!(matches!(cut_off, Transition::Interrupted(_)), "{cut_off:?}");
+        }
     }
 }

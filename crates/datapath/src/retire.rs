@@ -35,15 +35,17 @@ impl Datapath {
     /// Removes what can go by now, and begins to wait for what was retired since.
     pub(crate) fn reap(&mut self) -> Result<(), Error> {
         if let Some((thread, rows)) = self.retired.waiting.take_if(|(thread, _)| thread.is_finished()) {
-            match thread.join() {
-                Ok(Ok(())) => self.policies.remove_all(&rows)?,
-                // it was not seen that programs ended: wait again
-                _ => self.retired.rows.extend(rows),
+            // where it was not seen that programs ended: wait again
+            let over = matches!(thread.join(), Ok(Ok(())));
+            let result = if over { self.policies.remove_all(&rows) } else { Ok(()) };
+            if !over || result.is_err() {
+                self.retired.rows.extend(rows);
             }
+            result?;
         }
         if self.retired.waiting.is_none() && !self.retired.rows.is_empty() {
-            let rows = std::mem::take(&mut self.retired.rows);
             let grace = shared("grace", &self.grace)?;
+            let rows = std::mem::take(&mut self.retired.rows);
             self.retired.waiting = Some((std::thread::spawn(move || wait_for_programs(&grace)), rows));
         }
         Ok(())
@@ -51,12 +53,45 @@ impl Datapath {
 
     /// Removes all that was retired, however long that takes.
     pub(crate) fn reap_all(&mut self) -> Result<(), Error> {
-        let mut rows = std::mem::take(&mut self.retired.rows);
         if let Some((thread, waiting)) = self.retired.waiting.take() {
-            rows.extend(waiting);
+            self.retired.rows.extend(waiting);
             let _ = thread.join();
         }
         wait_for_programs(&self.grace)?;
-        self.policies.remove_all(&rows)
+        // what could not be removed stays where it was
+        self.policies.remove_all(&self.retired.rows)?;
+        self.retired.rows.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::Options;
+
+    #[test]
+    fn rows_that_the_kernel_does_not_let_go_wait_on() {
+        if !nix::unistd::Uid::effective().is_root() {
+            println!("SKIPPED: needs root to load programs into the kernel");
+            return;
+        }
+        let mut datapath = Datapath::load(&Options::default()).unwrap();
+        let row = abi::policy_key { table: 1, ..Default::default() };
+        datapath.policies.set(&row, &abi::policy_entry::default()).unwrap();
+        datapath.policies.handle().freeze().unwrap();
+        datapath.retired.add(vec![row]);
+        datapath.reap_all().unwrap_err();
+        assert_eq!(datapath.retired.rows(), 1);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while datapath.reap().is_ok() {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        assert_eq!(datapath.retired.rows(), 1);
     }
 }

@@ -104,6 +104,18 @@ pub fn allow_to_host(pod: &str, port: u16) -> Vec<Policy> {
     policies
 }
 
+/// Allows these prefixes out, and nothing else.
+pub fn allow_prefixes(pod: &str, prefixes: &[&str]) -> Vec<Policy> {
+    let mut policies = allow_to_host(pod, 0);
+    let members = signet_policy::Members::Match;
+    let peer = |p: &&str| Peer::Prefix { prefix: p.parse().unwrap(), except: vec![], members };
+    for rule in policies.iter_mut().flat_map(|policy| &mut policy.egress.rules) {
+        rule.peers = Peers::These(prefixes.iter().map(peer).collect());
+        rule.ports = Ports::Any;
+    }
+    policies
+}
+
 pub fn allow_tcp(pod: &str, port: u16) -> Vec<Policy> {
     allow(pod, Protocol::TCP, port)
 }
@@ -153,6 +165,15 @@ impl Node {
         self.publish(policies).unwrap();
     }
 
+    pub fn try_policies(&mut self, policies: Vec<Policy>) -> Result<u32, Error> {
+        self.publish(policies)
+    }
+
+    /// A pod goes; the kernel is told with the next policies.
+    pub fn forget_pod(&mut self, index: u32) {
+        self.pods.retain(|p| p.index != index);
+    }
+
     pub fn add_pod(&mut self, pod: Pod, policies: Vec<Policy>) -> Result<u32, Error> {
         self.pods.push(pod);
         self.publish(policies)
@@ -160,7 +181,7 @@ impl Node {
 
     /// The pod goes, and its interface with it.
     pub fn remove_pod(&mut self, index: u32) {
-        self.pods.retain(|p| p.index != index);
+        self.forget_pod(index);
         self.set_policies(vec![]);
         // test runs take place at an interface that is never gone
         self.datapath.probe(1000 + index, Hook::FromPod, &[0; 64]).unwrap();
@@ -230,6 +251,10 @@ impl Node {
     /// Makes every flow look as if nothing had been heard of it since the machine started.
     pub fn age_flows(&self) {
         self.datapath.age_flows().unwrap();
+    }
+
+    pub fn forget_flows(&self) {
+        self.datapath.forget_flows().unwrap();
     }
 
     pub fn drain(&mut self) -> Vec<event> {
