@@ -128,6 +128,24 @@ fn pods_that_exchange_their_addresses_keep_their_identities() {
 }
 
 #[test]
+fn a_running_pod_whose_labels_change_is_somebody_else_to_policy_and_runs_on() {
+    let Some(mut node) = Node::new("labels", SERVER) else { return };
+    node.write("client.yaml", &at_fixed_address("client", "client"));
+    node.start_and_wait();
+    wait_until("the client is answered", || good(&node, "shop_client") >= 5);
+    node.apply("client.yaml", &at_fixed_address("client", "other"));
+    let (answered, refusals) = (good(&node, "shop_client"), refused(&node, "shop_client"));
+    wait_until("it is refused", || refused(&node, "shop_client") >= refusals + 2);
+    // a call that was under way may still have been answered
+    assert!(good(&node, "shop_client") <= answered + 1, "{}", node.log("shop_client"));
+    node.apply("client.yaml", &at_fixed_address("client", "client"));
+    let answered = good(&node, "shop_client");
+    wait_until("it is answered again", || good(&node, "shop_client") >= answered + 5);
+    // its log, which starts anew with each process, still has its first lines
+    assert!(node.log("shop_client").lines().count() > answered);
+}
+
+#[test]
 fn broken_manifests_change_nothing_and_say_where_they_are_broken() {
     let Some(mut node) = Node::new("broken", SERVER) else { return };
     node.write("client.yaml", &at_fixed_address("client", "client"));
