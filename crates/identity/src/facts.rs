@@ -137,12 +137,14 @@ impl Vocabulary {
 
     /// The mentioned prefixes that contain `address`.
     pub fn prefixes_of(&self, address: IpAddr) -> BTreeSet<IpNet> {
-        self.prefixes.iter().filter(|p| p.contains(&address)).copied().collect()
+        self.prefixes_around(address.into())
     }
 
     /// The mentioned prefixes that contain all of `prefix`, itself included.
     pub fn prefixes_around(&self, prefix: IpNet) -> BTreeSet<IpNet> {
-        self.prefixes.iter().filter(|p| p.contains(&prefix)).copied().collect()
+        // one at most of each length: few questions, however many prefixes there are
+        let wider = (0..=prefix.prefix_len()).filter_map(|bits| IpNet::new(prefix.addr(), bits).ok());
+        wider.map(|net| net.trunc()).filter(|net| self.prefixes.contains(net)).collect()
     }
 
     /// What policies can tell about `pod` when it is met under `address`.
@@ -212,6 +214,27 @@ mod tests {
         let inside = v.project(&p, Some("10.244.0.9".parse().unwrap()));
         let outside = v.project(&p, Some("10.244.0.16".parse().unwrap()));
         assert_ne!(inside, outside);
+    }
+
+    #[test]
+    fn of_many_prefixes_those_around_an_address_are_found() {
+        let mut v = Vocabulary::default();
+        for prefix in ["::/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "10.1.2.2/32", "11.0.0.0/8"] {
+            v.mention_prefix(prefix.parse().unwrap());
+        }
+        for net in 0..=u16::MAX {
+            v.mention_prefix(IpNet::new(IpAddr::from([172, 16, (net >> 8) as u8, net as u8]), 32).unwrap());
+        }
+        let around = |prefix: &str| -> Vec<String> {
+            v.prefixes_around(prefix.parse().unwrap()).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(around("10.1.2.3/32"), ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32"]);
+        assert_eq!(around("10.1.0.0/15"), ["10.0.0.0/8"], "host bits do not count");
+        assert_eq!(around("192.0.2.0/24"), [""; 0]);
+        assert_eq!(around("::/0"), ["::/0"], "never those of the other family");
+        // each of all of them: what is asked does not grow with what there is
+        let found = v.prefixes().iter().filter(|net| v.prefixes_around(**net).contains(net)).count();
+        assert_eq!(found, v.prefixes().len());
     }
 
     #[test]
