@@ -65,14 +65,14 @@ fn a_revision_that_was_given_by_a_publication_that_failed_is_not_given_again() {
 
 #[test]
 fn prefixes_that_do_not_fit_beside_the_old_ones_are_refused_before_anything_is_changed() {
-    // beside those of policies: both families, and the cluster's range in each
+    // beside those of policies: both families, the cluster's range in each, multicast in each, and broadcast
     let first = allow_prefixes("pod-2", &["192.0.2.0/26", "192.0.2.64/26", "192.0.2.128/26"]);
     let others = allow_prefixes("pod-2", &["203.0.113.0/26", "203.0.113.64/26", "203.0.113.128/26"]);
-    let Some(mut node) = Node::with(&with_room("prefixes", 9), &[CLIENT], first.clone()) else { return };
+    let Some(mut node) = Node::with(&with_room("prefixes", 12), &[CLIENT], first.clone()) else { return };
     let refused = node.try_policies(others);
-    let expected = |e: &Error| matches!(e, Error::TooLarge { what: "prefixes", entries: 10, max: 9 });
+    let expected = |e: &Error| matches!(e, Error::TooLarge { what: "prefixes", entries: 13, max: 12 });
     assert!(refused.as_ref().is_err_and(expected), "{refused:?}");
-    assert_eq!((node.revision(&CLIENT), node.entries("prefixes")), (Some(1), 7));
+    assert_eq!((node.revision(&CLIENT), node.entries("prefixes")), (Some(1), 10));
     assert_eq!(node.pass(&CLIENT, None, &outwards("192.0.2.1")), Passed::On);
     assert_eq!(node.pass(&CLIENT, None, &outwards("203.0.113.1")), Passed::Dropped);
     node.set_policies(first);
