@@ -119,8 +119,8 @@ const BUGS: &[Bug] = &[
     bug(
         "an unknown address of the cluster is the world",
         "identity/src/directory.rs",
-        "if inside { Kind::Unmanaged } else { Kind::World }",
-        "Kind::World",
+        "inside(ranges)",
+        "false",
     ),
 ];
 
