@@ -4,24 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-/// What goes wrong, in which file, and how: an expression that is there exactly once, and what stands there instead.
-struct Bug {
-    name: &'static str,
-    file: &'static str,
-    expression: &'static str,
-    bug: &'static str,
-}
+use signet_testkit::{Bug, bug, copy_folder};
 
-const fn bug(name: &'static str, file: &'static str, expression: &'static str, bug: &'static str) -> Bug {
-    Bug { name, file, expression, bug }
-}
-
+/// The text of each is an expression.
 const BUGS: &[Bug] = &[
     bug(
         "deny is not over allow",
@@ -137,22 +127,10 @@ pub fn planted(bug: usize) -> bool {
 }
 ";
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// A workspace of the crates that the compiler needs, with every bug behind a condition.
 fn plant(root: &Path, folder: &Path) {
     for name in CRATES {
-        copy(&root.join("crates").join(name), &folder.join("crates").join(name));
+        copy_folder(&root.join("crates").join(name), &folder.join("crates").join(name)).unwrap();
     }
     for file in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml"] {
         fs::copy(root.join(file), folder.join(file)).unwrap();
@@ -164,18 +142,13 @@ fn plant(root: &Path, folder: &Path) {
     fs::write(&manifest, text.replace(members, "members = [\"crates/*\"]")).unwrap();
     let library = folder.join("crates").join(CRATES[0]).join("src/lib.rs");
     fs::write(&library, fs::read_to_string(&library).unwrap() + PLANTED).unwrap();
-    let mut stale = String::new();
-    for (number, Bug { file, expression, bug, .. }) in BUGS.iter().enumerate() {
-        let path = folder.join("crates").join(file);
-        let text = fs::read_to_string(&path).unwrap();
-        let found = text.matches(expression).count();
-        if found != 1 {
-            let _ = writeln!(stale, "crates/{file} has this {found} times, plant the bug anew: {expression}");
-        }
-        let both = format!("(if ::signet_identity::planted({number}) {{ {bug} }} else {{ {expression} }})");
-        fs::write(&path, text.replace(expression, &both)).unwrap();
-    }
-    assert!(stale.is_empty(), "{stale}");
+    let stale = BUGS.iter().enumerate().filter_map(|(number, planted)| {
+        let Bug { text, bug, .. } = planted;
+        let both = format!("(if ::signet_identity::planted({number}) {{ {bug} }} else {{ {text} }})");
+        planted.plant(&folder.join("crates"), &both).err()
+    });
+    let stale: Vec<String> = stale.collect();
+    assert!(stale.is_empty(), "{stale:#?}");
 }
 
 /// The test, built with all bugs.

@@ -1,11 +1,13 @@
-//! What tests share: frames as bytes, random clusters and policies from a seed, and those as manifests.
+//! What tests share: frames as bytes, random clusters and policies from a seed, those as manifests, and planted bugs.
 
 mod kinds;
 mod manifests;
 mod packet;
+mod planted;
 mod random;
 
 pub use kinds::{KINDS, kinds_of_policy, kinds_of_rule};
 pub use manifests::{Manifests, manifests};
 pub use packet::{ACK, FIN, Frame, L4, RST, SYN};
+pub use planted::{Bug, bug, copy_folder};
 pub use random::{OUTSIDE, RANGES, Rng, World};

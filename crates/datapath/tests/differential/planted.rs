@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use signet_testkit::{Bug, bug, copy_folder};
+
 use crate::{
     case::{Case, Step},
     compile::compile,
@@ -16,18 +18,6 @@ use crate::{
 /// Within as many packets as the test of the real programs sends.
 const PACKETS: usize = 200_000;
 const PACKETS_PER_CASE: usize = 3000;
-
-/// What goes wrong, in which file, and how: text that is there exactly once, and what stands there instead.
-struct Bug {
-    name: &'static str,
-    file: &'static str,
-    text: &'static str,
-    bug: &'static str,
-}
-
-const fn bug(name: &'static str, file: &'static str, text: &'static str, bug: &'static str) -> Bug {
-    Bug { name, file, text, bug }
-}
 
 const BUGS: &[Bug] = &[
     bug(
@@ -250,29 +240,11 @@ fn bpf() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bpf")
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// The programs with this bug.
 fn plant(bug: &Bug) -> Result<Vec<u8>, String> {
     let folder = tempfile::tempdir().unwrap();
-    copy(&bpf(), folder.path());
-    let file = folder.path().join(bug.file);
-    let text = fs::read_to_string(&file).unwrap();
-    let found = text.matches(bug.text).count();
-    if found != 1 {
-        return Err(format!("bpf/{} has this {found} times, plant the bug anew: {}", bug.file, bug.text));
-    }
-    fs::write(&file, text.replace(bug.text, bug.bug)).unwrap();
+    copy_folder(&bpf(), folder.path()).unwrap();
+    bug.plant(folder.path(), bug.bug)?;
     let out = folder.path().join("tc.bpf.o");
     compile(folder.path(), "tc", &out).map_err(|e| e.to_string())?;
     fs::read(&out).map_err(|e| e.to_string())
