@@ -167,14 +167,14 @@ impl Datapath {
     /// How full the maps are: name, entries, capacity.
     pub fn occupancy(&self) -> Vec<(&'static str, usize, usize)> {
         vec![
-            ("endpoints", self.endpoints.keys().len(), self.endpoints.max_entries()),
-            ("addresses", self.addresses.keys().len(), self.addresses.max_entries()),
-            ("prefixes", self.prefixes.keys().len(), self.prefixes.max_entries()),
+            self.endpoints.occupancy(),
+            self.addresses.occupancy(),
+            self.prefixes.occupancy(),
             ("policies", self.published.rows() + self.retired.rows(), self.policies.max_entries()),
-            ("ct_new", self.ct_new.keys().len(), self.ct_new.max_entries()),
-            ("ct_flows", self.ct_flows.keys().len(), self.ct_flows.max_entries()),
-            ("fragments", self.fragments.keys().len(), self.fragments.max_entries()),
-            ("drops", self.drops.keys().len(), self.drops.max_entries()),
+            self.ct_new.occupancy(),
+            self.ct_flows.occupancy(),
+            self.fragments.occupancy(),
+            self.drops.occupancy(),
         ]
     }
 
@@ -186,24 +186,22 @@ impl Datapath {
     /// Makes every flow look as if nothing had been heard of it since the machine started: for tests.
     pub fn age_flows(&self) -> Result<(), Error> {
         for map in [&self.ct_new, &self.ct_flows] {
-            for key in map.keys() {
-                if let Some(entry) = map.get(&key)? {
-                    map.set(&key, &abi::ct_entry { seen_ns: 0, ..entry })?;
-                }
+            for (key, entry) in map.entries()? {
+                map.set(&key, &abi::ct_entry { seen_ns: 0, ..entry })?;
             }
         }
         Ok(())
     }
 
-    /// Forgets every flow: for tests, and for `cleanup`.
+    /// Forgets every flow: for tests.
     pub fn forget_flows(&self) -> Result<(), Error> {
         for map in [&self.ct_new, &self.ct_flows] {
             for key in map.keys() {
                 map.remove(&key)?;
             }
         }
-        for endpoint in self.usages.keys() {
-            let ifindex = self.usages.get(&endpoint)?.unwrap_or_default().ifindex;
+        for (endpoint, usage) in self.usages.entries()? {
+            let ifindex = usage.ifindex;
             self.usages.set(&endpoint, &abi::usage { ifindex, ..Default::default() })?;
         }
         Ok(())

@@ -30,6 +30,17 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
         self.handle.max_entries() as usize
     }
 
+    /// How full it is: its name, entries, capacity.
+    pub(crate) fn occupancy(&self) -> (&'static str, usize, usize) {
+        (self.name, self.keys().len(), self.max_entries())
+    }
+
+    /// All entries; those that go while it is read may be left out.
+    pub(crate) fn entries(&self) -> Result<Vec<(K, V)>, Error> {
+        let entry = |key| Ok(self.get(&key)?.map(|value| (key, value)));
+        self.keys().into_iter().filter_map(|key| entry(key).transpose()).collect()
+    }
+
     fn failed(&self) -> impl FnOnce(libbpf_rs::Error) -> Error {
         let map = self.name;
         move |source| Error::Map { map, source }

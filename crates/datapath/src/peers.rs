@@ -11,12 +11,11 @@ use std::{
     net::IpAddr,
 };
 
-use bytemuck::Pod;
 use ipnet::IpNet;
 use signet_abi as abi;
 use signet_policy::PeerKey;
 
-use crate::{encode::peer_kind, error::Error, load::Datapath, maps::Map, publish::Desired};
+use crate::{encode::peer_kind, error::Error, load::Datapath, publish::Desired};
 
 /// Which of an endpoint's two tables knows the number of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,8 @@ pub(crate) enum Step {
 
 impl Peers {
     pub(crate) fn known(datapath: &Datapath) -> Result<Self, Error> {
-        Ok(Self { addresses: entries(&datapath.addresses)?, prefixes: entries(&datapath.prefixes)? })
+        let addresses = datapath.addresses.entries()?.into_iter().collect();
+        Ok(Self { addresses, prefixes: datapath.prefixes.entries()?.into_iter().collect() })
     }
 
     pub(crate) fn wanted(desired: &Desired) -> Self {
@@ -146,16 +146,6 @@ impl Datapath {
         let epochs: Vec<(u32, u32)> = (0..abi::ADDRESS_BUCKETS).map(next).collect::<Result<_, Error>>()?;
         self.address_epochs.set_all(&epochs)
     }
-}
-
-fn entries<K: Pod + Eq + Hash, V: Pod>(map: &Map<K, V>) -> Result<HashMap<K, V>, Error> {
-    let mut entries = HashMap::new();
-    for key in map.keys() {
-        if let Some(value) = map.get(&key)? {
-            entries.insert(key, value);
-        }
-    }
-    Ok(entries)
 }
 
 fn same<K: Eq + Hash>(

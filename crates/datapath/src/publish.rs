@@ -117,10 +117,8 @@ impl Published {
     /// What an earlier process left: its endpoints stay in force until they are published again.
     pub(crate) fn adopt(datapath: &Datapath) -> Result<Self, Error> {
         let mut adopted = Self::default();
-        for ifindex in datapath.endpoints.keys() {
-            if let Some(endpoint) = datapath.endpoints.get(&ifindex)? {
-                adopted.revision = adopted.revision.max(endpoint.revision);
-            }
+        for (_, endpoint) in datapath.endpoints.entries()? {
+            adopted.revision = adopted.revision.max(endpoint.revision);
         }
         adopted.superseded = datapath.policies.keys();
         adopted.last_table = adopted.superseded.iter().map(|key| key.table).max().unwrap_or_default();

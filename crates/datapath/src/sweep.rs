@@ -39,15 +39,11 @@ impl Datapath {
     /// [`Error::Map`] if a map cannot be read.
     pub fn usage(&self) -> Result<BTreeMap<u32, Usage>, Error> {
         let mut all: BTreeMap<u32, Usage> = BTreeMap::new();
-        for id in self.usages.keys() {
-            if let Some(abi::usage { flows, evicted, refused, .. }) = self.usages.get(&id)? {
-                all.insert(id, Usage { flows, evicted, refused, drops: BTreeMap::new() });
-            }
+        for (id, abi::usage { flows, evicted, refused, .. }) in self.usages.entries()? {
+            all.insert(id, Usage { flows, evicted, refused, drops: BTreeMap::new() });
         }
-        for key in self.drops.keys() {
-            if let Some(drops) = self.drops.get(&key)? {
-                *all.entry(key.endpoint).or_default().drops.entry(key.reason).or_default() += drops.packets;
-            }
+        for (key, drops) in self.drops.entries()? {
+            *all.entry(key.endpoint).or_default().drops.entry(key.reason).or_default() += drops.packets;
         }
         Ok(all)
     }
