@@ -161,14 +161,13 @@ static __always_inline void ct_count(struct ct_entry *entry, const struct packet
 }
 
 /* Takes an established flow out. */
-static __always_inline bool ct_forget(const struct ct_key *key, __u32 owner)
+static __always_inline void ct_forget(const struct ct_key *key, __u32 owner)
 {
 	if (bpf_map_delete_elem(&ct_flows, key))
-		return false;
+		return;
 	struct usage *usage = bpf_map_lookup_elem(&usages, &owner);
 	if (usage)
 		__sync_fetch_and_add(&usage->flows, -1);
-	return true;
 }
 
 /*

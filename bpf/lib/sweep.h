@@ -56,24 +56,37 @@ static __always_inline bool is_gone(__u32 id)
 	return !endpoint || endpoint->id != id;
 }
 
+/* Whether a flow is to go; its end is told then. */
+static __always_inline bool ends(const struct ct_key *key, const struct ct_entry *entry, bool established,
+				 struct sweep *sweep)
+{
+	if (!ct_is_over(entry, established, key->protocol, sweep->now) && !is_gone(entry->owner))
+		return false;
+	report_end(key, entry);
+	sweep->gone++;
+	return true;
+}
+
+/* Other than 0: the sweep stops. */
+static __always_inline long is_backed_up(void)
+{
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > SWEEP_BACKLOG;
+}
+
 static long sweep_new(void *map, struct ct_key *key, struct ct_entry *entry, struct sweep *sweep)
 {
-	if (!ct_is_over(entry, false, key->protocol, sweep->now) && !is_gone(entry->owner))
+	if (!ends(key, entry, false, sweep))
 		return 0;
-	report_end(key, entry);
 	bpf_map_delete_elem(&ct_new, key);
-	sweep->gone++;
-	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > SWEEP_BACKLOG;
+	return is_backed_up();
 }
 
 static long sweep_flow(void *map, struct ct_key *key, struct ct_entry *entry, struct sweep *sweep)
 {
-	if (!ct_is_over(entry, true, key->protocol, sweep->now) && !is_gone(entry->owner))
+	if (!ends(key, entry, true, sweep))
 		return 0;
-	report_end(key, entry);
 	ct_forget(key, entry->owner);
-	sweep->gone++;
-	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > SWEEP_BACKLOG;
+	return is_backed_up();
 }
 
 static long sweep_slot(void *map, struct slot *slot, struct ct_key *key, struct sweep *sweep)
