@@ -4,7 +4,7 @@
 mod support;
 
 use std::{fs, process::Command};
-use support::node::{Node, wait_until};
+use support::node::{Node, is_root, wait_until};
 
 const MANIFESTS: &str = r#"
 apiVersion: v1
@@ -46,8 +46,7 @@ fn the_file_holds_where_no_option_says_otherwise() {
 
 #[test]
 fn a_file_with_a_mistake_starts_nothing() {
-    if !nix::unistd::geteuid().is_root() {
-        println!("SKIPPED: needs root to run a node");
+    if !is_root() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

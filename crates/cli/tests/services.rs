@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::process::Command;
-
 use nix::sys::signal::Signal;
 use support::node::{Node, wait_until};
 
@@ -106,16 +104,14 @@ fn pods_reach_each_other_by_service_name_where_policy_lets_them_reach_the_backen
     // everything that the client calls answers in the end, but for the service that nobody is behind
     says(&node, "shop_client", "failed", "empty:80: Operation not permitted");
     // and that is a flow like any other
-    let observed = || {
-        let api = format!("unix://{}", node.run_dir().join("agent.sock").display());
-        let mut observe = Command::new(env!("CARGO_BIN_EXE_signet"));
-        observe.args(["observe", "--last", "1000", "--verdict", "DROPPED", "--server", &api]);
-        String::from_utf8(observe.output().unwrap().stdout).unwrap()
+    let refused = |f: &serde_json::Value| {
+        let (flow, source) = (&f["flow"], &f["flow"]["source"]);
+        (&source["namespace"], &source["pod_name"]) == (&"shop".into(), &"client".into())
+            && flow["l4"]["TCP"]["destination_port"] == 80
+            && flow["verdict"] == "DROPPED"
+            && f["signet"]["reason"] == "service-no-backend"
     };
-    let refused = |line: &str| {
-        line.contains("shop/client") && line.contains(":80") && line.contains("service-no-backend")
-    };
-    wait_until("the refusal is a flow", || observed().lines().any(refused));
+    wait_until("the refusal is a flow", || node.flows().iter().any(refused));
     let rounds = node.log("shop_client").lines().count();
     wait_until("three more rounds", || node.log("shop_client").lines().skip(rounds).count() >= 12);
     let log = node.log("shop_client");
