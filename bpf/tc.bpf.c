@@ -307,6 +307,8 @@ static __always_inline int hook(struct __sk_buff *skb, enum direction way)
 	at.packet = &at.scratch->packet;
 	__builtin_memset(at.packet, 0, sizeof(*at.packet));
 	struct report report = decide(skb, &at);
+	if (!report.kind)
+		return PASS_ON;
 	return record(at.packet, at.endpoint, &report) == VERDICT_DROPPED ? DROP : PASS_ON;
 }
 

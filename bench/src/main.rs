@@ -2,6 +2,7 @@
 //! it is taken. A goal that is missed is stored with `met: false`.
 
 mod change;
+mod packets;
 mod report;
 mod verdicts;
 
@@ -37,7 +38,8 @@ enum Effort {
 
 type Bench = fn(Effort) -> anyhow::Result<Vec<Row>>;
 
-const BENCHES: [(&str, Bench); 2] = [("verdicts", verdicts::run), ("change", change::run)];
+const BENCHES: [(&str, Bench); 3] =
+    [("verdicts", verdicts::run), ("packets", packets::run), ("change", change::run)];
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();

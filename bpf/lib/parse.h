@@ -67,6 +67,25 @@ struct ipv6_header {
 	struct address destination;
 };
 
+/* Headers that end later than this are read by a helper. */
+#define MAX_DIRECT 512
+
+/*
+ * Bytes of the packet. Nearly all headers are in the linear part of the buffer: read from there, a packet costs a third of
+ * what the helper takes. Negative: there are no such bytes.
+ */
+static __always_inline long load(struct __sk_buff *skb, __u32 at, void *to, __u32 length)
+{
+	void *start = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	if (at <= MAX_DIRECT && start + at + length <= end) {
+		__builtin_memcpy(to, start + at, length);
+		return 0;
+	}
+	return bpf_skb_load_bytes(skb, at, to, length);
+}
+
 static __always_inline void address_from_ipv4(struct address *a, __be32 ipv4)
 {
 	a->word[0] = 0;
@@ -137,7 +156,10 @@ static __always_inline enum reason parse_l4(struct __sk_buff *skb, struct packet
 
 	if (!length)
 		return REASON_UNKNOWN;
-	if (bpf_skb_load_bytes(skb, p->l4, l4, 8) < 0 || (whole && p->l4 + length > p->length))
+	if (whole && p->l4 + length > p->length)
+		return REASON_INVALID_PACKET;
+	bool tcp = p->protocol == PROTO_TCP && whole;
+	if ((tcp ? load(skb, p->l4, l4, sizeof(l4)) : load(skb, p->l4, l4, 8)) < 0)
 		return REASON_INVALID_PACKET;
 	if (p->protocol == PROTO_ICMP || p->protocol == PROTO_ICMPV6) {
 		p->icmp_type = l4[0];
@@ -150,10 +172,10 @@ static __always_inline enum reason parse_l4(struct __sk_buff *skb, struct packet
 	}
 	__builtin_memcpy(&p->source_port, l4, 2);
 	__builtin_memcpy(&p->destination_port, l4 + 2, 2);
-	if (p->protocol == PROTO_TCP && whole) {
-		if (bpf_skb_load_bytes(skb, p->l4 + 12, l4, 2) < 0 || (l4[0] >> 4) < 5)
+	if (tcp) {
+		if (l4[12] >> 4 < 5)
 			return REASON_INVALID_PACKET;
-		p->tcp_flags = l4[1];
+		p->tcp_flags = l4[13];
 	}
 	return REASON_UNKNOWN;
 }
@@ -168,7 +190,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, struct pack
 {
 	struct ipv4_header ip;
 
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) < 0)
+	if (load(skb, at, &ip, sizeof(ip)) < 0)
 		return REASON_INVALID_PACKET;
 	__u32 header = (ip.version_length & 15) * 4;
 	__u32 total = bpf_ntohs(ip.total_length);
@@ -196,7 +218,7 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, struct pack
 	struct ipv6_header ip;
 	__u8 extension[8];
 
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) < 0)
+	if (load(skb, at, &ip, sizeof(ip)) < 0)
 		return REASON_INVALID_PACKET;
 	if ((bpf_ntohl(ip.version_class_flow) >> 28) != 6)
 		return REASON_INVALID_PACKET;
@@ -212,7 +234,7 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, struct pack
 		/* hop-by-hop, routing, fragment, authentication, destination options */
 		if (next != 0 && next != 43 && next != 44 && next != 51 && next != 60)
 			break;
-		if (bpf_skb_load_bytes(skb, l4, extension, sizeof(extension)) < 0)
+		if (load(skb, l4, extension, sizeof(extension)) < 0)
 			return REASON_INVALID_PACKET;
 		if (next == 44) {
 			__u32 offset = ((__u32)extension[2] << 8 | extension[3]) & 0xfff8;
@@ -254,7 +276,7 @@ __noinline __u32 parse(struct __sk_buff *skb, struct packet *p)
 	if (!p)
 		return REASON_INVALID_PACKET;
 	p->length = skb->len;
-	if (bpf_skb_load_bytes(skb, 0, ethernet, sizeof(ethernet)) < 0)
+	if (load(skb, 0, ethernet, sizeof(ethernet)) < 0)
 		return REASON_INVALID_PACKET;
 	__builtin_memcpy(p->mac, ethernet + 6, 6);
 	p->ether_type = (__u16)ethernet[12] << 8 | ethernet[13];

@@ -5,8 +5,8 @@ mod compile;
 
 use std::{env, path::PathBuf};
 
-/// The objects: packets at a pod's interface, and sockets of its processes.
-const OBJECTS: [&str; 2] = ["tc", "sock"];
+/// The objects: packets at a pod's interface, sockets of its processes, and what measures the first.
+const OBJECTS: [&str; 3] = ["tc", "sock", "cost"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -8,6 +8,7 @@
 //! INVARIANT: what does not fit is refused before anything is changed ([`Error::TooLarge`]).
 
 mod attach;
+mod cost;
 mod encode;
 mod error;
 mod events;
@@ -21,6 +22,7 @@ mod services;
 mod sweep;
 
 pub use attach::Mechanism;
+pub use cost::{Cost, Meter};
 pub use encode::{encode_entry, encode_key};
 pub use error::Error;
 pub use events::{EventReader, boot_offset};
