@@ -13,7 +13,7 @@
 #include <linux/types.h>
 #endif
 
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 /* Address buckets: how many epochs the remote addresses share (a power of two). */
 #define ADDRESS_BUCKETS 4096
@@ -109,9 +109,11 @@ struct endpoint {
 	struct policy_table table[2]; /* by the generation of the peer's numbers; equal but in transitions */
 	struct address address[2]; /* its own IPv4 and IPv6 address; all zero where it has none */
 	__u8 mac[6];
-	__u8 pad[2];
+	__u16 mtu; /* of its interface on the node, in bytes */
+	__u8 direct; /* whether new flows between it and others of this kind are handed over from pod to pod */
+	__u8 pad[3];
 };
-_Static_assert(sizeof(struct endpoint) == 80, "struct endpoint");
+_Static_assert(sizeof(struct endpoint) == 84, "struct endpoint");
 
 /*
  * What an address stands for. While identities are renumbered, addresses go over to the other generation one by one: each
@@ -255,6 +257,7 @@ _Static_assert(sizeof(struct ct_half) == 32, "struct ct_half");
 #define CT_FIN_REPLY 4
 #define CT_CLOSED 8 /* reset, or FIN seen both ways */
 #define CT_OWN_NODE 16 /* this node itself opened it, whatever address it used */
+#define CT_DIRECT 32 /* its packets are handed over from pod to pod, all its life */
 
 /* A flow. */
 struct ct_entry {

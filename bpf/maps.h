@@ -191,6 +191,18 @@ struct {
 } counters SEC(".maps");
 
 /*
+ * 0 -> struct counter: packets that were handed over from pod to pod, per CPU
+ * Written by the hooks.
+ * Read by the agent.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counter);
+} handed_over SEC(".maps");
+
+/*
  * struct drop_key -> struct drops
  * Written by the hooks; the sweep takes out those whose endpoint is gone.
  * Read by the hooks, to ration what is reported, and by the agent.

@@ -106,6 +106,8 @@ fn node() -> anyhow::Result<Datapath> {
             addresses: pod.addresses.clone(),
             mac: mac(index),
             guarded: true,
+            mtu: 1500,
+            direct: false,
             cgroup: None,
         };
         (INTERFACES + index, endpoint)

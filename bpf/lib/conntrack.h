@@ -11,7 +11,7 @@
 
 struct flow {
 	struct ct_key key;
-	struct ct_entry *entry; /* null: none, or idle for too long */
+	struct ct_entry *entry; /* null: none, idle for too long, or to be found anew */
 	__u32 nonce; /* of the entry when it was found */
 	__u8 source_end; /* which end of the key sent the packet */
 	__u8 established; /* whether there is an entry in ct_flows, idle ones included */
@@ -198,6 +198,7 @@ static __always_inline void ct_establish(struct flow *flow, struct ct_entry *cop
 		return;
 	__sync_fetch_and_add(&usage->flows, 1);
 	bpf_map_delete_elem(&ct_new, &flow->key);
+	flow->entry = 0;
 }
 
 /* The next slot of the owner's ring; the flow that had it goes. Negative: there is no room. */

@@ -9,7 +9,8 @@
 struct report {
 	union decision decision;
 	__u32 peer_identity;
-	__u8 kind; /* enum event_kind */
+	__u32 peer_ifindex; /* as in struct peer */
+	__u8 kind; /* enum event_kind; 0: there is nothing to tell */
 	__u8 direction; /* enum direction: which policy of the endpoint */
 	__u8 flags;
 	__u8 pad;

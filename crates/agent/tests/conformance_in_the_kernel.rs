@@ -49,6 +49,8 @@ impl Scenario {
                 addresses,
                 mac,
                 guarded: false,
+                mtu: 1500,
+                direct: false,
                 cgroup: None,
             };
             plan.desired.endpoints.insert(id, endpoint);

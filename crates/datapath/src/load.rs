@@ -41,6 +41,7 @@ pub struct Datapath {
     /// As it was loaded.
     pub(crate) options: Options,
     counters: Map<u32, abi::counter>,
+    handed_over: Map<u32, abi::counter>,
     pub(crate) events_lost: Map<u32, u64>,
     ct_new: Map<abi::ct_key, abi::ct_entry>,
     ct_flows: Map<abi::ct_key, abi::ct_entry>,
@@ -111,6 +112,7 @@ impl Datapath {
             grace: handle(&object, "grace")?,
             events: handle(&object, "events")?,
             counters: map(&object, "counters")?,
+            handed_over: map(&object, "handed_over")?,
             events_lost: map(&object, "events_lost")?,
             ct_new: map(&object, "ct_new")?,
             ct_flows: map(&object, "ct_flows")?,
@@ -152,11 +154,12 @@ impl Datapath {
 
     /// Packets and bytes dropped or judged so far, by reason and direction (0 ingress, 1 egress).
     pub fn counter(&self, reason: abi::Reason, direction: u32) -> Result<abi::counter, Error> {
-        let values = self.counters.get_per_cpu(&(u32::from(reason as u8) * 2 + direction))?;
-        Ok(values.iter().fold(abi::counter::default(), |sum, v| abi::counter {
-            packets: sum.packets + v.packets,
-            bytes: sum.bytes + v.bytes,
-        }))
+        Ok(sum(&self.counters.get_per_cpu(&(u32::from(reason as u8) * 2 + direction))?))
+    }
+
+    /// Packets and bytes handed over from pod to pod so far, past the node's stack.
+    pub fn handed_over(&self) -> Result<abi::counter, Error> {
+        Ok(sum(&self.handed_over.get_per_cpu(&0)?))
     }
 
     /// Events that found no room in the ring buffer so far.
@@ -206,6 +209,14 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+/// Of all CPUs.
+fn sum(counters: &[abi::counter]) -> abi::counter {
+    counters.iter().fold(abi::counter::default(), |sum, v| abi::counter {
+        packets: sum.packets + v.packets,
+        bytes: sum.bytes + v.bytes,
+    })
 }
 
 /// Makes the folders of the pins. An empty one says which layout the maps have: its name is all that a BPF file system

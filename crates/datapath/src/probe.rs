@@ -14,6 +14,9 @@ const INGRESS_IFINDEX: usize = 36;
 /// The part of `struct __sk_buff` that is given.
 const CONTEXT: usize = 44;
 
+const TCX_NEXT: i32 = -1;
+const TCX_REDIRECT: i32 = 7;
+
 /// One of the two programs on a pod's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
@@ -33,6 +36,8 @@ pub enum Hook {
 pub enum Passed {
     /// The packet goes on to whatever comes next.
     On,
+    /// The packet is handed over to the pod that it is for, whose own hook does not see it.
+    HandedOver,
     /// The packet is dropped.
     Dropped,
 }
@@ -49,18 +54,24 @@ impl Datapath {
             None => self.endpoints.remove(&LOOPBACK)?,
         }
         let (program, ingress) = match hook {
-            Hook::FromPod => ("from_pod", LOOPBACK),
+            Hook::FromPod => ("from_pod", ifindex),
             Hook::ToPod { own_node: true } => ("to_pod", 0),
             Hook::ToPod { own_node: false } => ("to_pod", LOOPBACK),
             Hook::ToPodFrom(interface) => ("to_pod", interface),
         };
         let mut context = [0u8; CONTEXT];
         context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ingress.to_ne_bytes());
+        // sent to the interface that it comes in over
+        let mut frame = frame.to_vec();
+        frame.iter_mut().take(6).for_each(|byte| *byte = 0);
         let input =
-            ProgramInput { data_in: Some(frame), context_in: Some(&mut context), ..ProgramInput::default() };
+            ProgramInput { data_in: Some(&frame), context_in: Some(&mut context), ..ProgramInput::default() };
         let output = self.program(program)?.test_run(input).map_err(failed)?;
-        // TCX_NEXT is -1, TC_ACT_SHOT is 2
-        Ok(if output.return_value as i32 == -1 { Passed::On } else { Passed::Dropped })
+        Ok(match output.return_value as i32 {
+            TCX_NEXT => Passed::On,
+            TCX_REDIRECT => Passed::HandedOver,
+            _ => Passed::Dropped,
+        })
     }
 
     /// All events that are waiting.

@@ -45,6 +45,11 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// The Ethernet address of its interface.
     pub mac: [u8; 6],
+    /// The MTU of its interface on the node, in bytes.
+    pub mtu: u16,
+    /// Whether new flows between it and others of this kind are handed over from pod to pod, past the node's stack. So
+    /// where nobody else has a program or a rule on the way that they would miss.
+    pub direct: bool,
     /// Whether its packets reach other pods of this node with this interface as the one they came in over: so where
     /// nothing between the interfaces takes them up again, as bridges and translations do.
     pub guarded: bool,
@@ -301,7 +306,9 @@ fn encode_endpoint(endpoint: &Endpoint, table: abi::policy_table) -> abi::endpoi
         revision: 0,
         address: [address(false), address(true)],
         mac: endpoint.mac,
-        pad: [0; 2],
+        mtu: endpoint.mtu,
+        direct: endpoint.direct.into(),
+        pad: [0; 3],
     }
 }
 

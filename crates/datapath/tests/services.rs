@@ -149,6 +149,8 @@ fn a_service_without_backends_refuses_and_tells_whose_socket_it_was() {
         id: 7,
         table: Identity(256),
         addresses: own.clone(),
+        mtu: 1500,
+        direct: false,
         mac: [2; 6],
         guarded: false,
         cgroup: Some(fs::metadata(&fixture.cgroup).unwrap().ino()),

@@ -2,7 +2,7 @@
 
 // Made by `cargo xtask codegen` from bpf/abi.h. Do not edit.
 
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 pub const ADDRESS_BUCKETS: u32 = 4096;
 pub const MAX_REASONS: u32 = 256;
 pub const NEW_FLOWS_PER_ENDPOINT: u32 = 4096;
@@ -19,6 +19,7 @@ pub const CT_FIN_ORIGINAL: u32 = 2;
 pub const CT_FIN_REPLY: u32 = 4;
 pub const CT_CLOSED: u32 = 8;
 pub const CT_OWN_NODE: u32 = 16;
+pub const CT_DIRECT: u32 = 32;
 pub const EVENT_REPLY: u32 = 1;
 pub const EVENT_WOULD_ALLOW: u32 = 2;
 pub type __u8 = ::std::os::raw::c_uchar;
@@ -117,18 +118,22 @@ pub struct endpoint {
     pub table: [policy_table; 2usize],
     pub address: [address; 2usize],
     pub mac: [__u8; 6usize],
-    pub pad: [__u8; 2usize],
+    pub mtu: __u16,
+    pub direct: __u8,
+    pub pad: [__u8; 3usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of endpoint"][::std::mem::size_of::<endpoint>() - 80usize];
+    ["Size of endpoint"][::std::mem::size_of::<endpoint>() - 84usize];
     ["Alignment of endpoint"][::std::mem::align_of::<endpoint>() - 4usize];
     ["Offset of field: endpoint::id"][::std::mem::offset_of!(endpoint, id) - 0usize];
     ["Offset of field: endpoint::revision"][::std::mem::offset_of!(endpoint, revision) - 4usize];
     ["Offset of field: endpoint::table"][::std::mem::offset_of!(endpoint, table) - 8usize];
     ["Offset of field: endpoint::address"][::std::mem::offset_of!(endpoint, address) - 40usize];
     ["Offset of field: endpoint::mac"][::std::mem::offset_of!(endpoint, mac) - 72usize];
-    ["Offset of field: endpoint::pad"][::std::mem::offset_of!(endpoint, pad) - 78usize];
+    ["Offset of field: endpoint::mtu"][::std::mem::offset_of!(endpoint, mtu) - 78usize];
+    ["Offset of field: endpoint::direct"][::std::mem::offset_of!(endpoint, direct) - 80usize];
+    ["Offset of field: endpoint::pad"][::std::mem::offset_of!(endpoint, pad) - 81usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]

@@ -27,6 +27,8 @@ pub struct Cluster {
     /// By their place, which no later pod takes.
     pub pods: BTreeMap<usize, Pod>,
     pub policies: Vec<Policy>,
+    /// Whether pods hand packets over to each other.
+    pub direct: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -49,10 +51,9 @@ impl Case {
         let nodes = world.nodes.clone();
         let pods: BTreeMap<usize, Pod> = world.pods.into_iter().enumerate().collect();
         let next_place = pods.len();
-        let cluster = Cluster { pods, policies: world.policies };
+        let cluster = Cluster { pods, policies: world.policies, direct: rng.once_in(2) };
         let mut model = Model::new(nodes.clone());
-        model.pods.clone_from(&cluster.pods);
-        model.policies.clone_from(&cluster.policies);
+        model.turn_into(&cluster);
         let mut generator =
             Generator { rng, nodes: nodes.clone(), cluster, next_place, sent: vec![], model, since: 0 };
         let mut steps = vec![Step::Revision(generator.cluster.clone())];
@@ -94,8 +95,8 @@ impl Generator {
                 self.change_pods();
             }
         }
-        self.model.pods.clone_from(&self.cluster.pods);
-        self.model.policies.clone_from(&self.cluster.policies);
+        self.cluster.direct ^= self.rng.once_in(4);
+        self.model.turn_into(&self.cluster);
     }
 
     /// Nobody's identity is new, and no policy changes: only who is behind which address.
@@ -183,8 +184,7 @@ impl Generator {
     fn packet(&mut self) -> Packet {
         self.since += 1;
         let packet = if self.rng.once_in(20) { self.odd_packet() } else { self.ip_packet() };
-        let hooks = packet.hooks();
-        let passed = !hooks.is_empty() && hooks.into_iter().all(|at| self.model.see(&packet, at).passes);
+        let passed = packet.pass(&mut self.model).last().is_some_and(|(_, said)| said.passes);
         if packet.link == Link::Ip && (passed || self.rng.once_in(4)) {
             self.sent.push(packet.frame.clone());
         }

@@ -6,7 +6,7 @@ use signet_abi::Reason;
 use signet_policy::{Policy, Rule};
 use signet_testkit::{KINDS, kinds_of_policy, kinds_of_rule};
 
-use crate::model::{At, Model, Said};
+use crate::model::{At, Model, Over, Said};
 
 /// Reasons that no packet of a case can have, and where they are tested.
 const ELSEWHERE: [(Reason, &str); 4] = [
@@ -37,6 +37,8 @@ pub struct Coverage {
     pub packets: usize,
     audits: usize,
     would_allow: usize,
+    /// Packets between pods that were handed over, and that took the node's stack.
+    paths: [usize; 2],
     /// What the rules that decided a packet are made of.
     decided: BTreeMap<String, usize>,
     /// What all policies in force were made of.
@@ -48,6 +50,9 @@ impl Coverage {
         self.packets += 1;
         self.audits += usize::from(said.audit);
         self.would_allow += usize::from(said.would_allow);
+        if matches!(at.over, Over::Pod(_)) && said.passes {
+            self.paths[usize::from(!said.direct)] += 1;
+        }
         *self.reasons.entry(said.reason).or_default() += 1;
         if self.packets % 100 == 1 {
             for kind in model.policies.iter().flat_map(kinds_of_policy) {
@@ -84,6 +89,7 @@ impl Coverage {
         assert!(missing.is_empty(), "kinds of rule that never decided a packet: {missing:?}");
         let missing: Vec<&str> = KINDS.into_iter().filter(|kind| !self.written.contains_key(*kind)).collect();
         assert!(missing.is_empty(), "kinds of rule that were never in force: {missing:?}");
+        assert!(self.paths.iter().all(|packets| *packets > self.packets / 50), "paths: {:?}", self.paths);
         assert!(self.audits > 0 && self.would_allow > 0, "audited policies changed nothing");
     }
 }

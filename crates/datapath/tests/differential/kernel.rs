@@ -31,7 +31,7 @@ pub struct Difference {
     /// The step of the case.
     pub step: usize,
     pub at: At,
-    /// Verdict, reason, audit, would_allow or rule.
+    /// Verdict, reason, audit, would_allow, rule or path.
     pub what: &'static str,
     pub expected: Said,
     pub seen: Seen,
@@ -43,6 +43,8 @@ pub struct Seen {
     pub passes: bool,
     pub event: Option<abi::event>,
     pub rule: Option<RuleRef>,
+    /// Whether it was handed over from pod to pod, or would have been.
+    pub handed_over: bool,
 }
 
 impl Kernel {
@@ -77,23 +79,28 @@ impl Kernel {
             let packet = match what {
                 Step::Packet(packet) => packet,
                 Step::Revision(cluster) => {
-                    model.pods.clone_from(&cluster.pods);
-                    model.policies.clone_from(&cluster.policies);
+                    model.turn_into(cluster);
                     self.publish(&model);
                     continue;
                 }
             };
-            let bytes = packet.bytes();
-            for at in packet.hooks() {
-                let expected = model.see(packet, at);
-                let seen = self.see(&bytes, at);
-                note(&model, at, &expected);
-                if let Some(what) = parted(&expected, &seen) {
+            let expected = packet.pass(&mut model);
+            for (at, said) in &expected {
+                note(&model, *at, said);
+            }
+            let seen = self.pass(&packet.bytes(), &expected);
+            let direct = seen.iter().any(|s| s.handed_over);
+            for ((at, expected), seen) in expected.iter().zip(&seen) {
+                if let Some(what) = parted(expected, seen) {
+                    let (at, expected, seen) = (*at, expected.clone(), seen.clone());
                     return Some(Difference { step, at, what, expected, seen });
                 }
-                if !expected.passes {
-                    break;
-                }
+            }
+            if let (Some((at, said)), Some(seen)) = (expected.last(), seen.last())
+                && (at.direct && (said.direct || !said.passes)) != direct
+            {
+                let (at, expected, seen) = (*at, said.clone(), seen.clone());
+                return Some(Difference { step, at, what: "path", expected, seen });
             }
         }
         None
@@ -111,7 +118,16 @@ impl Kernel {
             let table = compiled.subjects[&pod.name];
             let id = self.cases * PLACES + *place as u32;
             let addresses = pod.addresses.clone();
-            let endpoint = Endpoint { id, table, addresses, mac: mac(*place), guarded: true, cgroup: None };
+            let endpoint = Endpoint {
+                id,
+                table,
+                addresses,
+                mac: mac(*place),
+                mtu: 1500,
+                direct: model.may_be_direct(*place),
+                guarded: true,
+                cgroup: None,
+            };
             (FIRST_INDEX + *place as u32, endpoint)
         };
         let desired = Desired {
@@ -123,7 +139,32 @@ impl Kernel {
         self.datapath.publish(&desired).unwrap();
     }
 
-    fn see(&mut self, frame: &[u8], at: At) -> Seen {
+    /// The packet at its hooks, as far as the model says that it comes. What is handed over passes both at the first.
+    fn pass(&mut self, frame: &[u8], expected: &[(At, Said)]) -> Vec<Seen> {
+        let mut out: Vec<Seen> = vec![];
+        let mut there = None;
+        for (at, _) in expected {
+            let (passed, events) = self.probe(frame, *at);
+            let here = self.cases * PLACES + at.pod as u32;
+            let is_here = |e: &abi::event| e.endpoint == here || e.endpoint == 0;
+            let own = events.iter().copied().rfind(is_here).or(there.take());
+            there = events.into_iter().rfind(|e| !is_here(e));
+            let handed_over = passed == Passed::HandedOver || (passed == Passed::Dropped && there.is_some());
+            out.push(self.seen(passed != Passed::Dropped || handed_over, own, handed_over));
+            if handed_over {
+                out.push(self.seen(passed == Passed::HandedOver, there, true));
+                break;
+            }
+        }
+        out
+    }
+
+    fn seen(&self, passes: bool, event: Option<abi::event>, handed_over: bool) -> Seen {
+        let rule = event.and_then(|e| self.rules.get(RuleNumber(e.rule)).cloned());
+        Seen { passes, event, rule, handed_over }
+    }
+
+    fn probe(&mut self, frame: &[u8], at: At) -> (Passed, Vec<abi::event>) {
         let hook = match (at.way, at.over) {
             (Direction::Egress, _) => Hook::FromPod,
             (Direction::Ingress, Over::Pod(place)) => Hook::ToPodFrom(FIRST_INDEX + place as u32),
@@ -133,9 +174,7 @@ impl Kernel {
             .datapath
             .probe(FIRST_INDEX + at.pod as u32, hook, frame)
             .unwrap_or_else(|e| panic!("{e}: {frame:02x?}"));
-        let event = self.events.take().unwrap().pop();
-        let rule = event.and_then(|e| self.rules.get(RuleNumber(e.rule)).cloned());
-        Seen { passes: passed == Passed::On, event, rule }
+        (passed, self.events.take().unwrap())
     }
 }
 

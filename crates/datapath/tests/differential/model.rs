@@ -9,7 +9,10 @@ use signet_policy::{
 };
 use signet_testkit::{ACK, FIN, Frame, L4, RANGES, RST, SYN};
 
-use crate::packet::{Link, Packet};
+use crate::{
+    case::Cluster,
+    packet::{Link, Packet},
+};
 
 /// What the model says.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +23,8 @@ pub struct Said {
     /// The rule, where it is known.
     pub rule: Option<Option<RuleRef>>,
     pub would_allow: bool,
+    /// Whether its flow is one of those that are handed over from pod to pod.
+    pub direct: bool,
 }
 
 type FlowEnd = (IpAddr, u16);
@@ -32,6 +37,9 @@ struct Flow {
     fins: [bool; 2],
     closed: bool,
     own_node: bool,
+    direct: bool,
+    /// The pods that have judged it: at its destination, at its source.
+    ends: [Option<usize>; 2],
 }
 
 /// Extension headers that a packet may carry.
@@ -56,6 +64,8 @@ pub struct Model {
     pub nodes: Vec<(IpAddr, Kind)>,
     pub ranges: Vec<ipnet::IpNet>,
     pub policies: Vec<Policy>,
+    /// Whether pods hand packets over to each other.
+    pub direct: bool,
     flows: BTreeMap<Key, Flow>,
     fragments: BTreeMap<(usize, bool, u32), (Fragmented, Tuple)>,
 }
@@ -68,6 +78,8 @@ pub struct At {
     pub way: Direction,
     pub own_node: bool,
     pub over: Over,
+    /// Whether the packet is being handed over.
+    pub direct: bool,
 }
 
 /// Which interface a packet came in over.
@@ -82,7 +94,7 @@ pub enum Over {
 }
 
 fn drop(reason: Reason) -> Said {
-    Said { passes: false, audit: false, reason, rule: Some(None), would_allow: false }
+    Said { passes: false, audit: false, reason, rule: Some(None), would_allow: false, direct: false }
 }
 
 fn header_length(protocol: Protocol) -> u16 {
@@ -167,9 +179,17 @@ impl Model {
             nodes,
             ranges,
             policies: vec![],
+            direct: false,
             flows: BTreeMap::new(),
             fragments: BTreeMap::new(),
         }
+    }
+
+    /// Another revision; flows go on.
+    pub fn turn_into(&mut self, cluster: &Cluster) {
+        self.pods.clone_from(&cluster.pods);
+        self.policies.clone_from(&cluster.policies);
+        self.direct = cluster.direct;
     }
 
     /// The packet at a hook.
@@ -236,6 +256,7 @@ impl Model {
                 reason: Reason::Related,
                 rule: None,
                 would_allow: false,
+                direct: false,
             };
         }
         if tuple.icmp.is_some() && !tuple.is_request() && !tuple.is_answer() {
@@ -250,23 +271,55 @@ impl Model {
             return self.open(tuple, at, true);
         }
         let known = At { own_node: flow.own_node, ..at };
-        let said = self.judge(tuple, known, if reply { opposite(at.way) } else { at.way }, reply);
+        let direction = if reply { opposite(at.way) } else { at.way };
+        let said = self.judge(tuple, known, direction, reply);
+        let direct = self.take_part(tuple, at.pod, direction) && said.passes && self.is_pod(tuple, at);
         if said.passes {
             self.touch(tuple, reply);
-            return said;
+            return Said { direct, ..said };
         }
         if reply && !flow.replied { self.open(tuple, at, !tuple.is_answer()) } else { said }
     }
 
     fn open(&mut self, tuple: &Tuple, at: At, track: bool) -> Said {
         let said = self.judge(tuple, at, at.way, false);
-        if said.passes && track {
-            self.flows.insert(
-                tuple.key(),
-                Flow { initiator: Some(tuple.source), own_node: at.own_node, ..Flow::default() },
-            );
+        if !said.passes || !track {
+            return said;
         }
-        said
+        let direct = if at.direct {
+            self.may_be_direct(at.pod)
+        } else {
+            let there = self.pods.iter().find(|(_, p)| p.addresses.contains(&tuple.destination.0));
+            at.way == Direction::Egress
+                && self.may_be_direct(at.pod)
+                && there.is_some_and(|(place, _)| self.may_be_direct(*place))
+        };
+        let (initiator, own_node) = (Some(tuple.source), at.own_node);
+        self.flows.insert(tuple.key(), Flow { initiator, own_node, direct, ..Flow::default() });
+        self.take_part(tuple, at.pod, at.way);
+        Said { direct, ..said }
+    }
+
+    /// Others stand for pods with a foreign program at their interface.
+    pub fn may_be_direct(&self, place: usize) -> bool {
+        self.direct && place % 4 != 3
+    }
+
+    /// Whether the other end is a pod of this node.
+    fn is_pod(&self, tuple: &Tuple, at: At) -> bool {
+        let remote = if at.way == Direction::Egress { tuple.destination.0 } else { tuple.source.0 };
+        self.pods.values().any(|p| p.addresses.contains(&remote))
+    }
+
+    /// A pod judges a flow at one of its ends. Returns whether the flow is handed over: a pod that is new to it has to agree.
+    fn take_part(&mut self, tuple: &Tuple, pod: usize, direction: Direction) -> bool {
+        let may = self.may_be_direct(pod);
+        let Some(flow) = self.flows.get_mut(&tuple.key()) else { return false };
+        let end = &mut flow.ends[usize::from(direction == Direction::Egress)];
+        if end.replace(pod) != Some(pod) {
+            flow.direct &= may;
+        }
+        flow.direct
     }
 
     fn touch(&mut self, tuple: &Tuple, reply: bool) {
@@ -279,7 +332,7 @@ impl Model {
         flow.replied |= reply;
     }
 
-    fn is_related(&self, error: &Tuple, quoted: &Frame, at: At) -> bool {
+    fn is_related(&mut self, error: &Tuple, quoted: &Frame, at: At) -> bool {
         let inner = Tuple { flags: 0, ..tuple_of(quoted) };
         let own = if at.way == Direction::Ingress { inner.source.0 } else { inner.destination.0 };
         if is_unreadable(quoted)
@@ -294,10 +347,12 @@ impl Model {
         if at.way == Direction::Ingress && !at.own_node && is_pod && says != inner.destination.0 {
             return false;
         }
-        let Some(flow) = self.flows.get(&inner.key()) else { return false };
+        let Some(flow) = self.flows.get(&inner.key()).cloned() else { return false };
         let reply = flow.initiator != Some(inner.source);
         let then = At { way: opposite(at.way), own_node: flow.own_node, over: Over::None, ..at };
-        self.judge(&inner, then, if reply { at.way } else { then.way }, reply).passes
+        let direction = if reply { at.way } else { then.way };
+        self.take_part(&inner, at.pod, direction);
+        self.judge(&inner, then, direction, reply).passes
     }
 
     /// What the pod's policies say in `direction` about the other end of a packet that goes `at.way`.
@@ -431,5 +486,6 @@ fn said(judgement: Judgement) -> Said {
         let rule = if outcome == Outcome::Audit { None } else { rule };
         return Said { rule, ..drop(Reason::AuthenticationRequired) };
     }
-    Said { passes: outcome != Outcome::Denied, audit: outcome == Outcome::Audit, reason, rule, would_allow }
+    let audit = outcome == Outcome::Audit;
+    Said { passes: outcome != Outcome::Denied, audit, reason, rule, would_allow, direct: false }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use signet_policy::Direction;
 use signet_testkit::Frame;
 
-use crate::model::{At, Over};
+use crate::model::{At, Model, Over, Said};
 
 /// A frame, and the frame that it quotes if it is an ICMP error.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ impl Packet {
     pub fn hooks(&self) -> Vec<At> {
         let mut out = vec![];
         if let Party::Pod(pod) = self.from {
-            out.push(At { pod, way: Direction::Egress, own_node: false, over: Over::None });
+            out.push(At { pod, way: Direction::Egress, own_node: false, over: Over::None, direct: false });
         }
         if let Party::Pod(pod) = self.to {
             let over = match self.from {
@@ -52,7 +52,23 @@ impl Packet {
                 Party::Host => Over::None,
                 Party::Outside => Over::Elsewhere,
             };
-            out.push(At { pod, way: Direction::Ingress, own_node: self.from == Party::Host, over });
+            let own_node = self.from == Party::Host;
+            out.push(At { pod, way: Direction::Ingress, own_node, over, direct: false });
+        }
+        out
+    }
+
+    /// What the model says of it at each hook, up to the one that drops it.
+    pub fn pass(&self, model: &mut Model) -> Vec<(At, Said)> {
+        let mut out: Vec<(At, Said)> = vec![];
+        for at in self.hooks() {
+            let at = At { direct: out.last().is_some_and(|(_, said)| said.direct), ..at };
+            let said = model.see(self, at);
+            let passes = said.passes;
+            out.push((at, said));
+            if !passes {
+                break;
+            }
         }
         out
     }

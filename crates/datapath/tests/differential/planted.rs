@@ -85,8 +85,8 @@ const BUGS: &[Bug] = &[
     bug(
         "a reply is judged by the policy of its own direction",
         "tc.bpf.c",
-        "report = admit_known(at, p, &flow, reply, reply ? !at->way : at->way);",
-        "report = admit_known(at, p, &flow, reply, at->way);",
+        "admit_known(at, p, flow, reply, reply ? !at->way : at->way);",
+        "admit_known(at, p, flow, reply, at->way);",
     ),
     bug(
         "a reply is judged by its destination port",
@@ -97,7 +97,7 @@ const BUGS: &[Bug] = &[
     bug(
         "answers to a revoked flow open their own",
         "tc.bpf.c",
-        "if (!reply || flow.entry->state & CT_REPLIED)",
+        "if (!reply || flow->entry->state & CT_REPLIED)",
         "if (!reply)",
     ),
     bug(
@@ -233,6 +233,42 @@ const BUGS: &[Bug] = &[
         "lib/parse.h",
         "if (is_mapped(&ip.source) || is_mapped(&ip.destination))",
         "if (0 && is_mapped(&ip.source))",
+    ),
+    bug(
+        "what is handed over is not judged by its destination's policy",
+        "tc.bpf.c",
+        "struct report report = decide_there(&there, flow);",
+        "struct report report = decide_there(&there, flow);\n\treport.decision = forwarded(0);\n\tthere.next = 1;",
+    ),
+    bug(
+        "a live flow goes over to the direct path",
+        "tc.bpf.c",
+        "if (flow->entry->state & CT_DIRECT)",
+        "if (at->endpoint->direct)",
+    ),
+    bug(
+        "a live flow leaves the direct path when new ones do",
+        "tc.bpf.c",
+        "if (flow->entry->state & CT_DIRECT)",
+        "if (flow->entry->state & CT_DIRECT && at->endpoint->direct)",
+    ),
+    bug(
+        "a pod with a foreign program is handed packets",
+        "tc.bpf.c",
+        "return there && there->direct && there->mtu == at->endpoint->mtu;",
+        "return there && there->mtu == at->endpoint->mtu;",
+    ),
+    bug(
+        "a pod that is new to a flow is not asked for its path",
+        "tc.bpf.c",
+        "flow->entry->state &= ~CT_DIRECT;",
+        ";",
+    ),
+    bug(
+        "later fragments are handed over without their first one",
+        "tc.bpf.c",
+        "reason = resolve_fragment(p, there->endpoint->id, DIRECTION_INGRESS);",
+        "reason = REASON_UNKNOWN;",
     ),
 ];
 

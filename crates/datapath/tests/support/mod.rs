@@ -137,6 +137,7 @@ pub struct Node {
     interner: Interner,
     rules: RuleBook,
     guarded: bool,
+    direct: bool,
 }
 
 impl Node {
@@ -156,6 +157,7 @@ impl Node {
             interner: Interner::starting_at(0),
             rules: RuleBook::default(),
             guarded: false,
+            direct: false,
         };
         node.set_policies(policies);
         Some(node)
@@ -206,6 +208,8 @@ impl Node {
                 addresses,
                 mac: pod.mac(),
                 guarded: self.guarded,
+                mtu: 1500,
+                direct: self.direct,
                 cgroup: None,
             };
             desired.endpoints.insert(1000 + pod.index, endpoint);
@@ -225,6 +229,17 @@ impl Node {
     pub fn guard(&mut self) {
         self.guarded = true;
         self.set_policies(vec![]);
+    }
+
+    /// From now on pods hand packets over to each other.
+    pub fn hand_over(&mut self) {
+        self.direct = true;
+        self.guard();
+    }
+
+    /// Packets that were handed over so far.
+    pub fn handed_over(&self) -> u64 {
+        self.datapath.handed_over().unwrap().packets
     }
 
     /// What the sweep of idle flows tells.
@@ -259,6 +274,11 @@ impl Node {
 
     pub fn drain(&mut self) -> Vec<event> {
         self.datapath.drain_events().unwrap()
+    }
+
+    /// One hook; its events wait.
+    pub fn send_bytes_quietly(&mut self, index: u32, hook: Hook, bytes: &[u8]) -> Passed {
+        self.datapath.probe(1000 + index, hook, bytes).unwrap()
     }
 
     /// One hook, with the event if there was one.
