@@ -31,6 +31,9 @@ pub struct Config {
     pub settings: Settings,
     /// Whether pods reach the world with the node's address. Default: true.
     pub masquerade: bool,
+    /// Whether packets between two pods of this node may go from one to the other past the node's stack, where nobody else
+    /// has anything on their way. Default: true.
+    pub fast_path: bool,
     /// Where the node's end of the pods' links is. Default: the network namespace that Signet was started in.
     pub network: Network,
     /// Where the flow API listens beside `agent.sock` in the run directory. Default: `127.0.0.1:4245`.
@@ -73,6 +76,7 @@ impl Default for Config {
             dns_upstreams: None,
             settings: Settings::default(),
             masquerade: true,
+            fast_path: true,
             network: Network::Host,
             flow_address: Some(SocketAddr::from(([127, 0, 0, 1], 4245))),
             flows: 4095,

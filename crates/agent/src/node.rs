@@ -2,6 +2,7 @@
 
 mod addresses;
 mod asked;
+mod direct;
 mod processes;
 
 use std::{
@@ -48,6 +49,7 @@ pub struct Node {
     told: Told,
     restarts: Restarts,
     programs: Programs,
+    direct: direct::Direct,
     /// The manifests that are in force.
     manifests: Option<Snapshot>,
     /// Interfaces that have this process's programs.
@@ -130,6 +132,7 @@ impl Node {
             told: Told::default(),
             restarts: Restarts::default(),
             programs,
+            direct: direct::Direct::default(),
             manifests: None,
             attached: BTreeSet::new(),
             hosts: String::new(),
@@ -151,6 +154,21 @@ impl Node {
     /// If the kernel refuses; the next call goes on.
     pub fn sweep(&mut self) -> Result<(), Error> {
         self.datapath.sweep()?;
+        Ok(())
+    }
+
+    /// Looks again at what others have on the way between pods, and tells the kernel if that changed.
+    ///
+    /// # Errors
+    /// As [`Node::apply`].
+    pub fn look_around(&mut self) -> Result<(), Error> {
+        if self.survey()
+            && let Some(manifests) = self.manifests.take()
+        {
+            let enforced = self.enforce(&manifests);
+            self.manifests = Some(manifests);
+            enforced?;
+        }
         Ok(())
     }
 
@@ -221,6 +239,7 @@ impl Node {
         hosts: &str,
     ) -> Result<BTreeSet<PodName>, Error> {
         let mut created = BTreeSet::new();
+        let mut attached = false;
         for pod in pods.iter().filter(|p| wanted.contains_key(&p.name)) {
             let known = self.pods.get(&pod.name);
             let ifindex = match known {
@@ -244,7 +263,11 @@ impl Node {
             if !self.attached.contains(&ifindex) {
                 self.datapath.attach(ifindex)?;
                 self.attached.insert(ifindex);
+                attached = true;
             }
+        }
+        if attached {
+            self.survey();
         }
         Ok(created)
     }
@@ -261,12 +284,15 @@ impl Node {
         let mut plan = plan(&cluster, &mut self.numbers);
         for (name, pod) in &self.pods {
             let Some(table) = plan.compiled.subjects.get(name) else { continue };
+            let (mtu, direct) = self.direct.of(pod.ifindex);
             // an interface's index is not given out again while the host is up
             let endpoint = Endpoint {
                 id: pod.ifindex,
                 table: *table,
                 addresses: pod.addresses.clone(),
                 mac: pod.mac.0,
+                mtu,
+                direct,
                 guarded: true,
                 // the id of a cgroup of version 2 is the inode of its folder
                 cgroup: std::fs::metadata(&pod.cgroup).ok().map(|folder| folder.ino()),

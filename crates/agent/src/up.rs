@@ -28,7 +28,7 @@ use crate::{
 
 /// How often pods are looked at whose process may have ended.
 const SUPERVISE_EVERY: Duration = Duration::from_millis(500);
-/// How often idle flows are swept.
+/// How often idle flows are swept, and others' rules and programs looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// What the node's thread is told.
@@ -174,6 +174,9 @@ fn serve(
         if Instant::now() >= sweep {
             if let Err(error) = node.sweep() {
                 tracing::warn!(%error, "idle flows could not be swept; it is tried again");
+            }
+            if let Err(error) = node.look_around() {
+                tracing::warn!(%error, "what is on the way between pods could not be told to the kernel");
             }
             sweep = Instant::now() + SWEEP_EVERY;
         }

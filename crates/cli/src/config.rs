@@ -68,6 +68,10 @@ struct Options {
     /// Whether pods reach the world with this node's address. [default: true]
     #[arg(long)]
     masquerade: Option<bool>,
+    /// Whether packets between two pods of this node go from one to the other past the node's stack, where nobody else has
+    /// rules or programs on their way. Flows that live keep their way. [default: true]
+    #[arg(long)]
+    fast_path: Option<bool>,
     /// Whether policies hold where neither they nor their namespace say. [default: enforce]
     #[arg(long, value_enum)]
     mode: Option<Mode>,
@@ -172,6 +176,7 @@ fn settle(given: &Options, file: &Options) -> Config {
             ..default.settings
         },
         masquerade: first(&given.masquerade, &file.masquerade, default.masquerade),
+        fast_path: first(&given.fast_path, &file.fast_path, default.fast_path),
         network: default.network,
         flow_address: given.flow_address.or(file.flow_address).or(default.flow_address),
         flows: first(&given.flows, &file.flows, default.flows),
@@ -221,7 +226,7 @@ mod tests {
         said.map_err(|e| e.to_string().replace(dir.path().to_str().unwrap(), ""))
     }
 
-    const FILE: &str = "manifests: m\nmode: audit\ndefaultDeny: true\npodRange: [10.1.0.0/16]\nmasquerade: false\n\
+    const FILE: &str = "manifests: m\nmode: audit\ndefaultDeny: true\npodRange: [10.1.0.0/16]\nmasquerade: false\nfastPath: false\n\
                         dnsUpstream: [192.0.2.53, '192.0.2.54:5353']\nflowAddress: 127.0.0.1:1\n";
 
     #[test]
@@ -230,7 +235,7 @@ mod tests {
             settled(FILE, &["--mode", "enforce", "--flow-address", "127.0.0.1:2"]).unwrap();
         assert!(manifests.is_absolute() && manifests.ends_with("m"), "relative to the file");
         assert_eq!(config.settings.mode, signet_policy::Mode::Enforce);
-        assert!(config.settings.default_deny && !config.masquerade);
+        assert!(config.settings.default_deny && !config.masquerade && !config.fast_path);
         assert_eq!(config.ranges, ["10.1.0.0/16".parse::<IpNet>().unwrap()]);
         assert_eq!(config.flow_address, Some("127.0.0.1:2".parse().unwrap()));
         let upstreams: Vec<String> =

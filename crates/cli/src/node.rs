@@ -69,6 +69,18 @@ pub(crate) fn status(args: &NodeArgs) -> anyhow::Result<ExitCode> {
     if let Some(why) = status["masquerade"]["detail"].as_str() {
         writeln!(out, "\npods do not reach the world with the node's address: {why}")?;
     }
+    let path = &status["fastPath"];
+    if let Some(why) = path["detail"].as_str() {
+        writeln!(out, "\npackets between pods take the node's stack: {why}")?;
+    }
+    for pod in rows(&path["without"]) {
+        writeln!(
+            out,
+            "{}  takes the node's stack: {} is on its interface",
+            text(&pod["pod"]),
+            text(&pod["detail"])
+        )?;
+    }
     writeln!(out)?;
     let mut table = Table::new(["MAP", "ENTRIES", "MAX"]);
     for m in rows(&status["maps"]) {

@@ -18,9 +18,9 @@ use crate::{error::Error, load::Datapath};
 /// The programs, what their pins are called, and where they are without tcx.
 const HOOKS: [(&str, &str, TcAttachPoint); 2] =
     [("from_pod", "in", TC_INGRESS), ("to_pod", "out", TC_EGRESS)];
-/// Signet's filters among others of a clsact qdisc: first, by a handle that nobody else is known to use.
 const PRIORITY: u32 = 1;
-const HANDLE: u32 = 0x5167;
+/// Signet's filters among others of a clsact qdisc come first, and have this handle, which nobody else is known to use.
+pub const FILTER_HANDLE: u32 = 0x5167;
 
 /// How programs are attached to interfaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,13 @@ impl Datapath {
         HOOKS.iter().try_for_each(|(_, side, _)| remove_pin(&link_pin(folder, ifindex, side)))
     }
 
+    /// Whether others have programs on an interface that has this datapath's: with tcx. How filters are told apart:
+    /// [`FILTER_HANDLE`].
+    pub fn has_foreign_programs(&self, ifindex: u32) -> bool {
+        let tcx = [libbpf_sys::BPF_TCX_INGRESS, libbpf_sys::BPF_TCX_EGRESS];
+        self.mechanism == Mechanism::Tcx && tcx.into_iter().any(|side| count_programs(ifindex, side) > 1)
+    }
+
     /// How programs are attached here.
     pub fn mechanism(&self) -> Mechanism {
         self.mechanism
@@ -127,11 +134,26 @@ fn exists(ifindex: u32) -> bool {
     nix::net::if_::if_nameindex().is_ok_and(|all| all.iter().any(|interface| interface.index() == ifindex))
 }
 
+/// How many programs an interface has; one that is gone has none.
+#[allow(unsafe_code, reason = "libbpf-rs cannot ask about tcx")]
+fn count_programs(ifindex: u32, side: libbpf_sys::bpf_attach_type) -> u32 {
+    let mut options = libbpf_sys::bpf_prog_query_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: the options have their size and no room for ids; the kernel writes their number.
+    let asked = unsafe {
+        libbpf_sys::bpf_prog_query_opts(i32::try_from(ifindex).unwrap_or(0), side, &raw mut options)
+    };
+    // SAFETY: both members of the union are the number.
+    if asked == 0 { unsafe { options.__bindgen_anon_1.count } } else { 0 }
+}
+
 fn filter(program: &ProgramMut<'_>, ifindex: u32, point: TcAttachPoint) -> TcHook {
     TcHookBuilder::new(program.as_fd())
         .ifindex(i32::try_from(ifindex).unwrap_or(0))
         .replace(true)
-        .handle(HANDLE)
+        .handle(FILTER_HANDLE)
         .priority(PRIORITY)
         .hook(point)
 }

@@ -21,7 +21,7 @@ mod retire;
 mod services;
 mod sweep;
 
-pub use attach::Mechanism;
+pub use attach::{FILTER_HANDLE, Mechanism};
 pub use cost::{Cost, Meter};
 pub use encode::{encode_entry, encode_key};
 pub use error::Error;

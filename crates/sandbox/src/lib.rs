@@ -17,6 +17,7 @@
 mod cgroup;
 mod error;
 mod firewall;
+mod foreign;
 mod init;
 mod key;
 mod masquerade;
@@ -31,6 +32,7 @@ mod store;
 mod sysctl;
 
 pub use error::Error;
+pub use foreign::{Interface, Survey};
 pub use init::{Place, enter, pod_init};
 pub use key::{MAX_NAME, MAX_NAMESPACE};
 pub use masquerade::can_masquerade;

@@ -107,11 +107,15 @@ impl Netlink {
         self.run("adding a neighbour", request.execute())
     }
 
-    fn run(
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn run<T>(
         &self,
         action: &'static str,
-        request: impl Future<Output = std::result::Result<(), rtnetlink::Error>>,
-    ) -> Result<()> {
+        request: impl Future<Output = std::result::Result<T, rtnetlink::Error>>,
+    ) -> Result<T> {
         self.runtime.block_on(request).map_err(|e| {
             let source = match e {
                 rtnetlink::Error::NetlinkError(message) => message.to_io(),

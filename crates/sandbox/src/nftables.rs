@@ -38,6 +38,33 @@ pub(crate) struct Foreign {
     pub(crate) chain: &'static str,
 }
 
+/// A chain that packets come to by itself, as it was found.
+pub(crate) struct FoundChain {
+    family: NetfilterProtoFamily,
+    table: String,
+    name: String,
+    /// `filter`, `nat` or `route`.
+    pub(crate) kind: String,
+    pub(crate) hook: InetHookNumber,
+    /// Whether it drops what its rules do not name.
+    pub(crate) drops: bool,
+}
+
+impl FoundChain {
+    /// As `nft list chain` names it.
+    pub(crate) fn shown(&self) -> String {
+        let family = FAMILIES.iter().find(|(family, _)| *family == self.family).map_or("", |(_, name)| name);
+        format!("{family} {} {}", self.table, self.name)
+    }
+}
+
+/// Families whose chains see packets that are routed.
+const FAMILIES: [(NetfilterProtoFamily, &str); 3] = [
+    (NetfilterProtoFamily::Inet, "inet"),
+    (NetfilterProtoFamily::IPv4, "ip"),
+    (NetfilterProtoFamily::IPv6, "ip6"),
+];
+
 /// A table for both families, with everything in it.
 pub(crate) struct Table<'a> {
     pub(crate) name: &'a str,
@@ -195,6 +222,57 @@ pub(crate) fn drops(foreign: Foreign) -> Result<bool> {
         Err(error) if is_absent(&error) => Ok(false),
         Err(source) => Err(Error::Netlink { action: "reading a chain of nftables", source }),
     }
+}
+
+/// All chains that routed packets come to by themselves, but for those of tables whose name begins with `own`. None where
+/// the kernel has no tables.
+pub(crate) fn base_chains(own: &str) -> Result<Vec<FoundChain>> {
+    let mut found = vec![];
+    for (family, _) in FAMILIES {
+        let all = NfTablesMessage::GetChain(ChainMessage { attributes: vec![] });
+        match ask(NLM_F_DUMP, family, all) {
+            Ok(messages) => found.extend(messages.into_iter().filter_map(|m| base_chain(family, m))),
+            Err(error) if is_absent(&error) => {}
+            Err(source) => return Err(Error::Netlink { action: "reading chains of nftables", source }),
+        }
+    }
+    found.retain(|chain| !chain.table.starts_with(own));
+    Ok(found)
+}
+
+fn base_chain(family: NetfilterProtoFamily, message: NfTablesMessage) -> Option<FoundChain> {
+    let NfTablesMessage::NewChain(ChainMessage { attributes }) = message else { return None };
+    let (mut table, mut name, mut kind, mut number, mut drops) = Default::default();
+    for attribute in attributes {
+        match attribute {
+            ChainAttribute::Table(text) => table = text,
+            ChainAttribute::Name(text) => name = text,
+            ChainAttribute::Type(text) => kind = text,
+            ChainAttribute::Policy(policy) => drops = policy == DROP,
+            ChainAttribute::Hook(parts) => {
+                number = parts.into_iter().find_map(|part| match part {
+                    Hook::Number(number) => Some(u32::from(number)),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(FoundChain { family, table, name, kind, hook: InetHookNumber::from(number?), drops })
+}
+
+/// Whether a chain has a rule but those with this mark.
+pub(crate) fn has_rules(chain: &FoundChain, mark: &str) -> Result<bool> {
+    let place = [RuleAttribute::Table(chain.table.clone()), RuleAttribute::Chain(chain.name.clone())];
+    let all = NfTablesMessage::GetRule(RuleMessage { attributes: place.to_vec() });
+    let failed = |source| Error::Netlink { action: "reading rules of nftables", source };
+    let ours = RuleAttribute::UserData(comment(mark));
+    let is_foreign = |message: &NfTablesMessage| {
+        let NfTablesMessage::NewRule(RuleMessage { attributes }) = message else { return false };
+        // a dump may be of more than what was asked for
+        place.iter().all(|part| attributes.contains(part)) && !attributes.contains(&ours)
+    };
+    Ok(ask(NLM_F_DUMP, chain.family, all).map_err(failed)?.iter().any(is_foreign))
 }
 
 /// Puts rules at the end of a chain, in the place of those with this mark.

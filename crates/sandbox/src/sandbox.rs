@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     Error, Result, cgroup, firewall,
+    foreign::{self, Own, Survey},
     init::{InitSpec, Place},
     key::{IFNAME_PREFIX, Key},
     masquerade,
@@ -128,6 +129,15 @@ impl Sandbox {
     /// The firewall cannot be read or added to.
     pub fn pass_firewall(&self) -> Result<bool> {
         firewall::admit(&self.table(), IFNAME_PREFIX)
+    }
+
+    /// What others have on the way of packets between pods. `own_filter`: the handle of filters that are not foreign.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    pub fn survey(&self, own_filter: u32) -> Result<Survey> {
+        let (interfaces, tables) = (IFNAME_PREFIX, "signet");
+        foreign::survey(&Own { interfaces, filter: own_filter, tables, mark: &self.table() })
     }
 
     /// The cgroup that holds every pod's, made if it is missing.

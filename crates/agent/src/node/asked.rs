@@ -43,6 +43,7 @@ impl Node {
             "unenforceable": self.told.unenforceable.iter().map(unenforceable).collect::<Vec<_>>(),
             "hostNetwork": self.told.host_network.iter().map(PodName::to_string).collect::<Vec<_>>(),
             "masquerade": {"enabled": self.unmasqueraded.is_none(), "detail": self.unmasqueraded},
+            "fastPath": self.direct_status(),
             "maps": self.datapath.occupancy().into_iter().map(map).collect::<Vec<_>>(),
             "lost": self.datapath.lost_events().unwrap_or_default(),
         })
