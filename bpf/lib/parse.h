@@ -79,6 +79,9 @@ static __always_inline long load(struct __sk_buff *skb, __u32 at, void *to, __u3
 	void *start = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
 
+	/* older verifiers know the bound of what is compared, not of what it was made from */
+	if (!__builtin_constant_p(at))
+		barrier_var(at);
 	if (at <= MAX_DIRECT && start + at + length <= end) {
 		__builtin_memcpy(to, start + at, length);
 		return 0;
