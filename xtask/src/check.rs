@@ -18,7 +18,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("signet-dns", &[]),
     ("signet-sandbox", &[]),
     // programs
-    ("signet-bench", &["signet-agent", "signet-identity", "signet-policy", "signet-testkit"]),
+    (
+        "signet-bench",
+        &["signet-agent", "signet-identity", "signet-policy", "signet-sandbox", "signet-testkit"],
+    ),
     ("signet-workload", &[]),
     (
         "signet-agent",
