@@ -122,7 +122,7 @@ fn panels<'a>(rows: &[&'a Row]) -> Vec<Panel<'a>> {
                 bars.push((row.subject.clone(), row));
             }
         }
-        Panel { title: format!("{metric}, ratio to no program"), bars }
+        Panel { title: title(metric), bars }
     };
     metrics.map(panel).collect()
 }
@@ -136,9 +136,14 @@ fn growth(rows: &[Row]) -> Vec<Panel<'_>> {
             .filter(|(_, r)| !r.subject.starts_with("no program"))
             .collect();
         bars.sort_by(|a, b| a.1.subject.cmp(&b.1.subject));
-        Panel { title: format!("{metric}, ratio to no program"), bars }
+        Panel { title: title(metric), bars }
     };
     GROWING.iter().map(|metric| panel(metric)).collect()
+}
+
+fn title(metric: &str) -> String {
+    let better = if metric.contains("latency") || metric.starts_with("CPU") { "less" } else { "more" };
+    format!("{metric}, ratio to no program; {better} is better")
 }
 
 fn picture(readme: &Path, name: &str, alt: &str, panels: &[Panel<'_>]) -> anyhow::Result<String> {
