@@ -25,7 +25,7 @@ const STACK: usize = 64 << 10;
 
 /// What the bench starts of itself.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Load {
+pub(crate) enum Program {
     /// Becomes a command in a pod, on one CPU, ahead of everything else there.
     #[command(hide = true)]
     Inside {
@@ -46,7 +46,7 @@ pub(crate) enum Load {
     Connect { address: SocketAddr, milliseconds: u64 },
 }
 
-impl Load {
+impl Program {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Inside { cgroup, netns, cpu, command } => {

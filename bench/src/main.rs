@@ -27,7 +27,7 @@ use crate::report::{Machine, Row, Summary};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(subcommand)]
-    load: Option<load::Load>,
+    program: Option<load::Program>,
     /// Only these benches; all, if none is named.
     benches: Vec<String>,
     /// As little of each as shows that it runs; nothing is kept.
@@ -71,8 +71,8 @@ const BENCHES: [(&str, Bench); 4] = [
 
 fn main() -> anyhow::Result<()> {
     let mut args = Args::parse();
-    if let Some(load) = args.load.take() {
-        return load.run();
+    if let Some(program) = args.program.take() {
+        return program.run();
     }
     if let Some(unknown) = args.benches.iter().find(|b| BENCHES.iter().all(|(name, _)| name != b)) {
         bail!("there is no bench {unknown}; there are {}", BENCHES.map(|(name, _)| name).join(", "));
