@@ -77,6 +77,8 @@ fn main() -> anyhow::Result<()> {
     if let Some(unknown) = args.benches.iter().find(|b| BENCHES.iter().all(|(name, _)| name != b)) {
         bail!("there is no bench {unknown}; there are {}", BENCHES.map(|(name, _)| name).join(", "));
     }
+    // the tree may change meanwhile
+    let commit = commit();
     let mut rows = vec![];
     for (name, bench) in BENCHES {
         if args.benches.is_empty() || args.benches.iter().any(|b| b == name) {
@@ -87,7 +89,7 @@ fn main() -> anyhow::Result<()> {
     let date = chrono::Local::now().format("%Y-%m-%d").to_string();
     let machine = Machine::this();
     let folder = format!("{date}-{}", args.machine.unwrap_or_else(|| format!("{}cpu", machine.cpus)));
-    let summary = Summary { date, commit: commit(), short: args.short, machine, rows };
+    let summary = Summary { date, commit, short: args.short, machine, rows };
     summary.print(&mut std::io::stdout().lock())?;
     if !args.short {
         let folder = args.runs.join(folder);
