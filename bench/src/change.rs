@@ -1,30 +1,22 @@
 //! From a manifest to the kernel: a policy's file is edited, and the clock stops when the node says that the edit is in
 //! force. The node runs in this process, in a network of its own, with its pods as processes.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    sync::mpsc::RecvTimeoutError,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, time::Instant};
 
-use anyhow::{Context, bail};
-use signet_agent::{Config, Network, Progress, Up};
+use signet_agent::{Config, Network, Up};
 
 use crate::{
-    Effort,
+    Args, Effort,
     report::{Row, quantile},
+    topology::{pod_init, wait},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-pub(crate) fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
     if !nix::unistd::Uid::effective().is_root() {
         eprintln!("bench: SKIPPED: change needs root");
         return Ok(vec![]);
     }
-    let (pods, edits) = if effort == Effort::Short { (2, 10) } else { (50, 1000) };
+    let (pods, edits) = if args.effort() == Effort::Short { (2, 10) } else { (50, 1000) };
     let folder = tempfile::tempdir()?;
     let manifests = folder.path().join("manifests");
     fs::create_dir(&manifests)?;
@@ -39,7 +31,7 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
         flow_address: None,
         ..Config::default()
     };
-    let init = signet_command()?;
+    let init = pod_init()?;
     let up = Up::start(config, &manifests, init)?;
     wait(&up)?;
     let mut milliseconds = vec![];
@@ -53,29 +45,6 @@ pub(crate) fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
     let subject = format!("one policy of {pods} pods");
     let row = |metric, share| Row::new("change", &subject, metric, quantile(&milliseconds, share), "ms");
     Ok(vec![row("until in force, P50", 0.5), row("until in force, P99", 0.99).at_most(5.0)])
-}
-
-/// The command that becomes a pod's first process: of the `signet` that was built beside this program.
-fn signet_command() -> anyhow::Result<Vec<std::ffi::OsString>> {
-    let signet = std::env::current_exe()?.with_file_name("signet");
-    if !Command::new(&signet).arg("--version").output().is_ok_and(|out| out.status.success()) {
-        bail!(
-            "{} is not there; build it in the same profile: cargo build --release -p signet-cli",
-            signet.display()
-        );
-    }
-    Ok(vec![signet.into(), "pod-init".into(), "--spec".into()])
-}
-
-/// Returns when the node has what was written.
-fn wait(up: &Up) -> anyhow::Result<()> {
-    match up.progress().recv_timeout(PATIENCE) {
-        Ok(Progress::Applied(_)) => Ok(()),
-        Ok(Progress::Unreadable(error)) => bail!("the manifests are refused: {error}"),
-        Ok(Progress::Refused(error)) => Err(error).context("the node refuses the manifests"),
-        Err(RecvTimeoutError::Timeout) => bail!("nothing was in force after {PATIENCE:?}"),
-        Err(RecvTimeoutError::Disconnected) => bail!("the node ended"),
-    }
 }
 
 fn deployment(pods: usize) -> String {

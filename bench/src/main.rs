@@ -2,8 +2,18 @@
 //! it is taken. A goal that is missed is stored with `met: false`.
 
 mod change;
+mod envoy;
+mod load;
+mod memory;
 mod packets;
+mod plot;
+mod policies;
+mod readme;
 mod report;
+mod subjects;
+mod tools;
+mod topology;
+mod traffic;
 mod verdicts;
 
 use std::{path::PathBuf, process::Command};
@@ -15,15 +25,24 @@ use crate::report::{Machine, Row, Summary};
 
 /// Measures, prints a table, and keeps the figures with the machine that they are of.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    program: Option<load::Program>,
     /// Only these benches; all, if none is named.
     benches: Vec<String>,
     /// As little of each as shows that it runs; nothing is kept.
     #[arg(long)]
     short: bool,
+    /// An Envoy to compare with.
+    #[arg(long)]
+    envoy: Option<PathBuf>,
     /// Where runs are kept.
     #[arg(long, default_value = "bench/runs")]
     runs: PathBuf,
+    /// The document that shows the last run of everything; plots are beside it.
+    #[arg(long, default_value = "bench/README.md")]
+    readme: PathBuf,
     /// The machine's name in the name of the run.
     #[arg(long)]
     machine: Option<String>,
@@ -36,33 +55,51 @@ enum Effort {
     Full,
 }
 
-type Bench = fn(Effort) -> anyhow::Result<Vec<Row>>;
+impl Args {
+    fn effort(&self) -> Effort {
+        if self.short { Effort::Short } else { Effort::Full }
+    }
+}
 
-const BENCHES: [(&str, Bench); 3] =
-    [("verdicts", verdicts::run), ("packets", packets::run), ("change", change::run)];
+type Bench = fn(&Args) -> anyhow::Result<Vec<Row>>;
+
+const BENCHES: [(&str, Bench); 5] = [
+    ("verdicts", verdicts::run),
+    ("packets", packets::run),
+    ("change", change::run),
+    ("memory", memory::run),
+    ("traffic", traffic::run),
+];
 
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+    let mut args = Args::parse();
+    if let Some(program) = args.program.take() {
+        return program.run();
+    }
     if let Some(unknown) = args.benches.iter().find(|b| BENCHES.iter().all(|(name, _)| name != b)) {
         bail!("there is no bench {unknown}; there are {}", BENCHES.map(|(name, _)| name).join(", "));
     }
-    let effort = if args.short { Effort::Short } else { Effort::Full };
+    // the tree may change meanwhile
+    let commit = commit();
     let mut rows = vec![];
     for (name, bench) in BENCHES {
         if args.benches.is_empty() || args.benches.iter().any(|b| b == name) {
             eprintln!("bench: {name} …");
-            rows.extend(bench(effort)?);
+            rows.extend(topology::on_thread(|| bench(&args))?);
         }
     }
     let date = chrono::Local::now().format("%Y-%m-%d").to_string();
     let machine = Machine::this();
     let folder = format!("{date}-{}", args.machine.unwrap_or_else(|| format!("{}cpu", machine.cpus)));
-    let summary = Summary { date, commit: commit(), short: args.short, machine, rows };
+    let summary = Summary { date, commit, short: args.short, machine, rows };
     summary.print(&mut std::io::stdout().lock())?;
     if !args.short {
         let folder = args.runs.join(folder);
         summary.store(&folder)?;
         eprintln!("bench: kept in {}", folder.display());
+        if args.benches.is_empty() {
+            readme::update(&args.readme, &folder, &summary)?;
+        }
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use signet_policy::{
 use signet_testkit::{ACK, Frame, L4, SYN};
 
 use crate::{
-    Effort,
+    Args, Effort,
     report::{Row, quantile},
 };
 
@@ -26,11 +26,12 @@ const INTERFACES: u32 = 1_000_000;
 /// Nanoseconds, net, in this loop: one flow.
 const GOAL: f64 = 25.0;
 
-pub(crate) fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
     if !nix::unistd::Uid::effective().is_root() {
         eprintln!("bench: SKIPPED: packets needs root");
         return Ok(vec![]);
     }
+    let effort = args.effort();
     let (rounds, repeat) = if effort == Effort::Short { (3, 10_000) } else { (21, 1_000_000) };
     let mut rows = vec![];
     for flows in [1, 1_000, 16_000, 64_000] {

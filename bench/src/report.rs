@@ -22,6 +22,9 @@ pub(crate) struct Row {
     /// What `value` (or `ratio`, where there is one) should be, as people read it.
     pub(crate) goal: Option<String>,
     pub(crate) met: Option<bool>,
+    /// Over the rounds, where there were some: the least and the most that `value`, or `ratio` where there is one, was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spread: Option<[f64; 2]>,
 }
 
 impl Row {
@@ -33,7 +36,18 @@ impl Row {
         unit: &'static str,
     ) -> Self {
         let subject = subject.into();
-        Self { bench, subject, metric, value, unit, ratio: None, against: None, goal: None, met: None }
+        Self {
+            bench,
+            subject,
+            metric,
+            value,
+            unit,
+            ratio: None,
+            against: None,
+            goal: None,
+            met: None,
+            spread: None,
+        }
     }
 
     /// The value should be at least this.
@@ -48,9 +62,47 @@ impl Row {
         Self { goal: Some(format!("≤ {}", number(goal))), met: Some(met), ..self }
     }
 
+    /// The median of what was measured in the rounds.
+    pub(crate) fn of(
+        bench: &'static str,
+        subject: impl Into<String>,
+        metric: &'static str,
+        unit: &'static str,
+        rounds: &[f64],
+    ) -> Self {
+        Self { spread: spread(rounds), ..Self::new(bench, subject, metric, quantile(rounds, 0.5), unit) }
+    }
+
+    /// Compares with another subject: ratios taken within each round.
+    pub(crate) fn in_rounds(self, subject: &str, ratios: &[f64]) -> Self {
+        let (ratio, against) = (Some(quantile(ratios, 0.5)), Some(subject.to_owned()));
+        Self { ratio, against, spread: spread(ratios), ..self }
+    }
+
+    /// The ratio should be at least this.
+    pub(crate) fn ratio_at_least(self, goal: f64) -> Self {
+        let met = self.ratio.is_some_and(|ratio| ratio >= goal);
+        Self { goal: Some(format!("≥ {} ×", ratio(goal))), met: Some(met), ..self }
+    }
+
+    /// The ratio should be at most this.
+    pub(crate) fn ratio_at_most(self, goal: f64) -> Self {
+        let met = self.ratio.is_some_and(|ratio| ratio <= goal);
+        Self { goal: Some(format!("≤ {} ×", ratio(goal))), met: Some(met), ..self }
+    }
+
     /// Compares with another subject of the same run.
     pub(crate) fn against(self, subject: &str, value: f64) -> Self {
         Self { ratio: Some(self.value / value), against: Some(subject.to_owned()), ..self }
+    }
+}
+
+impl Row {
+    /// The ratio, as people read it; nothing where there is none.
+    pub(crate) fn compared(&self) -> String {
+        let (Some(own), Some(against)) = (self.ratio, &self.against) else { return String::new() };
+        let between = self.spread.map(|[least, most]| format!(" ({}–{})", ratio(least), ratio(most)));
+        format!("{} × {against}{}", ratio(own), between.unwrap_or_default())
     }
 }
 
@@ -106,17 +158,13 @@ impl Summary {
         let headings = ["BENCH", "SUBJECT", "METRIC", "VALUE", "RATIO", "GOAL", "MET"];
         let mut table = vec![headings.map(str::to_owned)];
         for row in &self.rows {
-            let ratio = match (row.ratio, &row.against) {
-                (Some(ratio), Some(against)) => format!("{ratio:.2} × {against}"),
-                _ => String::new(),
-            };
             let met = row.met.map_or("", |met| if met { "yes" } else { "NO" }).to_owned();
             table.push([
                 row.bench.to_owned(),
                 row.subject.clone(),
                 row.metric.to_owned(),
                 format!("{} {}", number(row.value), row.unit),
-                ratio,
+                row.compared(),
                 row.goal.clone().unwrap_or_default(),
                 met,
             ]);
@@ -132,7 +180,7 @@ impl Summary {
 }
 
 /// With as many digits as say something.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 10_000.0 => {
             let digits = format!("{value:.0}");
@@ -144,6 +192,16 @@ fn number(value: f64) -> String {
         v if v >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
+}
+
+/// With as many digits as say something.
+pub(crate) fn ratio(value: f64) -> String {
+    let zeros = if value > 0.0 { (-value.log10()).floor().clamp(0.0, 9.0) as usize } else { 0 };
+    format!("{value:.*}", 2 + zeros)
+}
+
+fn spread(rounds: &[f64]) -> Option<[f64; 2]> {
+    (rounds.len() > 1).then(|| [quantile(rounds, 0.0), quantile(rounds, 1.0)])
 }
 
 /// The value below which a share of these is, e.g. 0.5 for the median.

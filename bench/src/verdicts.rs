@@ -11,7 +11,7 @@ use signet_policy::{
 };
 use signet_testkit::Rng;
 
-use crate::{Effort, report::Row};
+use crate::{Args, Effort, report::Row};
 
 const PODS: usize = 1000;
 const POLICIES: usize = 200;
@@ -20,8 +20,8 @@ const APPS: usize = 100;
 /// Verdicts a second.
 const GOAL: f64 = 50_000.0;
 
-pub(crate) fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
-    let questions = if effort == Effort::Short { 5_000 } else { 500_000 };
+pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
+    let questions = if args.effort() == Effort::Short { 5_000 } else { 500_000 };
     let pods: Vec<Pod> = (0..PODS).map(pod).collect();
     let policies: Vec<Policy> = (0..POLICIES).map(policy).collect();
     let mut rng = Rng::new(1);

@@ -20,7 +20,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     // programs
     (
         "signet-bench",
-        &["signet-agent", "signet-datapath", "signet-identity", "signet-policy", "signet-testkit"],
+        &[
+            "signet-agent",
+            "signet-datapath",
+            "signet-identity",
+            "signet-policy",
+            "signet-sandbox",
+            "signet-testkit",
+        ],
     ),
     ("signet-workload", &[]),
     (
