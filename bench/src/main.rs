@@ -34,6 +34,9 @@ struct Args {
     /// As little of each as shows that it runs; nothing is kept.
     #[arg(long)]
     short: bool,
+    /// Traffic only with so many policies, and not between nodes: 1, 100 or 10000.
+    #[arg(long)]
+    policies: Option<usize>,
     /// An Envoy to compare with.
     #[arg(long)]
     envoy: Option<PathBuf>,

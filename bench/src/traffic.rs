@@ -58,11 +58,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
     };
     let _alone = topology::alone()?;
     let mut rows = vec![];
-    for (i, &(count, bench)) in policies.iter().enumerate() {
+    let wanted = |count: usize| args.policies.is_none_or(|only| only == count);
+    for (i, &(count, bench)) in policies.iter().filter(|(count, _)| wanted(*count)).enumerate() {
         // an Envoy pair has nothing to do with how many policies there are
         let envoy = args.envoy.as_deref().filter(|_| i == 0);
         let subjects = subjects::on_one_node(&plan.cpus, count, envoy)?;
         rows.extend(compare(&plan, bench, &subjects, &ON_ONE_NODE)?);
+    }
+    if args.policies.is_some() {
+        return Ok(rows);
     }
     let subjects = subjects::on_two_nodes(&plan.cpus)?;
     rows.extend(compare(&plan, BETWEEN_NODES, &subjects, &ON_TWO_NODES)?);
