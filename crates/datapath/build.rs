@@ -5,8 +5,9 @@ mod compile;
 
 use std::{env, path::PathBuf};
 
-/// The objects: packets at a pod's interface, and sockets of its processes.
-const OBJECTS: [&str; 2] = ["tc", "sock"];
+/// The objects: packets at a pod's interface, and sockets of its processes; both while they take over from maps of another
+/// layout, and what turns hooks over then.
+const OBJECTS: [&str; 5] = ["tc", "sock", "heir", "sock_heir", "switch"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -187,6 +187,7 @@ impl Node {
         let created = self.create_pods(&wanted, &pods, &hosts)?;
         let revision = self.publish(snapshot, &addressed)?;
         self.discovery.publish(snapshot, &pods)?;
+        self.discovery.take_over(&mut self.datapath)?;
         let started = self.start_pods(&wanted, hosts, &created)?;
         self.restarts.keep(&wanted);
         Ok(Applied { revision, started, removed })
