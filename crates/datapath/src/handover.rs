@@ -115,10 +115,17 @@ impl Predecessor {
     }
 
     /// Loads programs that know the maps of both builds: their own, of these objects, and the old ones by their names.
-    fn heir(&self, bytes: &[u8], own: &[&Object], datapath: &Datapath) -> Result<Object, Error> {
+    /// Those are in `types`.
+    fn heir(
+        &self,
+        bytes: &[u8],
+        types: &Types,
+        own: &[&Object],
+        datapath: &Datapath,
+    ) -> Result<Object, Error> {
         let failed = |source| Error::Load { source };
         let mut builder = ObjectBuilder::default();
-        builder.btf_custom_path(self.types.path()).map_err(failed)?;
+        builder.btf_custom_path(types.path()).map_err(failed)?;
         let mut open = builder.open_memory(bytes).map_err(failed)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
@@ -204,9 +211,13 @@ impl Datapath {
         predecessor: &Predecessor,
         services: Option<&Services>,
     ) -> Result<(), Error> {
-        let mut heirs = vec![predecessor.heir(&self.objects.heir, &[&self.object], self)?];
-        if let Some(services) = services {
-            heirs.push(predecessor.heir(&self.objects.sock_heir, &[&services.object, &self.object], self)?);
+        let objects = &self.objects;
+        let mut heirs = vec![predecessor.heir(&objects.heir, &predecessor.types, &[&self.object], self)?];
+        // where it had none for sockets, nothing is to be taken over from them
+        if let (Some(services), Ok(uses)) = (services, predecessor.map("service_uses")) {
+            let types = Types::of("service_uses", &uses)?;
+            let own = [&services.object, &self.object];
+            heirs.push(predecessor.heir(&objects.sock_heir, &types, &own, self)?);
         }
         pin_movers(pins, &heirs)?;
         let mut places = hooks(pins, self.mechanism)?;

@@ -30,7 +30,7 @@ use signet_testkit::{copy_folder, layout};
 /// How long anything may take that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Flows that are there and idle while builds take over from each other.
-const IDLE: u16 = 2000;
+const IDLE: u16 = 10_000;
 const OPEN: u16 = 9000;
 const DENIED: u16 = 9001;
 
@@ -182,13 +182,17 @@ impl Traffic {
                 echo.send_to(&bytes[..size], from).unwrap();
             }
         });
-        for idle in 0..IDLE {
-            let client = fixture.socket(&fixture.client, 20_000 + idle);
-            for _ in 0..2 {
-                client.send_to(b"x", fixture.server(OPEN)).unwrap();
-                client.recv(&mut [0; 8]).expect("an answer");
+        let open = || {
+            for idle in 0..IDLE {
+                let client = UdpSocket::bind((fixture.client.addresses[0], 20_000 + idle)).unwrap();
+                client.set_read_timeout(Some(PATIENCE)).unwrap();
+                for _ in 0..2 {
+                    client.send_to(b"x", fixture.server(OPEN)).unwrap();
+                    client.recv(&mut [0; 8]).expect("an answer");
+                }
             }
-        }
+        };
+        fixture.sandbox.in_network_of(&fixture.client, open).unwrap();
         let asks = fixture.socket(&fixture.client, 10_000);
         asks.connect(fixture.server(OPEN)).unwrap();
         let hears = asks.try_clone().unwrap();
