@@ -4,7 +4,8 @@
  *
  * `cargo xtask codegen` makes crates/abi/src/gen from this file; a test fails when they differ. Fixed-width types,
  * explicit padding, an assertion after every struct. A change of any shape here, or in maps.h, raises ABI_VERSION: pinned maps
- * of another one are not taken over.
+ * of another one are not taken over, but what is in them is, by the names of maps and fields (lib/inherit.h). So a name keeps
+ * its meaning: what gets another one gets another name.
  */
 #ifndef SIGNET_ABI_H
 #define SIGNET_ABI_H

@@ -16,4 +16,15 @@ const volatile struct config config SEC(".rodata.config") = {
 	.flows_per_endpoint = FLOWS_PER_ENDPOINT,
 };
 
+/*
+ * Which layout the maps have, for the build that takes over from this one; and the shape of an event, which no map has as
+ * its type.
+ */
+struct layout {
+	__u32 version;
+	__u32 pad;
+	struct event events[0];
+};
+const volatile struct layout layout SEC(".rodata.layout") = { .version = ABI_VERSION };
+
 #endif

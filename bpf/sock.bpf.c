@@ -17,6 +17,11 @@
 #include "lib/policy.h"
 #include "lib/event.h"
 #include "sock_maps.h"
+#ifdef HEIR
+#include "lib/sock_inherit.h"
+#else
+#include "lib/sock_alone.h"
+#endif
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -171,11 +176,21 @@ static __always_inline int to_backend6(struct bpf_sock_addr *ctx)
 	return choice.kind == NO_BACKEND ? REFUSE : PROCEED;
 }
 
+/* The virtual address that the socket named for this backend; null: it named the backend itself. */
+static __always_inline const struct service_end *named_by(const struct service_use *use)
+{
+	const struct service_end *named = bpf_map_lookup_elem(&service_uses, use);
+
+	if (!named && inherit_use(use))
+		named = bpf_map_lookup_elem(&service_uses, use);
+	return named;
+}
+
 static __always_inline int to_virtual4(struct bpf_sock_addr *ctx)
 {
 	struct service_end backend = named4(ctx);
 	struct service_use use = use_of(ctx, &backend);
-	const struct service_end *named = bpf_map_lookup_elem(&service_uses, &use);
+	const struct service_end *named = named_by(&use);
 
 	if (named)
 		rename4(ctx, named);
@@ -186,7 +201,7 @@ static __always_inline int to_virtual6(struct bpf_sock_addr *ctx)
 {
 	struct service_end backend = named6(ctx);
 	struct service_use use = use_of(ctx, &backend);
-	const struct service_end *named = bpf_map_lookup_elem(&service_uses, &use);
+	const struct service_end *named = named_by(&use);
 
 	if (named)
 		rename6(ctx, named);

@@ -19,6 +19,11 @@
 #include "lib/conntrack.h"
 #include "lib/event.h"
 #include "lib/sweep.h"
+#ifdef HEIR
+#include "lib/inherit.h"
+#else
+#include "lib/alone.h"
+#endif
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

@@ -66,15 +66,25 @@ static __always_inline bool ct_is_over(const struct ct_entry *entry, bool establ
 	return entry->seen_ns + idle < now;
 }
 
-static __always_inline void ct_find(const struct packet *p, struct flow *flow, __u64 now)
+/* Moves a flow here from maps of another layout, if it is there: lib/inherit.h. */
+static __always_inline bool ct_inherit(const struct flow *flow);
+
+static __always_inline void ct_look_up(struct flow *flow)
 {
-	ct_key_of(p, flow);
 	flow->established = true;
 	flow->entry = bpf_map_lookup_elem(&ct_flows, &flow->key);
 	if (!flow->entry) {
 		flow->established = false;
 		flow->entry = bpf_map_lookup_elem(&ct_new, &flow->key);
 	}
+}
+
+static __always_inline void ct_find(const struct packet *p, struct flow *flow, __u64 now)
+{
+	ct_key_of(p, flow);
+	ct_look_up(flow);
+	if (!flow->entry && ct_inherit(flow))
+		ct_look_up(flow);
 	if (!flow->entry)
 		return;
 	flow->owner = flow->entry->owner;

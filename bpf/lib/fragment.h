@@ -23,6 +23,9 @@ static __always_inline bool is_first_of(const struct fragment *first, const stru
 	       address_equal(&first->address[0], &p->source) && address_equal(&first->address[1], &p->destination);
 }
 
+/* Moves a first fragment here from maps of another layout, if it is there: lib/inherit.h. */
+static __always_inline bool inherit_fragment(const struct slot *slot, const struct packet *p);
+
 /* Notes a first fragment; gives a later one its ports. REASON_UNKNOWN: it goes on. */
 __noinline __u32 resolve_fragment(struct packet *p, __u32 endpoint, __u32 way)
 {
@@ -37,6 +40,8 @@ __noinline __u32 resolve_fragment(struct packet *p, __u32 endpoint, __u32 way)
 	if (p->fragment == FRAGMENT_FIRST)
 		return note_first(p, &slot, now);
 	struct fragment *first = bpf_map_lookup_elem(&fragments, &slot);
+	if ((!first || !is_first_of(first, p)) && inherit_fragment(&slot, p))
+		first = bpf_map_lookup_elem(&fragments, &slot);
 	if (!first || !is_first_of(first, p) || first->seen_ns + config.fragment_ns < now)
 		return REASON_FRAGMENT_UNKNOWN;
 	p->source_port = first->port[0];

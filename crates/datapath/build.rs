@@ -5,8 +5,9 @@ mod compile;
 
 use std::{env, path::PathBuf};
 
-/// The objects: packets at a pod's interface, sockets of its processes, and what measures the first.
-const OBJECTS: [&str; 3] = ["tc", "sock", "cost"];
+/// The objects: packets at a pod's interface, and sockets of its processes; both while they take over from maps of another
+/// layout, and what turns hooks over then; and what measures the first.
+const OBJECTS: [&str; 6] = ["tc", "sock", "heir", "sock_heir", "switch", "cost"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);

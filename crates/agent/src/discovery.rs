@@ -104,6 +104,11 @@ impl Discovery {
             .map_err(|e| Error::Host { what: "writing the cluster's names", source: io::Error::other(e) })
     }
 
+    /// Puts the programs of this process in place of those of a build whose maps have another layout, if such are in force.
+    pub(crate) fn take_over(&mut self, datapath: &mut Datapath) -> Result<(), Error> {
+        Ok(datapath.take_over(Some(&mut self.services))?)
+    }
+
     /// The host's may be the cluster's own: they are not asked, or questions would go round.
     fn upstreams(&self) -> Vec<SocketAddr> {
         let own = |ip: IpAddr| self.ranges.iter().any(|range| range.contains(&ip));

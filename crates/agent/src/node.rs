@@ -205,6 +205,8 @@ impl Node {
         let created = self.create_pods(&wanted, &pods, &hosts)?;
         let revision = self.publish(snapshot, &addressed)?;
         self.discovery.publish(snapshot, &pods)?;
+        self.discovery.take_over(&mut self.datapath)?;
+        self.told.revision = revision;
         let started = self.start_pods(&wanted, hosts, &created)?;
         self.restarts.keep(&wanted);
         Ok(Applied { revision, started, removed })
@@ -307,7 +309,8 @@ impl Node {
             Some((pod.name.clone(), pod.addresses.iter().find_map(|a| known.get(a))?.0))
         };
         self.told = Told {
-            revision,
+            // until all of it is in force
+            revision: self.told.revision,
             heard,
             unenforceable: unenforceable(&snapshot.policies),
             host_network: pods.iter().filter(|(p, _)| p.host_network).map(|(p, _)| p.name.clone()).collect(),

@@ -13,79 +13,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use support::node::{Node, wait_until};
-
-/// Who pours, who catches, and clients that keep their connection and that make one for each request.
-const PODS: [(&str, &str); 5] = [
-    ("server", "serve --port 8080"),
-    ("catch", "catch --port 9000 --every 20"),
-    ("kept", "stream server.shop.pod:8080 --every 2"),
-    ("fresh", "call server.shop.pod:8080 --every 5"),
-    ("pour", "pour catch.shop.pod:9000 --rate 10000"),
-];
-
-fn pod(name: &str, command: &str) -> String {
-    let command: Vec<String> =
-        ["signet", "workload"].into_iter().chain(command.split(' ')).map(|w| format!("{w:?}")).collect();
-    format!(
-        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {name}, \
-         load: 'true'}}}}\nspec: {{containers: [{{name: c, image: none, command: [{}]}}]}}\n",
-        command.join(", ")
-    )
-}
-
-fn pods() -> String {
-    PODS.iter().map(|(name, command)| pod(name, command)).collect()
-}
-
-/// Lets into `app` whoever `from` says, and always the pods of the load.
-fn policy(app: &str, port: &str, from: &str) -> String {
-    format!(
-        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {app}, namespace: \
-         shop}}\nspec:\n  podSelector: {{matchLabels: {{app: {app}}}}}\n  policyTypes: [Ingress]\n  ingress: [{{from: \
-         [{from}], ports: [{port}]}}]\n"
-    )
-}
-
-const LOAD: &str = "{podSelector: {matchLabels: {load: 'true'}}}";
-
-fn policies(more: &str) -> String {
-    let from = format!("{LOAD}{more}");
-    policy("server", "{port: 8080}", &from) + &policy("catch", "{port: 9000, protocol: UDP}", &from)
-}
-
-/// Answers, and what went wrong.
-struct Clients {
-    answers: usize,
-    wrong: Vec<String>,
-}
-
-fn clients(node: &Node) -> Clients {
-    let logs = ["kept", "fresh"].map(|pod| node.log(&format!("shop_{pod}")));
-    let lines: Vec<&str> = logs.iter().flat_map(|l| l.lines()).collect();
-    let good = |l: &&&str| l.starts_with("ok") || l.starts_with("tick");
-    let bad = |l: &&str| l.contains("failed") || l.contains("cut");
-    Clients {
-        answers: lines.iter().filter(good).count(),
-        wrong: lines.iter().filter(|l| bad(l)).map(|l| (*l).to_owned()).collect(),
-    }
-}
-
-/// What the last line of a catcher says: caught, and missing.
-fn caught(node: &Node, pod: &str) -> (u64, u64) {
-    let log = node.log(pod);
-    let last = log.lines().rev().find(|l| l.starts_with("caught")).unwrap_or("caught 0 missing 0");
-    let numbers: Vec<u64> = last.split(' ').filter_map(|w| w.parse().ok()).collect();
-    (numbers[0], numbers[1])
-}
-
-/// Waits until the load went on for a while: so many more packets, and answers.
-fn goes_on(node: &Node) {
-    let (packets, answers) = (caught(node, "shop_catch").0, clients(node).answers);
-    wait_until("packets and answers go on", || {
-        caught(node, "shop_catch").0 >= packets + 5_000 && clients(node).answers >= answers + 50
-    });
-}
+use support::{
+    load::{PODS, caught, clients, goes_on, pod, pods, policies, policy},
+    node::{Node, wait_until},
+};
 
 fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64

@@ -1,22 +1,22 @@
 //! Attaching the programs to interfaces: with tcx, or as filters of a clsact qdisc where the kernel has no tcx (before
-//! 6.6). The one place with unsafe code: libbpf-rs has no tcx of its own.
+//! 6.6). The one place with unsafe code, for what libbpf-rs has no calls for.
 
 use std::{
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
     ptr::NonNull,
 };
 
 use libbpf_rs::{
-    AsRawLibbpf, ErrorKind, Link, ProgramMut, TC_EGRESS, TC_INGRESS, TcAttachPoint, TcHook, TcHookBuilder,
-    libbpf_sys,
+    AsRawLibbpf, ErrorKind, Link, MapHandle, MapInfo, ProgramMut, TC_EGRESS, TC_INGRESS, TcAttachPoint,
+    TcHook, TcHookBuilder, libbpf_sys,
 };
 
 use crate::{error::Error, load::Datapath};
 
 /// The programs, what their pins are called, and where they are without tcx.
-const HOOKS: [(&str, &str, TcAttachPoint); 2] =
+pub(crate) const HOOKS: [(&str, &str, TcAttachPoint); 2] =
     [("from_pod", "in", TC_INGRESS), ("to_pod", "out", TC_EGRESS)];
 const PRIORITY: u32 = 1;
 /// Signet's filters among others of a clsact qdisc come first, and have this handle, which nobody else is known to use.
@@ -47,7 +47,8 @@ impl Mechanism {
 
 impl Datapath {
     /// Attaches both programs to an interface, or puts this process's programs in place of an earlier one's. With pins
-    /// they stay attached when the process ends.
+    /// they stay attached when the process ends. Where maps of another layout are taken over, an earlier process's programs
+    /// stay until [`Datapath::take_over`].
     ///
     /// # Errors
     /// [`Error::Attach`] if there is no such interface, [`Error::Pin`] if the link cannot be pinned.
@@ -55,10 +56,15 @@ impl Datapath {
         if self.mechanism == Mechanism::Clsact {
             return self.attach_filters(ifindex);
         }
+        let deferred = self.predecessor.is_some();
         for (name, side, _) in HOOKS {
             let pin = self.pins.as_ref().map(|folder| link_pin(folder, ifindex, side));
             let program = self.program(name)?;
             if let Some(path) = pin.as_ref().filter(|p| p.exists()) {
+                if deferred {
+                    // turned over with all others: `crate::handover`
+                    continue;
+                }
                 if take_over(path, &program).is_ok() {
                     continue;
                 }
@@ -104,7 +110,11 @@ impl Datapath {
     fn attach_filters(&mut self, ifindex: u32) -> Result<(), Error> {
         let failed = |source: libbpf_rs::Error| Error::Attach { ifindex, source: io::Error::other(source) };
         for (name, _, point) in HOOKS {
-            let mut hook = filter(&self.program(name)?, ifindex, point);
+            let mut hook = filter(self.program(name)?.as_fd(), ifindex, point);
+            if self.predecessor.is_some() && hook.query().is_ok() {
+                // turned over with all others: `crate::handover`
+                continue;
+            }
             // the qdisc may be there
             match hook.create() {
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(failed(e)),
@@ -117,7 +127,7 @@ impl Datapath {
 
     fn detach_filters(&mut self, ifindex: u32) -> Result<(), Error> {
         for (name, _, point) in HOOKS {
-            match filter(&self.program(name)?, ifindex, point).detach() {
+            match filter(self.program(name)?.as_fd(), ifindex, point).detach() {
                 Err(_) if !exists(ifindex) => return Ok(()),
                 // no such filter, or no qdisc
                 Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
@@ -149,8 +159,8 @@ fn count_programs(ifindex: u32, side: libbpf_sys::bpf_attach_type) -> u32 {
     if asked == 0 { unsafe { options.__bindgen_anon_1.count } } else { 0 }
 }
 
-fn filter(program: &ProgramMut<'_>, ifindex: u32, point: TcAttachPoint) -> TcHook {
-    TcHookBuilder::new(program.as_fd())
+pub(crate) fn filter(program: BorrowedFd<'_>, ifindex: u32, point: TcAttachPoint) -> TcHook {
+    TcHookBuilder::new(program)
         .ifindex(i32::try_from(ifindex).unwrap_or(0))
         .replace(true)
         .handle(FILTER_HANDLE)
@@ -192,4 +202,45 @@ fn attach_tcx(program: &ProgramMut<'_>, ifindex: u32) -> Result<Link, Error> {
         Some(link) => Ok(unsafe { Link::from_ptr(link) }),
         None => Err(Error::Attach { ifindex, source: io::Error::last_os_error() }),
     }
+}
+
+/// Puts a program in the place of that of a pinned link: atomically, no packet passes without either.
+#[allow(unsafe_code, reason = "libbpf-rs updates links only to programs of an object")]
+pub(crate) fn update_link(link: &Link, program: BorrowedFd<'_>) -> io::Result<()> {
+    let (link, program) = (link.as_fd().as_raw_fd(), program.as_raw_fd());
+    // SAFETY: both descriptors are open, and null options are libbpf's defaults.
+    let result = unsafe { libbpf_sys::bpf_link_update(link, program, std::ptr::null()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-result)) }
+}
+
+/// Runs a program of the kind that runs when it is told to; returns what it returns.
+#[allow(unsafe_code, reason = "libbpf-rs runs only programs of an object")]
+pub(crate) fn run(program: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: the descriptor is open, and the options outlive the call.
+    let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
+    if result == 0 { Ok(options.retval) } else { Err(io::Error::from_raw_os_error(-result)) }
+}
+
+/// The type information that a map was made with.
+#[allow(unsafe_code, reason = "libbpf-rs finds that of programs, not that of maps")]
+pub(crate) fn raw_types(map: &MapHandle) -> io::Result<Vec<u8>> {
+    let id = MapInfo::new(map.as_fd()).map_err(io::Error::other)?.info.btf_id;
+    // SAFETY: the call takes any number.
+    let Some(types) = NonNull::new(unsafe { libbpf_sys::btf__load_from_kernel_by_id(id) }) else {
+        return Err(io::Error::last_os_error());
+    };
+    let mut size = 0;
+    // SAFETY: the types are there until they are freed below, and the bytes with them.
+    let bytes = unsafe {
+        let bytes = libbpf_sys::btf__raw_data(types.as_ptr(), &raw mut size);
+        NonNull::new(bytes.cast_mut().cast::<u8>())
+            .map(|bytes| std::slice::from_raw_parts(bytes.as_ptr(), size as usize).to_vec())
+    };
+    // SAFETY: nobody has them any more.
+    unsafe { libbpf_sys::btf__free(types.as_ptr()) };
+    bytes.ok_or_else(io::Error::last_os_error)
 }

@@ -61,15 +61,15 @@ pub enum Error {
         /// What happened.
         source: std::io::Error,
     },
-    /// What is pinned was made by a build whose maps have other shapes; nothing was changed.
-    #[error(
-        "{}: these maps are of another version of Signet, and not in layout {version}: end its pods and remove what it left with `signet cleanup`, then start again",
-        folder.display()
-    )]
-    OtherLayout {
-        /// Where it is pinned.
-        folder: PathBuf,
-        /// The layout of this build.
-        version: u32,
+    /// The programs of a build whose maps have another layout could not be taken over; they stay in force.
+    #[error("taking over from programs whose maps have another layout: {what}: {source}")]
+    Handover {
+        /// What was done.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
     },
+    /// A handover was left where a test wanted it to be left ([`crate::Options::interrupt`]).
+    #[error("interrupted: {0:?}")]
+    Interrupted(crate::Step),
 }

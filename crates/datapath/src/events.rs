@@ -1,17 +1,52 @@
 //! The ring buffer -> records. Nobody is woken per event: the reader polls, and one poll takes all there is.
 
-use std::time::Duration;
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use libbpf_rs::{MapHandle, RingBufferBuilder};
 use nix::time::{ClockId, clock_gettime};
 use signet_abi as abi;
 
-use crate::{error::Error, load::Datapath, maps::Map};
+use crate::{error::Error, load::Datapath, maps::Map, shape::Shape};
 
 /// Reads the events of a [`Datapath`]; can be moved to a thread of its own.
 pub struct EventReader {
     ring: MapHandle,
     lost: Map<u32, u64>,
+    /// That of a predecessor, whose programs go on writing until they are replaced.
+    before: RefCell<Option<OldEvents>>,
+}
+
+/// The ring buffer of a build whose maps have another layout.
+pub(crate) struct OldEvents {
+    pub(crate) ring: MapHandle,
+    /// An event there and here; none where that build does not tell, and has the same.
+    pub(crate) shapes: Option<(Shape, Shape)>,
+    /// Whether no more events come.
+    pub(crate) over: Arc<AtomicBool>,
+}
+
+impl OldEvents {
+    pub(crate) fn shared(&self) -> Result<Self, Error> {
+        let ring = shared("events", &self.ring)?;
+        Ok(Self { ring, shapes: self.shapes.clone(), over: self.over.clone() })
+    }
+
+    fn event(&self, bytes: &[u8]) -> Option<abi::event> {
+        match &self.shapes {
+            None => bytes.get(..size_of::<abi::event>()).map(bytemuck::pod_read_unaligned),
+            Some((there, here)) => {
+                let record = there.translate(bytes.get(..there.size())?, here);
+                Some(bytemuck::pod_read_unaligned(record.get(..size_of::<abi::event>())?))
+            }
+        }
+    }
 }
 
 impl Datapath {
@@ -21,7 +56,8 @@ impl Datapath {
     /// [`Error::Map`] if the ring buffer cannot be shared.
     pub fn event_reader(&self) -> Result<EventReader, Error> {
         let lost = Map::new("events_lost", shared("events_lost", self.events_lost.handle())?);
-        Ok(EventReader { ring: shared("events", &self.events)?, lost })
+        let before = self.predecessor.as_ref().map(|predecessor| predecessor.events.shared()).transpose()?;
+        Ok(EventReader { ring: shared("events", &self.events)?, lost, before: RefCell::new(before) })
     }
 }
 
@@ -43,27 +79,46 @@ impl EventReader {
     pub fn run(
         &self,
         pause: Duration,
-        mut each: impl FnMut(&abi::event),
+        each: impl FnMut(&abi::event),
         mut idle: impl FnMut() -> bool,
     ) -> Result<(), Error> {
         let failed = |source| Error::Map { map: "events", source };
+        let each = RefCell::new(each);
         let mut builder = RingBufferBuilder::new();
         builder
             .add(&self.ring, |bytes: &[u8]| {
                 if let Some(record) = bytes.get(..size_of::<abi::event>()) {
-                    each(&bytemuck::pod_read_unaligned(record));
+                    each.borrow_mut()(&bytemuck::pod_read_unaligned(record));
                 }
                 0
             })
             .map_err(failed)?;
         let ring = builder.build().map_err(failed)?;
         loop {
+            self.run_before(|event| each.borrow_mut()(event)).map_err(failed)?;
             ring.consume().map_err(failed)?;
             if !idle() {
                 return Ok(());
             }
             std::thread::sleep(pause);
         }
+    }
+
+    /// What a predecessor's programs wrote; when they write no more, for the last time.
+    fn run_before(&self, mut each: impl FnMut(&abi::event)) -> Result<(), libbpf_rs::Error> {
+        let mut before = self.before.borrow_mut();
+        let Some(old) = &*before else { return Ok(()) };
+        let over = old.over.load(Ordering::Acquire);
+        let mut builder = RingBufferBuilder::new();
+        builder.add(&old.ring, |bytes: &[u8]| {
+            old.event(bytes).iter().for_each(&mut each);
+            0
+        })?;
+        builder.build()?.consume()?;
+        if over {
+            *before = None;
+        }
+        Ok(())
     }
 }
 

@@ -7,24 +7,37 @@ use std::{
 };
 
 use libbpf_rs::{
-    Link, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, PrintLevel, Program, ProgramMut,
+    Link, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel, Program, ProgramMut,
     query::ProgInfoIter,
 };
 use signet_abi as abi;
 
-use crate::{attach::Mechanism, error::Error, maps::Map, publish::Published, retire::Retired};
+use crate::{
+    attach::Mechanism,
+    error::Error,
+    handover::{Objects, Predecessor},
+    maps::Map,
+    publish::Published,
+    retire::Retired,
+    settle::{self, Role, Step},
+};
 
-/// `bpf/tc.bpf.c`, compiled.
-static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tc.bpf.o"));
-
-/// Where `bpf/config.h` has its settings.
+/// Where `bpf/config.h` has its settings, and says which layout the maps have.
 pub(crate) const CONFIG_SECTION: &str = ".rodata.config";
+const LAYOUT_SECTION: &str = ".rodata.layout";
 
 /// The programs and maps in the kernel.
 pub struct Datapath {
     pub(crate) object: Object,
     /// Where links and maps are pinned; none for a datapath that ends with its process (tests).
     pub(crate) pins: Option<PathBuf>,
+    /// The folder of the maps, below the pins.
+    pub(crate) maps: Option<PathBuf>,
+    /// What is in force until [`Datapath::take_over`], where it has another layout.
+    pub(crate) predecessor: Option<Predecessor>,
+    /// What the maps have.
+    pub(crate) layout: u32,
+    pub(crate) objects: Objects,
     /// Links that are not pinned.
     pub(crate) links: Vec<Link>,
     pub(crate) endpoints: Map<u32, abi::endpoint>,
@@ -64,16 +77,19 @@ pub struct Options {
     pub mechanism: Option<Mechanism>,
     /// How many entries a map has, by its name, instead of what `bpf/maps.h` says: for tests.
     pub max_entries: BTreeMap<&'static str, u32>,
+    /// Where a handover is left, as if the process had been killed: for tests.
+    pub interrupt: Option<Step>,
 }
 
 impl Datapath {
-    /// Loads the programs. With pins, maps and links outlive this process, and those of an earlier one are taken over.
+    /// Loads the programs. With pins, maps and links outlive this process, and those of an earlier one are taken over;
+    /// where its maps have another layout, by [`Datapath::take_over`], when all is published.
     ///
     /// # Errors
     /// [`Error::Load`] if the kernel refuses the programs, [`Error::Pin`] if the folder cannot be used,
-    /// [`Error::OtherLayout`] if another build's maps are in it.
+    /// [`Error::Handover`] if what an earlier process left undone cannot be brought to its end.
     pub fn load(options: &Options) -> Result<Self, Error> {
-        Self::load_object(OBJECT, options)
+        Self::load_objects(Objects::default(), options)
     }
 
     /// Loads these programs in place of the embedded ones: for tests that plant bugs in them.
@@ -81,6 +97,14 @@ impl Datapath {
     /// # Errors
     /// As [`Datapath::load`]; [`Error::Missing`] if a map is not in the object.
     pub fn load_object(object: &[u8], options: &Options) -> Result<Self, Error> {
+        Self::load_objects(Objects { tc: object.to_vec().into(), ..Objects::default() }, options)
+    }
+
+    /// Loads these programs in place of the embedded ones: for tests that have a build of another layout.
+    ///
+    /// # Errors
+    /// As [`Datapath::load_object`].
+    pub fn load_objects(objects: Objects, options: &Options) -> Result<Self, Error> {
         let failed = |source| Error::Load { source };
         let pins = options.pins.as_deref();
         // what libbpf prints is the verifier's log, for developers, and errors that are returned anyway
@@ -88,7 +112,14 @@ impl Datapath {
             PrintLevel::Warn,
             |_, words| tracing::debug!(target: "libbpf", "{}", words.trim_end()),
         )));
-        let mut open = ObjectBuilder::default().open_memory(object).map_err(failed)?;
+        let mut open = ObjectBuilder::default().open_memory(&objects.tc).map_err(failed)?;
+        let layout = layout_of(&open)?;
+        let role = pins.map(|pins| settle::prepare(pins, layout, options)).transpose()?;
+        let (maps, is_next) = match role {
+            None => (None, false),
+            Some(Role::Same(maps)) => (Some(maps), false),
+            Some(Role::Next(maps)) => (Some(maps), true),
+        };
         for mut map in open.maps_mut() {
             let name = map.name().to_owned();
             if let Some(entries) = options.max_entries.get(&*name.to_string_lossy()) {
@@ -96,12 +127,13 @@ impl Datapath {
             }
             if name == CONFIG_SECTION {
                 configure(&mut map, options)?;
-            } else if let Some(folder) = pins.filter(|_| !name.to_string_lossy().contains('.')) {
-                map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
+            } else if let Some(folder) = maps.as_ref().filter(|_| !name.to_string_lossy().contains('.')) {
+                map.set_pin_path(folder.join(name)).map_err(failed)?;
             }
         }
-        pins.map_or(Ok(()), prepare_pins)?;
         let object = open.load().map_err(failed)?;
+        let predecessor =
+            pins.filter(|_| is_next).map(|pins| Predecessor::open(pins, &object)).transpose()?;
         let mut datapath = Self {
             endpoints: map(&object, "endpoints")?,
             cgroups: map(&object, "cgroups")?,
@@ -124,7 +156,11 @@ impl Datapath {
             published: Published::default(),
             retired: Retired::default(),
             options: options.clone(),
-            mechanism: options.mechanism.unwrap_or_else(Mechanism::of_this_kernel),
+            mechanism: settle::mechanism(options),
+            maps,
+            predecessor,
+            layout,
+            objects,
             object,
         };
         datapath.published = Published::adopt(&datapath)?;
@@ -219,19 +255,11 @@ fn sum(counters: &[abi::counter]) -> abi::counter {
     })
 }
 
-/// Makes the folders of the pins. An empty one says which layout the maps have: its name is all that a BPF file system
-/// keeps of it.
-fn prepare_pins(folder: &Path) -> Result<(), Error> {
-    let layout = folder.join(format!("layout-{}", abi::ABI_VERSION));
-    let maps = folder.join("maps");
-    let mut left = std::fs::read_dir(&maps).into_iter().flatten();
-    if left.next().is_some() && !layout.exists() {
-        return Err(Error::OtherLayout { folder: folder.to_owned(), version: abi::ABI_VERSION });
-    }
-    for path in [layout, maps, folder.join("links")] {
-        std::fs::create_dir_all(&path).map_err(|source| Error::Pin { path, source })?;
-    }
-    Ok(())
+/// What `bpf/config.h` says of the layout of an object's maps.
+fn layout_of(object: &OpenObject) -> Result<u32, Error> {
+    let section = object.maps().find(|map| map.name() == LAYOUT_SECTION);
+    let bytes = section.as_ref().and_then(|map| map.initial_value()?.first_chunk());
+    Ok(u32::from_ne_bytes(*bytes.ok_or(Error::Missing("a number of its layout"))?))
 }
 
 /// Overwrites the defaults of `bpf/config.h`.

@@ -32,7 +32,7 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
 
     /// How full it is: its name, entries, capacity.
     pub(crate) fn occupancy(&self) -> (&'static str, usize, usize) {
-        (self.name, self.keys().len(), self.max_entries())
+        (self.name, self.handle.keys().count(), self.max_entries())
     }
 
     /// All entries; those that go while it is read may be left out.

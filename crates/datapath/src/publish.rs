@@ -122,6 +122,9 @@ impl Published {
     /// What an earlier process left: its endpoints stay in force until they are published again.
     pub(crate) fn adopt(datapath: &Datapath) -> Result<Self, Error> {
         let mut adopted = Self::default();
+        if let Some(predecessor) = &datapath.predecessor {
+            (adopted.revision, adopted.highest_identity) = predecessor.numbers()?;
+        }
         for (_, endpoint) in datapath.endpoints.entries()? {
             adopted.revision = adopted.revision.max(endpoint.revision);
         }

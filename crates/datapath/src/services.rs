@@ -24,11 +24,8 @@ use crate::{
     maps::Map,
 };
 
-/// `bpf/sock.bpf.c`, compiled.
-static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sock.bpf.o"));
-
 /// The programs: what a socket says last is attached first, so that no name is translated that cannot be shown again.
-const HOOKS: [&str; 8] = [
+pub(crate) const HOOKS: [&str; 8] = [
     "sock_recvmsg4",
     "sock_recvmsg6",
     "sock_peer4",
@@ -54,8 +51,10 @@ pub struct ServiceEntry {
 
 /// The socket programs and their maps in the kernel.
 pub struct Services {
-    object: Object,
+    pub(crate) object: Object,
     pins: Option<PathBuf>,
+    /// Whether the programs of a predecessor stay until [`Datapath::take_over`].
+    deferred: bool,
     /// Links that are not pinned.
     links: Vec<Link>,
     services: Map<abi::service_key, abi::service>,
@@ -76,16 +75,17 @@ impl Services {
     /// [`Error::Load`] if the kernel refuses the programs.
     pub fn load(datapath: &Datapath) -> Result<Self, Error> {
         let failed = |source| Error::Load { source };
-        let pins = datapath.pins.as_deref();
-        let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(failed)?;
+        let mut open = ObjectBuilder::default().open_memory(&datapath.objects.sock).map_err(failed)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_owned();
             if name == CONFIG_SECTION {
                 configure(&mut map, &datapath.options)?;
             } else if let Some(shared) = datapath.object.maps().find(|shared| shared.name() == name) {
                 map.reuse_fd(shared.as_fd()).map_err(failed)?;
-            } else if let Some(folder) = pins.filter(|_| !name.to_string_lossy().contains('.')) {
-                map.set_pin_path(folder.join("maps").join(name)).map_err(failed)?;
+            } else if let Some(folder) =
+                datapath.maps.as_ref().filter(|_| !name.to_string_lossy().contains('.'))
+            {
+                map.set_pin_path(folder.join(name)).map_err(failed)?;
             }
         }
         let object = open.load().map_err(failed)?;
@@ -93,6 +93,7 @@ impl Services {
             services: map(&object, "services")?,
             backends: map(&object, "backends")?,
             pins: datapath.pins.clone(),
+            deferred: datapath.predecessor.is_some(),
             links: vec![],
             published: BTreeMap::new(),
             next_list: 1,
@@ -104,7 +105,7 @@ impl Services {
     }
 
     /// Attaches the programs to a cgroup, and so to every process in it and below it; an earlier process's programs there
-    /// are replaced.
+    /// are replaced: where maps of another layout are taken over, by [`Datapath::take_over`].
     ///
     /// # Errors
     /// [`Error::Cgroup`] if it is no cgroup of version 2, [`Error::Pin`] if a link cannot be pinned.
@@ -115,6 +116,9 @@ impl Services {
             let pin = self.pins.as_ref().map(|pins| pins.join("links").join(name));
             let program = self.object.progs_mut().find(|p| p.name() == name).ok_or(Error::Missing(name))?;
             if let Some(path) = pin.as_ref().filter(|p| p.exists()) {
+                if self.deferred {
+                    continue;
+                }
                 if take_over(path, &program).is_ok() {
                     continue;
                 }

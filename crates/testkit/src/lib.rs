@@ -1,6 +1,7 @@
-//! What tests share: frames as bytes, random clusters and policies from a seed, those as manifests, and planted bugs.
+//! What tests share: frames as bytes, random clusters and policies from a seed, those as manifests, planted bugs, and another layout.
 
 mod kinds;
+pub mod layout;
 mod manifests;
 mod packet;
 mod planted;

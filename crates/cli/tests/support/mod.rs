@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 pub(crate) mod asked;
+pub(crate) mod load;
 pub(crate) mod node;
+pub(crate) mod other;
 pub(crate) mod world;
 
 use std::{path::Path, process::Command};

@@ -22,6 +22,8 @@ pub(crate) struct Node {
     folder: tempfile::TempDir,
     /// Nobody else's, be it another test or another run of the same.
     name: String,
+    /// The `signet` that is started.
+    program: PathBuf,
     /// Options of `signet up` beside where things are.
     options: Vec<String>,
     up: Option<Child>,
@@ -35,10 +37,16 @@ impl Node {
         }
         signet_sandbox::isolate_node(&["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap())).unwrap();
         let name = format!("signet-{name}-{}", std::process::id());
-        let node = Self { folder: tempfile::tempdir().unwrap(), name, options: vec![], up: None };
+        let program = env!("CARGO_BIN_EXE_signet").into();
+        let node = Self { folder: tempfile::tempdir().unwrap(), name, program, options: vec![], up: None };
         fs::create_dir(node.manifests()).unwrap();
         node.write("pods.yaml", manifests);
         Some(node)
+    }
+
+    /// From the next start on, this build.
+    pub(crate) fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
     }
 
     /// From the next start on, with these options of `signet up`.
@@ -89,7 +97,7 @@ impl Node {
     /// Starts `signet up`.
     pub(crate) fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.own_log()).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_signet"))
+        let child = Command::new(&self.program)
             .args(["up", "--node", "test", "--flow-address", "127.0.0.1:0", "--manifests"])
             .arg(self.manifests())
             .args([Path::new("--run-dir"), &self.run_dir(), Path::new("--bpffs"), &self.bpffs()])

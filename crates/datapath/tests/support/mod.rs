@@ -2,7 +2,6 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by test binaries that each use a part")]
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
@@ -14,6 +13,7 @@ use signet_policy::{
     Action, Authentication, Compiled, Enforceable, Mode, Origin, Peer, Peers, Policy, PolicyKind, PolicyName,
     PortMatch, Ports, Rule, RuleBook, Side, Subject, Tier,
 };
+use signet_sandbox::SandboxPod;
 use signet_testkit::{Frame, L4};
 
 pub const NODE: &str = "172.18.0.1";
@@ -131,6 +131,53 @@ pub fn arp(mac: [u8; 6], sender_mac: [u8; 6], sender: Ipv4Addr) -> Vec<u8> {
     out
 }
 
+/// Pods that have interfaces, by their number in policies.
+pub fn desired(pods: &[(&SandboxPod, u32)], policies: Vec<Policy>) -> Desired {
+    let identity = |(pod, index): &(&SandboxPod, u32)| {
+        let known = Pod { index: *index, v4: "192.0.2.2", v6: "2001:db8::2" }.identity();
+        signet_identity::Pod { addresses: pod.addresses.clone(), ..known }
+    };
+    let known: Vec<_> = pods.iter().map(identity).collect();
+    let members = members(&known);
+    let compiled =
+        Compiled::new(&members, &policies, &mut Interner::starting_at(0), &mut RuleBook::default());
+    let mut desired = of_compiled(&compiled);
+    for ((pod, _), known) in pods.iter().zip(&known) {
+        let table = compiled.subjects[&known.name];
+        desired.tables.insert(table, compiled.tables[&table].clone());
+        let endpoint = Endpoint {
+            id: pod.ifindex,
+            table,
+            addresses: pod.addresses.clone(),
+            mac: pod.mac.0,
+            mtu: 1500,
+            direct: true,
+            guarded: true,
+            cgroup: None,
+        };
+        desired.endpoints.insert(pod.ifindex, endpoint);
+    }
+    desired
+}
+
+fn members(pods: &[signet_identity::Pod]) -> Members<'_> {
+    Members {
+        pods: pods.iter().collect(),
+        nodes: vec![(NODE.parse().unwrap(), Kind::Host)],
+        ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/64".parse().unwrap()],
+    }
+}
+
+/// Who is behind which address.
+fn of_compiled(compiled: &Compiled) -> Desired {
+    let peer = |i| compiled.universe.peer(i, &compiled.directory.identities[&i]);
+    Desired {
+        addresses: compiled.directory.addresses.iter().map(|(a, i)| (*a, peer(*i))).collect(),
+        prefixes: compiled.directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect(),
+        ..Desired::default()
+    }
+}
+
 pub struct Node {
     datapath: Datapath,
     pods: Vec<Pod>,
@@ -191,13 +238,8 @@ impl Node {
 
     fn publish(&mut self, policies: Vec<Policy>) -> Result<u32, Error> {
         let pods: Vec<_> = self.pods.iter().map(Pod::identity).collect();
-        let members = Members {
-            pods: pods.iter().collect(),
-            nodes: vec![(NODE.parse().unwrap(), Kind::Host)],
-            ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/64".parse().unwrap()],
-        };
-        let compiled = Compiled::new(&members, &policies, &mut self.interner, &mut self.rules);
-        let mut desired = Desired::default();
+        let compiled = Compiled::new(&members(&pods), &policies, &mut self.interner, &mut self.rules);
+        let mut desired = of_compiled(&compiled);
         for (pod, known) in self.pods.iter().zip(&pods) {
             let table = compiled.subjects[&known.name];
             desired.tables.insert(table, compiled.tables[&table].clone());
@@ -214,10 +256,6 @@ impl Node {
             };
             desired.endpoints.insert(1000 + pod.index, endpoint);
         }
-        let peer = |i| compiled.universe.peer(i, &compiled.directory.identities[&i]);
-        desired.addresses =
-            compiled.directory.addresses.iter().map(|(a, i)| (*a, peer(*i))).collect::<BTreeMap<_, _>>();
-        desired.prefixes = compiled.directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect();
         self.datapath.publish(&desired)
     }
 
