@@ -4,7 +4,7 @@ use std::{os::fd::AsFd, os::fd::AsRawFd, time::Duration};
 
 use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramInput, ProgramMut};
 
-use crate::{error::Error, load::Datapath};
+use crate::{error::Error, load::Datapath, probe::addressed};
 
 /// `bpf/cost.bpf.c`, compiled.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cost.bpf.o"));
@@ -57,7 +57,8 @@ impl Meter {
         repeat: u32,
     ) -> Result<Duration, Error> {
         let failed = |map| move |source| Error::Map { map, source };
-        let input = ProgramInput { data_in: Some(frame), repeat, ..ProgramInput::default() };
+        let frame = addressed(frame);
+        let input = ProgramInput { data_in: Some(&frame), repeat, ..ProgramInput::default() };
         let direct = self.flows == 1;
         let measured = match what {
             Cost::FromPod => datapath.program("from_pod")?,

@@ -42,6 +42,13 @@ pub enum Passed {
     Dropped,
 }
 
+/// A frame that is sent to the interface on which test runs take place.
+pub(crate) fn addressed(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame.iter_mut().take(6).for_each(|byte| *byte = 0);
+    frame
+}
+
 impl Datapath {
     /// Runs `frame` through a hook of the endpoint that is published under `ifindex`.
     ///
@@ -61,9 +68,7 @@ impl Datapath {
         };
         let mut context = [0u8; CONTEXT];
         context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&ingress.to_ne_bytes());
-        // sent to the interface that it comes in over
-        let mut frame = frame.to_vec();
-        frame.iter_mut().take(6).for_each(|byte| *byte = 0);
+        let frame = addressed(frame);
         let input =
             ProgramInput { data_in: Some(&frame), context_in: Some(&mut context), ..ProgramInput::default() };
         let output = self.program(program)?.test_run(input).map_err(failed)?;
