@@ -248,6 +248,18 @@ struct ct_half {
 };
 _Static_assert(sizeof(struct ct_half) == 32, "struct ct_half");
 
+/*
+ * What hooks need to know of one end of an established flow. `stamp`: by the direction that packets pass the hook in, the
+ * flow's nonce ^ the generation in which a packet like it passed everything; 0: none did.
+ */
+struct ct_end {
+	__u32 stamp[2];
+	__u32 ifindex; /* of the endpoint's interface */
+	__u16 mtu;
+	__u8 mac[6];
+};
+_Static_assert(sizeof(struct ct_end) == 20, "struct ct_end");
+
 /* ct_half.endpoint while a hook writes the half. */
 #define HALF_BUSY 0xffffffff
 
@@ -267,6 +279,7 @@ struct ct_entry {
 	__u64 packets[2]; /* original direction, reply direction */
 	__u64 bytes[2];
 	struct ct_half half[2]; /* indexed by enum direction: ingress half at the responder, egress half at the initiator */
+	struct ct_end end[2]; /* as the halves */
 	__u32 nonce; /* drawn when it was opened */
 	__u32 owner; /* the endpoint at whose hook it was opened, and which it is charged to */
 	__u16 slot; /* its place among the owner's new flows, while it is one of them */
@@ -274,7 +287,7 @@ struct ct_entry {
 	__u8 state;
 	__u32 pad;
 };
-_Static_assert(sizeof(struct ct_entry) == 128, "struct ct_entry");
+_Static_assert(sizeof(struct ct_entry) == 168, "struct ct_entry");
 
 /* One place of an endpoint, of which it has a fixed number. */
 struct slot {

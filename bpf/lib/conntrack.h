@@ -15,6 +15,7 @@ struct flow {
 	__u32 nonce; /* of the entry when it was found */
 	__u8 source_end; /* which end of the key sent the packet */
 	__u8 established; /* whether there is an entry in ct_flows, idle ones included */
+	__u8 is_new; /* whether it was not in ct_flows a moment ago */
 	__u32 owner; /* who that entry is charged to */
 };
 
@@ -24,25 +25,41 @@ struct opened {
 	__u8 state; /* bits of ct_entry.state */
 };
 
-static __always_inline int address_compare(const struct address *a, const struct address *b)
+/* 1 if a < b, otherwise 0: without a branch, since the verifier goes every way. */
+static __always_inline __u64 is_less(__u32 a, __u32 b)
 {
-	for (int i = 0; i < 4; i++)
-		if (a->word[i] != b->word[i])
-			return a->word[i] < b->word[i] ? -1 : 1;
-	return 0;
+	return ((__u64)a - (__u64)b) >> 63;
+}
+
+/* Whether the source comes after the destination: by their addresses, word by word, and then by their ports. */
+static __always_inline bool comes_after(const struct packet *p)
+{
+	const __u32 *a = p->source.word;
+	const __u32 *b = p->destination.word;
+	/* of the first words that differ only one has its bit, and it is above all that follow */
+	__u64 more = is_less(b[0], a[0]) << 4 | is_less(b[1], a[1]) << 3 | is_less(b[2], a[2]) << 2 |
+		     is_less(b[3], a[3]) << 1 | is_less(p->destination_port, p->source_port);
+	__u64 less = is_less(a[0], b[0]) << 4 | is_less(a[1], b[1]) << 3 | is_less(a[2], b[2]) << 2 |
+		     is_less(a[3], b[3]) << 1;
+
+	return more > less;
 }
 
 static __always_inline void ct_key_of(const struct packet *p, struct flow *flow)
 {
-	int order = address_compare(&p->source, &p->destination);
-	__u8 end = order ? order > 0 : p->source_port > p->destination_port;
+	/* an index, not a condition: nothing is to branch */
+	__u32 end = comes_after(p) & 1;
+	const struct address *address = &p->source;
+	const __u16 *port = &p->source_port;
 	struct ct_key *key = &flow->key;
 
+	barrier_var(end);
+	end &= 1;
 	flow->source_end = end;
-	key->address[0] = end ? p->destination : p->source;
-	key->address[1] = end ? p->source : p->destination;
-	key->port[0] = end ? p->destination_port : p->source_port;
-	key->port[1] = end ? p->source_port : p->destination_port;
+	key->address[0] = address[end];
+	key->address[1] = address[end ^ 1];
+	key->port[0] = port[end];
+	key->port[1] = port[end ^ 1];
 	key->protocol = p->protocol;
 	key->asker = 0;
 	if (is_echo_request(p))
@@ -71,12 +88,16 @@ static __always_inline bool ct_inherit(const struct flow *flow);
 
 static __always_inline void ct_look_up(struct flow *flow)
 {
+	flow->established = false;
+	if (flow->is_new && (flow->entry = bpf_map_lookup_elem(&ct_new, &flow->key)))
+		return;
+	/* also where it moved between the two */
 	flow->established = true;
 	flow->entry = bpf_map_lookup_elem(&ct_flows, &flow->key);
-	if (!flow->entry) {
-		flow->established = false;
-		flow->entry = bpf_map_lookup_elem(&ct_new, &flow->key);
-	}
+	if (flow->entry || flow->is_new)
+		return;
+	flow->established = false;
+	flow->entry = bpf_map_lookup_elem(&ct_new, &flow->key);
 }
 
 static __always_inline void ct_find(const struct packet *p, struct flow *flow, __u64 now)
@@ -146,6 +167,29 @@ static __always_inline void half_write(const struct flow *flow, struct ct_half *
 	__sync_lock_test_and_set(&half->address_epoch, value->address_epoch);
 	__sync_lock_test_and_set(&half->revision, value->revision);
 	__sync_lock_test_and_set(&half->endpoint, value->endpoint);
+}
+
+/* Whether a packet like this passed everything at this hook, and nothing was published since. */
+static __always_inline bool ct_is_stamped(const struct ct_entry *entry, __u8 end, __u8 way, __u32 ifindex,
+					  __u32 generation)
+{
+	const struct ct_end *known = &entry->end[end & 1];
+
+	return known->stamp[way & 1] == (entry->nonce ^ generation) && known->ifindex == ifindex;
+}
+
+/* Says so. What was another flow's a moment ago loses its stamps before anything else is written. */
+static __always_inline void ct_stamp(struct ct_end *end, const struct endpoint *endpoint, __u8 way, __u32 ifindex,
+				     __u32 stamp)
+{
+	if (end->ifindex != ifindex || end->mtu != endpoint->mtu || !mac_equal(end->mac, endpoint->mac)) {
+		__sync_lock_test_and_set(&end->stamp[0], 0);
+		__sync_lock_test_and_set(&end->stamp[1], 0);
+		end->ifindex = ifindex;
+		end->mtu = endpoint->mtu;
+		__builtin_memcpy(end->mac, endpoint->mac, sizeof(end->mac));
+	}
+	__sync_lock_test_and_set(&end->stamp[way & 1], stamp);
 }
 
 static __always_inline void ct_track_tcp(struct ct_entry *entry, __u8 tcp_flags, bool reply)

@@ -26,7 +26,8 @@ struct arp_packet {
 
 static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 {
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
+	/* without branches: the verifier goes every way */
+	return !((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]));
 }
 
 static __always_inline bool is_unspecified(const struct address *a)

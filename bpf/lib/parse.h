@@ -26,6 +26,7 @@ enum packet_kind { PACKET_IP, PACKET_ARP };
 enum packet_fragment { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
 
 struct packet {
+	/* each of the two follows the other: ct_key_of */
 	struct address source;
 	struct address destination;
 	__u16 source_port; /* network byte order; the identifier of an ICMP echo */
@@ -99,8 +100,8 @@ static __always_inline void address_from_ipv4(struct address *a, __be32 ipv4)
 
 static __always_inline bool address_equal(const struct address *a, const struct address *b)
 {
-	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
-	       a->word[3] == b->word[3];
+	return !((a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |
+		 (a->word[3] ^ b->word[3]));
 }
 
 /* ::ffff:a.b.c.d: how the maps hold IPv4; on the wire it would pass for somebody else (RFC 4942, 2.2). */

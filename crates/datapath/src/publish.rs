@@ -158,17 +158,30 @@ impl Datapath {
         self.reap()?;
         let (known, mut wanted) = (Peers::known(self)?, Peers::wanted(desired));
         self.check_sizes(desired, &known, &wanted)?;
+        let published = self.publish_in_order(desired, &known, &mut wanted);
+        // whatever became of it: what passed before has to pass again
+        let generation = self.generation.get(&0)?.unwrap_or_default();
+        self.generation.set(&0, &generation.wrapping_add(1))?;
+        published
+    }
+
+    fn publish_in_order(
+        &mut self,
+        desired: &Desired,
+        known: &Peers,
+        wanted: &mut Peers,
+    ) -> Result<u32, Error> {
         // never given twice, and owed to all until it was given to all
         self.published.revision += 1;
         let before = std::mem::take(&mut self.published.endpoints);
         let kept = self.kept_policies(desired, &before);
         self.remove_endpoints(desired)?;
         let all_keep = self.endpoints.keys().iter().all(|ifindex| kept.contains(ifindex));
-        let transition = Transition::of(known.generation(), known.same_numbers(&wanted), all_keep);
+        let transition = Transition::of(known.generation(), known.same_numbers(wanted), all_keep);
         self.publish_tables(desired)?;
         self.offer_tables(desired, transition)?;
         wanted.set_generation(transition.generation());
-        self.publish_peers(&known, &wanted)?;
+        self.publish_peers(known, wanted)?;
         self.publish_endpoints(desired, &kept)?;
         self.published.endpoints = desired.endpoints.iter().map(|(i, e)| (*i, e.table)).collect();
         self.retire_tables(desired);

@@ -101,12 +101,26 @@ fn the_destinations_policy_is_asked_where_its_hook_is_passed_by() {
 #[test]
 fn a_revoked_flow_is_dropped_on_its_path() {
     let Some(mut node) = node(vec![]) else { return };
-    let ack = CLIENT.to(&SERVER, false, L4::Tcp { from: 40000, to: 80, flags: ACK });
-    assert_eq!(sent(&mut node, &CLIENT, &ack), Passed::HandedOver);
-    node.set_policies(isolate("pod-2", "ingress"));
-    assert_eq!(sent(&mut node, &CLIENT, &ack), Passed::Dropped);
-    node.set_policies(vec![]);
-    assert_eq!(sent(&mut node, &CLIENT, &ack), Passed::HandedOver);
+    let tcp = |from, to, flags| L4::Tcp { from, to, flags };
+    for v6 in [false, true] {
+        let there = |flags| CLIENT.to(&SERVER, v6, tcp(40000, 80, flags));
+        let back = SERVER.to(&CLIENT, v6, tcp(80, 40000, SYN | ACK));
+        // new, established, and followed
+        for packets in [1, 3, 10] {
+            assert_eq!(sent(&mut node, &CLIENT, &there(SYN)), Passed::HandedOver);
+            if packets > 1 {
+                assert_eq!(sent(&mut node, &SERVER, &back), Passed::HandedOver);
+            }
+            for _ in 1..packets {
+                assert_eq!(sent(&mut node, &CLIENT, &there(ACK)), Passed::HandedOver);
+            }
+            node.set_policies(isolate("pod-2", "ingress"));
+            assert_eq!(sent(&mut node, &CLIENT, &there(ACK)), Passed::Dropped);
+            node.set_policies(vec![]);
+            assert_eq!(sent(&mut node, &CLIENT, &there(ACK)), Passed::HandedOver);
+            node.forget_flows();
+        }
+    }
 }
 
 #[test]

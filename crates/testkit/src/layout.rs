@@ -16,7 +16,7 @@ pub const OF_PROGRAMS: &[Bug] = &[
         "struct ct_entry {\n\t__u64 seen_ns;\n\t__u64 room;\n\t__u64 created_ns;\n",
     ),
     bug("wider numbers", "abi.h", "\t__u8 state;\n", "\t__u8 gap;\n\t__u32 state;\n\t__u32 wide;\n"),
-    bug("wider entries", "abi.h", "(sizeof(struct ct_entry) == 128,", "(sizeof(struct ct_entry) == 160,"),
+    bug("wider entries", "abi.h", "(sizeof(struct ct_entry) == 168,", "(sizeof(struct ct_entry) == 200,"),
     bug("wider fragments", "abi.h", "struct fragment {\n", "struct fragment {\n\t__u64 room;\n"),
     bug("wider fragments", "abi.h", "(sizeof(struct fragment) == 56,", "(sizeof(struct fragment) == 64,"),
     bug(

@@ -306,12 +306,30 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct ct_end {
+    pub stamp: [__u32; 2usize],
+    pub ifindex: __u32,
+    pub mtu: __u16,
+    pub mac: [__u8; 6usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ct_end"][::std::mem::size_of::<ct_end>() - 20usize];
+    ["Alignment of ct_end"][::std::mem::align_of::<ct_end>() - 4usize];
+    ["Offset of field: ct_end::stamp"][::std::mem::offset_of!(ct_end, stamp) - 0usize];
+    ["Offset of field: ct_end::ifindex"][::std::mem::offset_of!(ct_end, ifindex) - 8usize];
+    ["Offset of field: ct_end::mtu"][::std::mem::offset_of!(ct_end, mtu) - 12usize];
+    ["Offset of field: ct_end::mac"][::std::mem::offset_of!(ct_end, mac) - 14usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct ct_entry {
     pub created_ns: __u64,
     pub seen_ns: __u64,
     pub packets: [__u64; 2usize],
     pub bytes: [__u64; 2usize],
     pub half: [ct_half; 2usize],
+    pub end: [ct_end; 2usize],
     pub nonce: __u32,
     pub owner: __u32,
     pub slot: __u16,
@@ -321,19 +339,20 @@ pub struct ct_entry {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ct_entry"][::std::mem::size_of::<ct_entry>() - 128usize];
+    ["Size of ct_entry"][::std::mem::size_of::<ct_entry>() - 168usize];
     ["Alignment of ct_entry"][::std::mem::align_of::<ct_entry>() - 8usize];
     ["Offset of field: ct_entry::created_ns"][::std::mem::offset_of!(ct_entry, created_ns) - 0usize];
     ["Offset of field: ct_entry::seen_ns"][::std::mem::offset_of!(ct_entry, seen_ns) - 8usize];
     ["Offset of field: ct_entry::packets"][::std::mem::offset_of!(ct_entry, packets) - 16usize];
     ["Offset of field: ct_entry::bytes"][::std::mem::offset_of!(ct_entry, bytes) - 32usize];
     ["Offset of field: ct_entry::half"][::std::mem::offset_of!(ct_entry, half) - 48usize];
-    ["Offset of field: ct_entry::nonce"][::std::mem::offset_of!(ct_entry, nonce) - 112usize];
-    ["Offset of field: ct_entry::owner"][::std::mem::offset_of!(ct_entry, owner) - 116usize];
-    ["Offset of field: ct_entry::slot"][::std::mem::offset_of!(ct_entry, slot) - 120usize];
-    ["Offset of field: ct_entry::initiator"][::std::mem::offset_of!(ct_entry, initiator) - 122usize];
-    ["Offset of field: ct_entry::state"][::std::mem::offset_of!(ct_entry, state) - 123usize];
-    ["Offset of field: ct_entry::pad"][::std::mem::offset_of!(ct_entry, pad) - 124usize];
+    ["Offset of field: ct_entry::end"][::std::mem::offset_of!(ct_entry, end) - 112usize];
+    ["Offset of field: ct_entry::nonce"][::std::mem::offset_of!(ct_entry, nonce) - 152usize];
+    ["Offset of field: ct_entry::owner"][::std::mem::offset_of!(ct_entry, owner) - 156usize];
+    ["Offset of field: ct_entry::slot"][::std::mem::offset_of!(ct_entry, slot) - 160usize];
+    ["Offset of field: ct_entry::initiator"][::std::mem::offset_of!(ct_entry, initiator) - 162usize];
+    ["Offset of field: ct_entry::state"][::std::mem::offset_of!(ct_entry, state) - 163usize];
+    ["Offset of field: ct_entry::pad"][::std::mem::offset_of!(ct_entry, pad) - 164usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]

@@ -270,6 +270,36 @@ const BUGS: &[Bug] = &[
         "reason = resolve_fragment(p, there->endpoint->id, DIRECTION_INGRESS);",
         "reason = REASON_UNKNOWN;",
     ),
+    bug(
+        "what passed once is followed whatever is published",
+        "lib/conntrack.h",
+        "known->stamp[way & 1] == (entry->nonce ^ generation)",
+        "known->stamp[way & 1]",
+    ),
+    bug(
+        "what is followed may have any Ethernet source",
+        "tc.bpf.c",
+        "egress ? !mac_equal(p->mac, entry->end[own].mac) :",
+        "egress ? 0 :",
+    ),
+    bug(
+        "what is followed may come over any interface",
+        "tc.bpf.c",
+        "came_over && there && there != came_over)",
+        "0)",
+    ),
+    bug(
+        "what is followed to another pod need not have passed there",
+        "tc.bpf.c",
+        "(!ct_is_stamped(entry, other, DIRECTION_INGRESS, there, now_generation) ||",
+        "(0 ||",
+    ),
+    bug(
+        "what opens a flow anew is followed",
+        "tc.bpf.c",
+        "p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))",
+        "p->tcp_flags & (TCP_FIN | TCP_RST))",
+    ),
 ];
 
 fn bpf() -> PathBuf {
