@@ -7,7 +7,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use signet_flow::{Listen, Listeners, NodeInfo, Ring, serve};
+use signet_flow::{Listen, Listeners, NodeInfo, Peers, Ring, serve};
 use tokio::sync::oneshot;
 
 use crate::error::Error;
@@ -55,7 +55,7 @@ impl Api {
                 };
                 let _ = report.send(Ok(()));
                 // ends when the sender says so or is gone
-                serve(listeners, ring, node, async { drop(stopped.await) }).await
+                serve(listeners, ring, node, Peers::default(), async { drop(stopped.await) }).await
             });
             if let Err(error) = served {
                 tracing::error!(%error, "flows are no longer served");
