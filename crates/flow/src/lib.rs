@@ -41,7 +41,7 @@ pub use filter::{FilterError, Filters};
 pub use json::{JsonError, to_json};
 pub use mask::{Mask, MaskError};
 pub use peers::{Nodes, Peers};
-pub use print::line;
+pub use print::{TABLE_HEADING, block, line, row};
 pub use proto::{
     flow, observer, peer, relay,
     signet::{FlowExtension, Rule as ExtensionRule},
