@@ -19,7 +19,10 @@ use signet_flow::{
     row, to_json,
 };
 
-use crate::filters::{FilterArgs, RawFilter};
+use crate::{
+    filters::{FilterArgs, RawFilter},
+    output::USAGE,
+};
 
 /// How many flows are shown where nothing says.
 const LAST: u64 = 20;
@@ -48,8 +51,6 @@ pub(crate) struct ObserveArgs {
     /// Flows until then. Means nothing with --follow.
     #[arg(long, value_parser = moment)]
     until: Option<Timestamp>,
-    #[command(flatten)]
-    filters: FilterArgs,
     /// The next filter leaves out what it matches. May be given several times: flows that match all of them are left out.
     #[arg(long)]
     not: bool,
@@ -71,6 +72,9 @@ pub(crate) struct ObserveArgs {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    // last: its heading goes for all that follows
+    #[command(flatten)]
+    filters: FilterArgs,
 }
 
 /// How flows are printed.
@@ -106,7 +110,10 @@ pub(crate) fn without_negated(line: impl IntoIterator<Item = OsString>) -> (Vec<
             rest.push(word);
             continue;
         }
-        let Some(filter) = line.next() else { break };
+        let Some(filter) = line.next() else {
+            rest.push(word);
+            break;
+        };
         let alone = filter.to_string_lossy().contains('=');
         negated.push(filter);
         // all filters have a value
@@ -123,6 +130,10 @@ fn negated(words: Vec<OsString>) -> Vec<FlowFilter> {
 
 /// Prints flows until there are no more. `not` is what stands behind `--not`.
 pub(crate) fn observe(args: &ObserveArgs, not: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    if args.not {
+        eprintln!("signet: --not: no filter follows it");
+        return Ok(ExitCode::from(USAGE));
+    }
     let request = request(args, negated(not));
     if args.print_raw_filters {
         for (name, filters) in [("allowlist", &request.whitelist), ("denylist", &request.blacklist)] {
