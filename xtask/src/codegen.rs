@@ -77,7 +77,7 @@ fn strays(root: &Path, files: &[Generated]) -> Result<Vec<String>> {
 }
 
 /// As `cargo fmt` would leave it.
-fn formatted(root: &Path, text: &str) -> Result<String> {
+pub(crate) fn formatted(root: &Path, text: &str) -> Result<String> {
     let mut rustfmt = Command::new("rustfmt")
         .args(["--edition=2024", "--config-path"])
         .arg(root.join("rustfmt.toml"))

@@ -1,13 +1,11 @@
 //! The flow API of a node, on a thread of its own.
 
 use std::{
-    net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, mpsc},
     thread::JoinHandle,
 };
 
-use signet_flow::{Listen, Listeners, NodeInfo, Ring, serve};
+use signet_flow::{Listen, Listeners, NodeInfo, Peers, Ring, serve};
 use tokio::sync::oneshot;
 
 use crate::error::Error;
@@ -23,19 +21,10 @@ impl Api {
     ///
     /// # Errors
     /// If an address is taken already.
-    pub(crate) fn start(
-        ring: Arc<Ring>,
-        node: &str,
-        tcp: Option<SocketAddr>,
-        unix: PathBuf,
-    ) -> Result<Self, Error> {
+    pub(crate) fn start(ring: Arc<Ring>, node: &str, listen: Listen, peers: Peers) -> Result<Self, Error> {
         let (stop, stopped) = oneshot::channel::<()>();
         let (report, listening) = mpsc::channel();
-        let node = NodeInfo {
-            name: node.to_owned(),
-            address: tcp.map(|a| a.to_string()).unwrap_or_default(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        let name = node.to_owned();
         let host = |what| move |source| Error::Host { what, source };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -44,7 +33,6 @@ impl Api {
             .build()
             .map_err(host("starting the flow API"))?;
         let work = move || {
-            let listen = Listen { tcp, unix: Some(unix) };
             let served = runtime.block_on(async {
                 let listeners = match Listeners::bind(&listen).await {
                     Ok(listeners) => listeners,
@@ -54,8 +42,13 @@ impl Api {
                     }
                 };
                 let _ = report.send(Ok(()));
+                let node = NodeInfo {
+                    name,
+                    address: listeners.tcp_address().map(|a| a.to_string()).unwrap_or_default(),
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                };
                 // ends when the sender says so or is gone
-                serve(listeners, ring, node, async { drop(stopped.await) }).await
+                serve(listeners, ring, node, peers, async { drop(stopped.await) }).await
             });
             if let Err(error) = served {
                 tracing::error!(%error, "flows are no longer served");

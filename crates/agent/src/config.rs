@@ -40,6 +40,12 @@ pub struct Config {
     pub flow_address: Option<SocketAddr>,
     /// Flows kept in memory. Default: 4095.
     pub flows: usize,
+    /// Bytes that they may take together, about. Default: no bound but their number.
+    pub flows_memory: Option<u64>,
+    /// The other nodes, by name, with the addresses of their flow APIs: told to whoever asks. Default: none.
+    pub peers: signet_flow::Nodes,
+    /// Where flows go as JSON lines. Default: nowhere.
+    pub export: Option<Export>,
 }
 
 impl Config {
@@ -48,6 +54,25 @@ impl Config {
     pub(crate) fn cluster_ranges(&self) -> Vec<IpNet> {
         self.ranges.iter().chain(&self.service_ranges).copied().collect()
     }
+}
+
+/// Flows as JSON lines in a file that is rotated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Export {
+    /// The file.
+    pub path: PathBuf,
+    /// Megabytes (of 1,000,000 bytes) that it grows to before it is rotated. Default: 10.
+    pub max_size_mb: u64,
+    /// Files that are kept beside it. Default: 5.
+    pub max_backups: usize,
+    /// Whether those are compressed. Default: false.
+    pub compress: bool,
+    /// Only flows that one of these matches, where there are any.
+    pub allow: Vec<signet_flow::flow::FlowFilter>,
+    /// No flow that one of these matches.
+    pub deny: Vec<signet_flow::flow::FlowFilter>,
+    /// The fields of a flow that are written; all where there are none.
+    pub fields: Vec<String>,
 }
 
 /// The node's own network.
@@ -80,6 +105,9 @@ impl Default for Config {
             network: Network::Host,
             flow_address: Some(SocketAddr::from(([127, 0, 0, 1], 4245))),
             flows: 4095,
+            flows_memory: None,
+            peers: signet_flow::Nodes::new(),
+            export: None,
         }
     }
 }

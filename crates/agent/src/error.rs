@@ -17,6 +17,9 @@ pub enum Error {
     /// The flow API cannot be served.
     #[error("{0}; another Signet may be running: `--flow-address` names another address")]
     Serve(signet_flow::ServeError),
+    /// Flows cannot be exported as it is asked.
+    #[error("export: {0}")]
+    Export(String),
     /// A program cannot be a workload of this node, for this reason.
     #[error("{0}")]
     Program(String),

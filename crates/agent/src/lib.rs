@@ -12,6 +12,7 @@ mod discovery;
 mod error;
 mod events;
 pub mod explain;
+mod export;
 pub mod host;
 mod ipam;
 mod ledger;
@@ -25,7 +26,7 @@ mod services;
 mod up;
 mod zone;
 
-pub use config::{Config, Network};
+pub use config::{Config, Export, Network};
 pub use control::{Request, Why, WhySaid, ask};
 pub use error::Error;
 pub use ipam::Ipam;

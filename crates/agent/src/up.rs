@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Value, json};
 use signet_cluster::Snapshot;
-use signet_flow::Ring;
+use signet_flow::{Listen, Peers, Ring};
 
 use crate::{
     api::Api,
@@ -22,6 +22,7 @@ use crate::{
     control::{self, Asked, Request},
     error::Error,
     events,
+    export::Exporter,
     ledger::Ledger,
     node::{Applied, Node},
 };
@@ -56,6 +57,7 @@ pub struct Up {
     flows: Arc<Ring>,
     node: JoinHandle<Result<(), Error>>,
     api: Api,
+    exporter: Option<Exporter>,
 }
 
 impl Up {
@@ -67,11 +69,12 @@ impl Up {
         let (commands, inbox) = channel();
         let (report, progress) = channel();
         let (opened, is_open) = channel();
-        let flows = Arc::new(Ring::new(config.flows));
+        let flows = Arc::new(Ring::bounded(config.flows, config.flows_memory));
         let settings = config.settings.clone();
         let ring = flows.clone();
-        let (name, flow_address, run_dir) =
-            (config.node.clone(), config.flow_address, config.run_dir.clone());
+        let (name, run_dir, peers) = (config.node.clone(), config.run_dir.clone(), config.peers.clone());
+        let listen = Listen { tcp: config.flow_address, unix: Some(run_dir.join("agent.sock")) };
+        let exporter = config.export.as_ref().map(|export| Exporter::start(export, &flows)).transpose()?;
         // everything that touches the kernel's maps stays on one thread
         let node = spawn("node", move || match Node::open(config, init) {
             Ok(node) => {
@@ -85,7 +88,7 @@ impl Up {
         })?;
         let gone = Error::Host { what: "starting the node", source: std::io::ErrorKind::BrokenPipe.into() };
         is_open.recv().unwrap_or(Err(gone))?;
-        let api = Api::start(flows.clone(), &name, flow_address, run_dir.join("agent.sock"))?;
+        let api = Api::start(flows.clone(), &name, listen, Peers::new(peers))?;
         let asked = commands.clone();
         control::listen(&run_dir.join("control.sock"), move |a| asked.send(Command::Asked(a)).is_ok())
             .map_err(|source| Error::Host { what: "making the control socket", source })?;
@@ -98,7 +101,7 @@ impl Up {
                 }
             }
         })?;
-        Ok(Self { commands, progress, flows, node, api })
+        Ok(Self { commands, progress, flows, node, api, exporter })
     }
 
     /// What happens to the manifests, in order.
@@ -118,12 +121,17 @@ impl Up {
     pub fn stop(self) -> Result<(), Error> {
         self.api.stop();
         let _ = self.commands.send(Command::Stop);
-        self.node.join().unwrap_or_else(|_| {
+        let stopped = self.node.join().unwrap_or_else(|_| {
             Err(Error::Host {
                 what: "stopping the node",
                 source: std::io::Error::other("its thread panicked"),
             })
-        })
+        });
+        // the last flows are in the ring now
+        if let Some(exporter) = self.exporter {
+            exporter.stop();
+        }
+        stopped
     }
 }
 

@@ -9,8 +9,10 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde::Deserialize;
-use signet_agent::Config;
+use signet_agent::{Config, Export};
 use signet_cluster::Settings;
+
+use crate::filters::RawFilter;
 
 /// Flows that can be kept in memory, at most.
 const MAX_FLOWS: usize = 1 << 20;
@@ -54,6 +56,33 @@ struct Options {
     /// Flows kept in memory, 1 to 1048576. [default: 4095]
     #[arg(long)]
     flows: Option<usize>,
+    /// Megabytes of memory that kept flows may take, about: the oldest go earlier then. [default: no bound but their number]
+    #[arg(long)]
+    flows_memory: Option<u64>,
+    /// Another node, as NAME=ADDRESS of its flow API: told to relays that ask this one (Hubble's Peer service).
+    #[arg(long)]
+    peer: Option<Vec<Named>>,
+    /// A file that flows are written to as JSON lines.
+    #[arg(long)]
+    export_file: Option<PathBuf>,
+    /// Megabytes that it grows to before it is rotated, 1 to 1048576. [default: 10]
+    #[arg(long)]
+    export_file_max_size_mb: Option<u64>,
+    /// Rotated files that are kept. [default: 5]
+    #[arg(long)]
+    export_file_max_backups: Option<usize>,
+    /// Whether rotated files are compressed (gzip). [default: false]
+    #[arg(long)]
+    export_file_compress: Option<bool>,
+    /// Only flows that match one of these are written: filters in JSON, as `signet observe --print-raw-filters` prints them.
+    #[arg(long)]
+    export_allowlist: Option<Vec<RawFilter>>,
+    /// No flow that matches one of these is written.
+    #[arg(long)]
+    export_denylist: Option<Vec<RawFilter>>,
+    /// The fields of a flow that are written, separated by commas. [default: all]
+    #[arg(long, value_delimiter = ',')]
+    export_fieldmask: Option<Vec<String>>,
     /// The ranges that pods get addresses from, at most one of each family. [default: 10.244.0.0/16 fd00:10:244::/64]
     #[arg(long)]
     pod_range: Option<Vec<IpNet>>,
@@ -91,6 +120,32 @@ enum Mode {
     Enforce,
     /// They are watched only.
     Audit,
+}
+
+/// A node and the address of its flow API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+struct Named(String, String);
+
+impl std::str::FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, address)) if !name.is_empty() && !address.is_empty() => {
+                Ok(Self(name.to_owned(), address.to_owned()))
+            }
+            _ => Err(format!("{text:?} is not NAME=ADDRESS")),
+        }
+    }
+}
+
+impl TryFrom<String> for Named {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 /// A name server, on a name server's port where none is named.
@@ -137,7 +192,9 @@ impl UpArgs {
 
 impl Options {
     fn relative_to(mut self, folder: Option<&Path>) -> Self {
-        for path in [&mut self.manifests, &mut self.state, &mut self.run_dir, &mut self.bpffs] {
+        for path in
+            [&mut self.manifests, &mut self.state, &mut self.run_dir, &mut self.bpffs, &mut self.export_file]
+        {
             if let (Some(path), Some(folder)) = (path, folder) {
                 *path = folder.join(&*path);
             }
@@ -180,7 +237,28 @@ fn settle(given: &Options, file: &Options) -> Config {
         network: default.network,
         flow_address: given.flow_address.or(file.flow_address).or(default.flow_address),
         flows: first(&given.flows, &file.flows, default.flows),
+        flows_memory: given.flows_memory.or(file.flows_memory).map(|mb| mb.saturating_mul(1_000_000)),
+        peers: nodes(given.peer.as_ref().or(file.peer.as_ref())),
+        export: export(given, file),
     }
+}
+
+fn nodes(peers: Option<&Vec<Named>>) -> signet_flow::Nodes {
+    peers.into_iter().flatten().map(|Named(name, address)| (name.clone(), address.clone())).collect()
+}
+
+fn export(given: &Options, file: &Options) -> Option<Export> {
+    let filters =
+        |filters: Option<&Vec<RawFilter>>| filters.into_iter().flatten().map(|f| f.0.clone()).collect();
+    Some(Export {
+        path: given.export_file.clone().or_else(|| file.export_file.clone())?,
+        max_size_mb: given.export_file_max_size_mb.or(file.export_file_max_size_mb).unwrap_or(10),
+        max_backups: given.export_file_max_backups.or(file.export_file_max_backups).unwrap_or(5),
+        compress: given.export_file_compress.or(file.export_file_compress).unwrap_or(false),
+        allow: filters(given.export_allowlist.as_ref().or(file.export_allowlist.as_ref())),
+        deny: filters(given.export_denylist.as_ref().or(file.export_denylist.as_ref())),
+        fields: given.export_fieldmask.clone().or_else(|| file.export_fieldmask.clone()).unwrap_or_default(),
+    })
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {
@@ -199,6 +277,13 @@ fn check(config: &Config) -> anyhow::Result<()> {
         "flows: {} is not 1 to {MAX_FLOWS}",
         config.flows
     );
+    if let Some(export) = &config.export {
+        let size = export.max_size_mb;
+        anyhow::ensure!((1..=1 << 20).contains(&size), "export file max size: {size} is not 1 to 1048576");
+        signet_flow::Filters::new(&export.allow, &export.deny).context("export")?;
+        signet_flow::Mask::new(&export.fields).context("export")?;
+    }
+    anyhow::ensure!(config.flows_memory != Some(0), "flows memory: 0 is none");
     let upstreams = config.dns_upstreams.as_ref().map_or(0, Vec::len);
     anyhow::ensure!(upstreams <= MAX_UPSTREAMS, "dns upstream: at most {MAX_UPSTREAMS}");
     Ok(())
@@ -242,6 +327,29 @@ mod tests {
             config.dns_upstreams.unwrap().iter().map(SocketAddr::to_string).collect();
         assert_eq!(upstreams, ["192.0.2.53:53", "192.0.2.54:5353"]);
         assert_eq!(config.service_ranges, Config::default().service_ranges);
+    }
+
+    #[test]
+    fn an_export_is_settled_from_both() {
+        let file = "manifests: m\nexportFile: flows.log\nexportFileMaxBackups: 2\n\
+                    exportDenylist: ['{\"verdict\": [\"FORWARDED\"]}']\npeer: [b=192.0.2.2:4245]\nflowsMemory: 64\n";
+        let (_, config) =
+            settled(file, &["--export-file-compress", "true", "--export-fieldmask", "time,verdict"]).unwrap();
+        let export = config.export.unwrap();
+        assert!(export.path.is_absolute(), "relative to the file");
+        assert_eq!((export.max_size_mb, export.max_backups, export.compress), (10, 2, true));
+        assert_eq!(export.fields, ["time", "verdict"]);
+        assert_eq!(export.deny[0].verdict, [1]);
+        assert_eq!((config.flows_memory, config.peers["b"].as_str()), (Some(64_000_000), "192.0.2.2:4245"));
+        for (bad, problem) in [
+            ("exportFileMaxSizeMb: 0", "max size"),
+            ("exportFieldmask: [sauce]", "export"),
+            ("exportAllowlist: ['{\"sauce\": 1}']", "exportAllowlist[0]"),
+            ("peer: [b]", "is not NAME=ADDRESS"),
+        ] {
+            let error = settled(&format!("manifests: m\nexportFile: f\n{bad}\n"), &[]).unwrap_err();
+            assert!(error.contains(problem), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -4,11 +4,13 @@
 mod config;
 mod demo;
 mod dns;
+mod filters;
 mod node;
 mod observe;
 mod output;
 mod policy;
 mod preflight;
+mod relay;
 mod run;
 mod signals;
 mod up;
@@ -39,6 +41,8 @@ enum Command {
     Status(node::NodeArgs),
     /// Flows, with their verdict, reason and rule.
     Observe(Box<observe::ObserveArgs>),
+    /// The flows of several nodes as those of one server (Hubble's relay), until interrupted.
+    Relay(relay::RelayArgs),
     /// What this host can do, and what stands in the way. Exit 1 if any check fails.
     Preflight(preflight::PreflightArgs),
     /// Remove every trace of Signet from this host.
@@ -78,14 +82,15 @@ enum PolicyCommand {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (line, not) = observe::without_negated(std::env::args_os());
+    let cli = Cli::parse_from(line);
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
         )
         .with_writer(std::io::stderr)
         .init();
-    match run(&cli.command) {
+    match run(&cli.command, not) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("signet: {error:#}");
@@ -99,13 +104,15 @@ fn pod_init() -> Vec<OsString> {
     ["/proc/self/exe", "pod-init", "--spec"].map(OsString::from).to_vec()
 }
 
-fn run(command: &Command) -> anyhow::Result<ExitCode> {
+/// `not`: the filters of `observe` that stand behind `--not`.
+fn run(command: &Command, not: Vec<OsString>) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::demo(args),
         Command::Up(args) => up::up(args),
         Command::Run(args) => run::run(args),
         Command::Status(args) => node::status(args),
-        Command::Observe(args) => observe::observe(args),
+        Command::Observe(args) => observe::observe(args, not),
+        Command::Relay(args) => relay::relay(args),
         Command::Policy(PolicyCommand::Audit(args)) => node::audit(args),
         Command::Preflight(args) => preflight::preflight(args),
         Command::Cleanup(args) => up::cleanup(args),

@@ -16,6 +16,7 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Why there are no flows.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub enum ClientError {
     /// The server refused the request: it has to be asked differently.
     #[error("the request was refused: {0}")]
     Refused(String),
+    /// The server stops, and said so: asking again helps once it is back.
+    #[error("{0}")]
+    Stopping(String),
     /// The connection or the server failed: asking again may help.
     #[error("the flow API failed: {0}")]
     Failed(String),
@@ -41,6 +45,10 @@ impl From<Status> for ClientError {
         match status.code() {
             tonic::Code::InvalidArgument | tonic::Code::Unimplemented => {
                 Self::Refused(status.message().to_owned())
+            }
+            // a connection that broke has the error that broke it as its source
+            tonic::Code::Unavailable if std::error::Error::source(&status).is_none() => {
+                Self::Stopping(status.message().to_owned())
             }
             code => Self::Failed(format!("{} ({code:?})", status.message())),
         }
@@ -71,7 +79,12 @@ impl Client {
             host => format!("http://{host}"),
         };
         let failed = |source| ClientError::Connect { target: target.to_owned(), source };
-        let endpoint = Endpoint::from_shared(address).map_err(failed)?.connect_timeout(CONNECT_TIMEOUT);
+        let endpoint = Endpoint::from_shared(address)
+            .map_err(failed)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            // a host that vanished says nothing
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(CONNECT_TIMEOUT);
         Ok(Self { inner: ObserverClient::new(endpoint.connect().await.map_err(failed)?) })
     }
 
@@ -81,6 +94,14 @@ impl Client {
     /// [`ClientError::Refused`] for a filter that the server does not understand.
     pub async fn get_flows(&mut self, mut request: GetFlowsRequest) -> Result<Flows, ClientError> {
         ask_for_extensions(&mut request);
+        self.get_flows_as_asked(request).await
+    }
+
+    /// Asks for flows as somebody else does.
+    pub(crate) async fn get_flows_as_asked(
+        &mut self,
+        request: GetFlowsRequest,
+    ) -> Result<Flows, ClientError> {
         Ok(Flows { inner: self.inner.get_flows(request).await?.into_inner() })
     }
 

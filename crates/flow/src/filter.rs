@@ -3,8 +3,11 @@
 //! A flow passes if one filter of the whitelist matches (or there is none) and none of the blacklist does. Within a
 //! filter all fields that are set must match; of the values of one field, any.
 //!
-//! It refuses what it does not understand, by name: a filter that is silently ignored shows flows that nobody asked
-//! for, or hides those that somebody did.
+//! INVARIANT: every field of the schema is understood, and has a test that says how
+//! (`every_field_of_the_schema_has_a_row`).
+//!
+//! It refuses values that it does not understand, by the field's name: a filter that is silently ignored shows flows that
+//! nobody asked for, or hides those that somebody did.
 
 use std::{fmt, net::IpAddr};
 
@@ -12,32 +15,28 @@ use ipnet::IpNet;
 use signet_identity::Selector;
 
 use crate::{
-    flow::{Endpoint, EventTypeFilter, Flow, FlowFilter, Service, TcpFlags, Workload, layer4::Protocol},
-    labels,
+    cel::Expression,
+    flow::{
+        Endpoint, EventTypeFilter, Flow, FlowFilter, NetworkInterface, Service, TcpFlags, Workload,
+        layer4::Protocol,
+    },
+    labels, layer7,
     value::{
-        NamePrefix, NodePattern, Wanted, parse_name, parse_node, parse_port, parse_protocol, parse_range,
+        NamePattern, NamePrefix, NodePattern, Wanted, parse_name, parse_name_pattern, parse_node, parse_port,
+        parse_protocol, parse_range, parse_some,
     },
 };
 
-/// Why a filter was refused.
+/// Why a filter was refused: the value is none that the field can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FilterError {
-    /// The field is one of Hubble's that Signet does not filter by.
-    #[error("filter field {field} is not supported")]
-    Unsupported {
-        /// The field.
-        field: &'static str,
-    },
-    /// The value is none that the field can have.
-    #[error("filter field {field}: {value:?}: {problem}")]
-    Value {
-        /// The field.
-        field: &'static str,
-        /// Its value.
-        value: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+#[error("filter field {field}: {value:?}: {problem}")]
+pub struct FilterError {
+    /// The field.
+    pub field: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What is wrong with it.
+    pub problem: String,
 }
 
 /// Whitelist and blacklist of one request.
@@ -64,7 +63,7 @@ impl Filters {
     /// Compiles both lists.
     ///
     /// # Errors
-    /// [`FilterError`] for the first field that is not supported, or that has a value it cannot have.
+    /// [`FilterError`] for the first field that has a value it cannot have.
     pub fn new(whitelist: &[FlowFilter], blacklist: &[FlowFilter]) -> Result<Self, FilterError> {
         let all = |list: &[FlowFilter]| list.iter().map(Filter::new).collect::<Result<Vec<_>, _>>();
         Ok(Self { whitelist: all(whitelist)?, blacklist: all(blacklist)? })
@@ -82,15 +81,20 @@ type Values<T> = Result<Vec<T>, FilterError>;
 
 impl Filter {
     fn new(filter: &FlowFilter) -> Result<Self, FilterError> {
-        if let Some(field) = unsupported(filter) {
-            return Err(FilterError::Unsupported { field });
-        }
         let mut new = Self { all: vec![] };
         new.end(End::Source, filter)?;
         new.end(End::Destination, filter)?;
         new.ports_and_services(filter)?;
         new.packet(filter)?;
         new.decision(filter)?;
+        new.place(filter)?;
+        new.layer7(filter)?;
+        // last, since it costs the most
+        if let Some(experimental) = &filter.experimental {
+            let expressions =
+                read("experimental.cel_expression", &experimental.cel_expression, Expression::compile)?;
+            new.field(expressions, |flow, expression| expression.holds(flow));
+        }
         Ok(new)
     }
 
@@ -120,6 +124,13 @@ impl Filter {
         self.field(read(fields.label.0, fields.label.1, labels::parse)?, move |flow, selector: &Selector| {
             end.of(flow).is_some_and(|e| selector.matches(&labels::Printed(&e.labels)))
         });
+        self.field(
+            read(fields.fqdn.0, fields.fqdn.1, parse_name_pattern)?,
+            move |flow, name: &NamePattern| end.names(flow).iter().any(|known| name.matches(known)),
+        );
+        self.field(read(fields.cluster.0, fields.cluster.1, parse_some)?, move |flow, name: &String| {
+            end.of(flow).is_some_and(|e| e.cluster_name == *name)
+        });
         self.field(fields.identity.to_vec(), move |flow, identity| {
             end.of(flow).is_some_and(|e| e.identity == *identity)
         });
@@ -147,7 +158,18 @@ impl Filter {
     /// What the packet itself says.
     fn packet(&mut self, filter: &FlowFilter) -> Result<(), FilterError> {
         self.field(read("protocol", &filter.protocol, parse_protocol)?, |flow, wanted: &Wanted| {
-            flow.l4.as_ref().is_some_and(|l4| wanted.matches(l4))
+            wanted.matches(flow)
+        });
+        let ranges = read("source_ip_xlated", &filter.source_ip_xlated, parse_range)?;
+        self.field(ranges, |flow, range: &IpNet| {
+            let translated = flow.ip.as_ref().and_then(|ip| ip.source_xlated.parse::<IpAddr>().ok());
+            translated.is_some_and(|ip| range.contains(&ip))
+        });
+        self.field(filter.encrypted.clone(), |flow, encrypted| {
+            flow.ip.as_ref().is_some_and(|ip| ip.encrypted == *encrypted)
+        });
+        self.field(filter.ip_trace_id.clone(), |flow, id| {
+            flow.ip_trace_id.as_ref().is_some_and(|trace| trace.trace_id == *id)
         });
         self.field(filter.ip_version.clone(), |flow, version| {
             flow.ip.as_ref().is_some_and(|ip| ip.ip_version == *version)
@@ -172,77 +194,48 @@ impl Filter {
             })
         });
         self.field(filter.uuid.clone(), |flow, uuid| flow.uuid == *uuid);
-        let nodes = read("node_name", &filter.node_name, parse_node)?;
-        self.field(nodes, |flow, pattern: &NodePattern| pattern.matches(&flow.node_name));
         Ok(())
     }
-}
 
-/// The first field that is set and not supported. Destructured whole: a new field does not compile until it is decided on.
-fn unsupported(filter: &FlowFilter) -> Option<&'static str> {
-    let FlowFilter {
-        uuid: _,
-        source_ip: _,
-        source_pod: _,
-        source_label: _,
-        source_service: _,
-        source_workload: _,
-        source_identity: _,
-        source_port: _,
-        destination_ip: _,
-        destination_pod: _,
-        destination_label: _,
-        destination_service: _,
-        destination_workload: _,
-        destination_identity: _,
-        destination_port: _,
-        traffic_direction: _,
-        verdict: _,
-        drop_reason_desc: _,
-        event_type: _,
-        protocol: _,
-        reply: _,
-        tcp_flags: _,
-        node_name: _,
-        ip_version: _,
-        source_ip_xlated,
-        source_fqdn,
-        source_cluster_name,
-        destination_fqdn,
-        destination_cluster_name,
-        interface,
-        http_status_code,
-        dns_query,
-        http_method,
-        http_path,
-        http_url,
-        http_header,
-        node_labels,
-        trace_id,
-        ip_trace_id,
-        encrypted,
-        experimental,
-    } = filter;
-    let set = [
-        ("source_ip_xlated", !source_ip_xlated.is_empty()),
-        ("source_fqdn", !source_fqdn.is_empty()),
-        ("source_cluster_name", !source_cluster_name.is_empty()),
-        ("destination_fqdn", !destination_fqdn.is_empty()),
-        ("destination_cluster_name", !destination_cluster_name.is_empty()),
-        ("interface", !interface.is_empty()),
-        ("http_status_code", !http_status_code.is_empty()),
-        ("dns_query", !dns_query.is_empty()),
-        ("http_method", !http_method.is_empty()),
-        ("http_path", !http_path.is_empty()),
-        ("http_url", !http_url.is_empty()),
-        ("http_header", !http_header.is_empty()),
-        ("node_labels", !node_labels.is_empty()),
-        ("trace_id", !trace_id.is_empty()),
-        ("ip_trace_id", !ip_trace_id.is_empty()),
-        ("encrypted", !encrypted.is_empty()),
-        ("experimental.cel_expression", experimental.as_ref().is_some_and(|e| !e.cel_expression.is_empty())),
-    ];
-    set.into_iter().find(|(_, set)| *set).map(|(field, _)| field)
+    /// Where it was seen.
+    fn place(&mut self, filter: &FlowFilter) -> Result<(), FilterError> {
+        let nodes = read("node_name", &filter.node_name, parse_node)?;
+        self.field(nodes, |flow, pattern: &NodePattern| pattern.matches(&flow.node_name));
+        let labels = read("node_labels", &filter.node_labels, labels::parse)?;
+        self.field(labels, |flow, selector: &Selector| selector.matches(&labels::Printed(&flow.node_labels)));
+        self.field(filter.interface.clone(), |flow, wanted: &NetworkInterface| {
+            flow.interface.as_ref().is_some_and(|interface| is_interface(interface, wanted))
+        });
+        Ok(())
+    }
+
+    /// What the request or the answer inside of it says.
+    fn layer7(&mut self, filter: &FlowFilter) -> Result<(), FilterError> {
+        let queries = read("dns_query", &filter.dns_query, layer7::parse_pattern)?;
+        self.field(queries, |flow, pattern| {
+            layer7::dns(flow).is_some_and(|dns| pattern.is_match(&dns.query))
+        });
+        let codes = read("http_status_code", &filter.http_status_code, layer7::parse_status)?;
+        self.field(codes, |flow, wanted| layer7::http(flow).is_some_and(|http| wanted.matches(http.code)));
+        let methods = read("http_method", &filter.http_method, parse_some)?;
+        self.field(methods, |flow, method| {
+            layer7::http(flow).is_some_and(|http| http.method.eq_ignore_ascii_case(method))
+        });
+        let paths = read("http_path", &filter.http_path, layer7::parse_pattern)?;
+        self.field(paths, |flow, pattern| {
+            layer7::http(flow).and_then(layer7::path).is_some_and(|path| pattern.is_match(path))
+        });
+        let urls = read("http_url", &filter.http_url, layer7::parse_pattern)?;
+        self.field(urls, |flow, pattern| layer7::http(flow).is_some_and(|http| pattern.is_match(&http.url)));
+        self.field(filter.http_header.clone(), |flow, header| {
+            layer7::http(flow).is_some_and(|http| layer7::has_header(http, header))
+        });
+        self.field(filter.trace_id.clone(), |flow, id| {
+            let parent = flow.trace_context.as_ref().and_then(|context| context.parent.as_ref());
+            parent.is_some_and(|parent| parent.trace_id == *id)
+        });
+        Ok(())
+    }
 }
 
 /// Which end of a flow a field is about.
@@ -257,6 +250,8 @@ struct EndFields<'a> {
     ip: (&'static str, &'a [String]),
     pod: (&'static str, &'a [String]),
     label: (&'static str, &'a [String]),
+    fqdn: (&'static str, &'a [String]),
+    cluster: (&'static str, &'a [String]),
     identity: &'a [u32],
     workload: &'a [Workload],
 }
@@ -268,6 +263,8 @@ impl End {
                 ip: ("source_ip", &filter.source_ip),
                 pod: ("source_pod", &filter.source_pod),
                 label: ("source_label", &filter.source_label),
+                fqdn: ("source_fqdn", &filter.source_fqdn),
+                cluster: ("source_cluster_name", &filter.source_cluster_name),
                 identity: &filter.source_identity,
                 workload: &filter.source_workload,
             },
@@ -275,6 +272,8 @@ impl End {
                 ip: ("destination_ip", &filter.destination_ip),
                 pod: ("destination_pod", &filter.destination_pod),
                 label: ("destination_label", &filter.destination_label),
+                fqdn: ("destination_fqdn", &filter.destination_fqdn),
+                cluster: ("destination_cluster_name", &filter.destination_cluster_name),
                 identity: &filter.destination_identity,
                 workload: &filter.destination_workload,
             },
@@ -285,6 +284,14 @@ impl End {
         match self {
             Self::Source => flow.source.as_ref(),
             Self::Destination => flow.destination.as_ref(),
+        }
+    }
+
+    /// The DNS names that it was known by.
+    fn names(self, flow: &Flow) -> &[String] {
+        match self {
+            Self::Source => &flow.source_names,
+            Self::Destination => &flow.destination_names,
         }
     }
 
@@ -299,10 +306,15 @@ impl End {
 }
 
 fn read<T>(field: &'static str, values: &[String], parse: impl Fn(&str) -> Result<T, String>) -> Values<T> {
-    let one = |value: &String| {
-        parse(value).map_err(|problem| FilterError::Value { field, value: value.clone(), problem })
-    };
+    let one =
+        |value: &String| parse(value).map_err(|problem| FilterError { field, value: value.clone(), problem });
     values.iter().map(one).collect()
+}
+
+/// An index of 0 and an empty name are any.
+fn is_interface(interface: &NetworkInterface, wanted: &NetworkInterface) -> bool {
+    (wanted.index == 0 || wanted.index == interface.index)
+        && (wanted.name.is_empty() || wanted.name == interface.name)
 }
 
 fn is_workload(workload: &Workload, wanted: &Workload) -> bool {

@@ -6,35 +6,46 @@
 //!
 //! INVARIANT: whoever pushes a flow never waits for whoever reads (`a_slow_reader_loses_only_its_own`).
 //! INVARIANT: what was lost is said, to the reader that lost it (`a_slow_reader_is_told_how_many_flows_it_lost`).
-//! INVARIANT: a filter that is not understood refuses the request (`a_field_that_is_not_supported_is_named`).
+//! INVARIANT: a filter that is not understood refuses the request (`a_value_that_a_field_cannot_have_is_named`).
 //!
 //! It refuses to know maps, Kubernetes and policies: [`Names`] is all that it sees of them.
 
+mod cel;
 mod client;
 mod enrich;
+mod export;
 mod extension;
+mod fields;
 mod filter;
 mod json;
 mod labels;
 mod layer4;
+mod layer7;
+mod mask;
+mod merge;
+mod peers;
 mod print;
 mod proto;
 mod query;
 mod reader;
+mod relaying;
 mod ring;
 mod serve;
 mod value;
 
 pub use client::{Client, ClientError, Flows};
 pub use enrich::{EndpointInfo, Names, flow_of, response_of};
+pub use export::{ExportConfig, ExportCounts, ExportEvent, export};
 pub use extension::{FLOW_EXTENSION_URL, ask_for_extensions, asks_for_extensions, extension_of};
 pub use filter::{FilterError, Filters};
 pub use json::{JsonError, to_json};
-pub use print::line;
+pub use mask::{Mask, MaskError};
+pub use peers::{Nodes, Peers};
+pub use print::{TABLE_HEADING, block, line, row};
 pub use proto::{
     flow, observer, peer, relay,
     signet::{FlowExtension, Rule as ExtensionRule},
 };
 pub use reader::Reader;
 pub use ring::{DEFAULT_CAPACITY, Record, Ring};
-pub use serve::{DRAIN, Listen, Listeners, NodeInfo, ServeError, serve};
+pub use serve::{DRAIN, Listen, Listeners, NodeInfo, ServeError, serve, serve_relay};

@@ -30,6 +30,41 @@ pub fn line(response: &GetFlowsResponse) -> String {
     }
 }
 
+/// What is above the lines of [`row`].
+pub const TABLE_HEADING: &str = "TIMESTAMP                 SOURCE                               DESTINATION                          \
+     TYPE                 VERDICT   SUMMARY";
+
+/// One line of a table, as the Hubble CLI has them.
+pub fn row(response: &GetFlowsResponse) -> String {
+    let Some(ResponseTypes::Flow(flow)) = &response.response_types else { return line(response) };
+    let (source, destination) = ends(flow);
+    let (time, kind, verdict) = (time(response.time), kind(flow), verdict(flow));
+    let ends = format!("{source:<END_WIDTH$} {destination:<END_WIDTH$}");
+    format!("{time:<25} {ends} {kind:<20} {verdict:<9} {}", flow.summary)
+}
+
+/// A block of lines, one for each of what there is to say, and one that ends it.
+pub fn block(response: &GetFlowsResponse) -> String {
+    let Some(ResponseTypes::Flow(flow)) = &response.response_types else { return line(response) };
+    let (source, destination) = ends(flow);
+    let extension = extension_of(flow).unwrap_or_default();
+    let lines = [
+        ("TIMESTAMP", time(response.time)),
+        ("NODE", response.node_name.clone()),
+        ("SOURCE", source),
+        ("DESTINATION", destination),
+        ("TYPE", kind(flow)),
+        ("DIRECTION", direction(flow).to_owned()),
+        ("VERDICT", verdict(flow).to_owned()),
+        ("REASON", reason(flow, &extension)),
+        ("RULE", rule(flow, &extension).unwrap_or_default()),
+        ("SUMMARY", flow.summary.clone()),
+    ];
+    let said = lines.iter().filter(|(_, value)| !value.is_empty());
+    let text: Vec<String> = said.map(|(name, value)| format!("{name:>11}: {value}")).collect();
+    format!("{}\n------------", text.join("\n"))
+}
+
 fn flow_text(flow: &Flow) -> String {
     let (source, destination) = ends(flow);
     let (left, arrow, right) =

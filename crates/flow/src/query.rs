@@ -13,10 +13,20 @@ use crate::{
     extension::asks_for_extensions,
     filter::{FilterError, Filters},
     flow::Flow,
+    mask::{Mask, MaskError},
     observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes},
     reader::Reader,
     ring::{Found, Record, Ring, earlier},
 };
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+}
 
 /// A request, understood.
 #[derive(Debug)]
@@ -29,14 +39,14 @@ pub(crate) struct Query {
     since: Option<Timestamp>,
     until: Option<Timestamp>,
     extensions: bool,
+    mask: Option<Mask>,
 }
 
 impl TryFrom<&GetFlowsRequest> for Query {
-    type Error = FilterError;
+    type Error = RequestError;
 
     fn try_from(request: &GetFlowsRequest) -> Result<Self, Self::Error> {
         let extensions = asks_for_extensions(request);
-        // the mask is answered with everything: Hubble's own clients leave out of it what they print
         let GetFlowsRequest {
             number,
             first,
@@ -45,11 +55,14 @@ impl TryFrom<&GetFlowsRequest> for Query {
             whitelist,
             since,
             until,
-            field_mask: _,
-            experimental: _,
+            field_mask,
+            experimental,
             extensions: _,
         } = request;
+        let older = experimental.as_ref().and_then(|experimental| experimental.field_mask.as_ref());
+        let paths = field_mask.as_ref().or(older).map_or(&[][..], |mask| mask.paths.as_slice());
         Ok(Self {
+            mask: Mask::new(paths)?,
             filters: Filters::new(whitelist, blacklist)?,
             number: *number,
             first: *first,
@@ -100,6 +113,24 @@ impl Query {
             && !self.until.is_some_and(|until| earlier(&until, &time))
     }
 
+    /// The flow as it was asked for. What Signet says of it is asked for by itself.
+    fn masked(&self, flow: Arc<Flow>) -> GetFlowsResponse {
+        let Some(mask) = &self.mask else {
+            let mut flow = Arc::unwrap_or_clone(flow);
+            if !self.extensions {
+                flow.extensions = None;
+            }
+            return response_of(flow);
+        };
+        let mut masked = mask.apply(&flow);
+        masked.extensions = flow.extensions.clone().filter(|_| self.extensions);
+        GetFlowsResponse {
+            node_name: flow.node_name.clone(),
+            time: flow.time,
+            response_types: Some(ResponseTypes::Flow(masked)),
+        }
+    }
+
     fn limit(&self) -> u64 {
         if self.number == 0 || self.follow { u64::MAX } else { self.number }
     }
@@ -140,11 +171,7 @@ impl Answer {
         match record {
             Record::Flow(flow) if self.query.wants(&flow) => {
                 self.given += 1;
-                let mut flow = Arc::unwrap_or_clone(flow);
-                if !self.query.extensions {
-                    flow.extensions = None;
-                }
-                Some(response_of(flow))
+                Some(self.query.masked(flow))
             }
             Record::Lost(lost) if self.query.in_time(lost.last) => Some(GetFlowsResponse {
                 node_name: self.node_name.to_string(),

@@ -2,7 +2,8 @@
 //!
 //! Flows go in → numbered slots, the oldest overwritten → each reader follows at its own pace. A push takes the lock of
 //! one slot, which a reader holds for as long as it takes to copy a pointer; a reader that falls behind is never waited
-//! for: what was overwritten before it came is counted and told to it alone.
+//! for: what was overwritten before it came is counted and told to it alone. Where memory is bounded as well, the oldest go
+//! before their slot is needed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +15,7 @@ use std::{
 };
 
 use pbjson_types::Timestamp;
+use prost::Message as _;
 use tokio::sync::Notify;
 
 use crate::{
@@ -69,8 +71,18 @@ pub struct Ring {
     seen: AtomicU64,
     kernel: Mutex<KernelLosses>,
     namespaces: Mutex<BTreeMap<String, i64>>,
+    memory: Option<Memory>,
     created: SystemTime,
     pub(crate) changed: Notify,
+}
+
+/// What the flows that are kept may take together.
+#[derive(Debug)]
+struct Memory {
+    max_bytes: u64,
+    /// The first record that is kept.
+    first: AtomicU64,
+    bytes: Mutex<u64>,
 }
 
 /// One place of the ring.
@@ -113,6 +125,12 @@ impl Default for Ring {
 impl Ring {
     /// A ring that keeps the last `capacity` flows, at least one.
     pub fn new(capacity: usize) -> Self {
+        Self::bounded(capacity, None)
+    }
+
+    /// The same, where what is kept takes no more than about `max_bytes`: as much as flows take in memory, without what
+    /// the slots themselves do. The last flow is kept in any case.
+    pub fn bounded(capacity: usize, max_bytes: Option<u64>) -> Self {
         let slots = (0..capacity.max(1)).map(|_| Mutex::default()).collect();
         Self {
             slots,
@@ -120,6 +138,11 @@ impl Ring {
             seen: AtomicU64::new(0),
             kernel: Mutex::default(),
             namespaces: Mutex::default(),
+            memory: max_bytes.map(|max_bytes| Memory {
+                max_bytes,
+                first: AtomicU64::new(0),
+                bytes: Mutex::default(),
+            }),
             created: SystemTime::now(),
             changed: Notify::new(),
         }
@@ -160,7 +183,7 @@ impl Ring {
 
     /// How many flows are kept now.
     pub fn len(&self) -> u64 {
-        self.seen().min(self.capacity())
+        self.seen().min(self.end() - self.oldest())
     }
 
     /// Whether no flow was ever added.
@@ -220,7 +243,8 @@ impl Ring {
 
     /// The sequence number of the oldest record that is kept.
     pub(crate) fn oldest(&self) -> u64 {
-        self.end().saturating_sub(self.capacity())
+        let by_memory = self.memory.as_ref().map_or(0, |memory| memory.first.load(Ordering::Acquire));
+        self.end().saturating_sub(self.capacity()).max(by_memory)
     }
 
     /// What is in the slot of `number`.
@@ -228,7 +252,8 @@ impl Ring {
         let slot = locked(self.slot(number));
         match (&slot.record, slot.written.cmp(&(number + 1))) {
             (Some(record), std::cmp::Ordering::Equal) => Found::Here(record.clone()),
-            (_, std::cmp::Ordering::Greater) => Found::Overwritten,
+            // a later one is there, or this one was too much
+            (_, std::cmp::Ordering::Greater) | (None, std::cmp::Ordering::Equal) => Found::Overwritten,
             _ => Found::NotYet,
         }
     }
@@ -240,14 +265,35 @@ impl Ring {
 
     fn write(&self, record: Record) {
         let number = self.next.fetch_add(1, Ordering::AcqRel);
+        let weight = if self.memory.is_some() { weight_of(&record) } else { 0 };
         let new = Slot { written: number + 1, record: Some(record) };
         let mut slot = locked(self.slot(number));
         // a writer that was overtaken by a whole turn must not put an old record over a new one
         if slot.written < new.written {
             let old = std::mem::replace(&mut *slot, new);
             drop(slot);
+            if let Some(memory) = &self.memory {
+                self.make_room(memory, weight, old.record.as_ref().map_or(0, weight_of), number);
+            }
             // freed without the lock
             drop(old);
+        }
+    }
+
+    /// Takes out the oldest until what is left is within the bound, up to the record `newest`.
+    fn make_room(&self, memory: &Memory, added: u64, removed: u64, newest: u64) {
+        let mut bytes = locked(&memory.bytes);
+        *bytes = (*bytes + added).saturating_sub(removed);
+        while *bytes > memory.max_bytes {
+            let oldest = self.oldest();
+            if oldest >= newest {
+                return;
+            }
+            let mut slot = locked(self.slot(oldest));
+            let old = if slot.written == oldest + 1 { slot.record.take() } else { None };
+            drop(slot);
+            *bytes = bytes.saturating_sub(old.as_ref().map_or(0, weight_of));
+            memory.first.store(oldest + 1, Ordering::Release);
         }
     }
 
@@ -281,6 +327,15 @@ impl KernelLosses {
         let first = self.first.take().unwrap_or(now);
         Some(lost(LostEventSource::PerfEventRingBuffer, std::mem::take(&mut self.untold), first, now))
     }
+}
+
+/// Bytes that a record takes, about: that of its type, and twice what its texts and lists are when encoded.
+fn weight_of(record: &Record) -> u64 {
+    let (fixed, encoded) = match record {
+        Record::Flow(flow) => (size_of::<Flow>(), flow.encoded_len()),
+        Record::Lost(lost) => (0, lost.encoded_len()),
+    };
+    (fixed + 2 * encoded) as u64
 }
 
 /// `count` flows went missing between two moments.

@@ -1,4 +1,4 @@
-//! Hubble's Observer over the ring, on a TCP address and a Unix socket.
+//! Hubble's Observer and Peer on a TCP address and a Unix socket: over the ring of a node, or over the nodes of a relay.
 //!
 //! Whoever can connect can read: the addresses are this machine's own, the socket's mode is 0660. When it is told to stop,
 //! answers that follow end with UNAVAILABLE, and connections have [`DRAIN`] to close.
@@ -28,8 +28,11 @@ use crate::{
         GetNodesResponse, Namespace, Node, ServerStatusRequest, ServerStatusResponse, Tls,
         observer_server::{Observer, ObserverServer},
     },
+    peer::peer_server::PeerServer,
+    peers::{PeerService, Peers},
     query::{Answer, Query},
     relay::NodeState,
+    relaying::Relay,
     ring::Ring,
 };
 
@@ -121,7 +124,7 @@ fn bind_unix(path: &PathBuf) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves the flows of `ring` until `shutdown` ends.
+/// Serves the flows of `ring`, and tells of `peers`, until `shutdown` ends.
 ///
 /// # Errors
 /// [`ServeError::Transport`] if a listener fails for good.
@@ -129,11 +132,40 @@ pub async fn serve(
     listeners: Listeners,
     ring: Arc<Ring>,
     node: NodeInfo,
+    peers: Peers,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (stop, stopped) = watch::channel(false);
+    let own = (node.name.clone(), node.address.clone());
+    let peer = PeerServer::new(PeerService { own, peers, stop: stopped.clone() });
     let name = node.name.as_str().into();
-    let router = router(Arc::new(Service { ring, node, name, stop: stopped.clone() })).await;
+    let observer = Service { ring, node, name, stop: stopped };
+    run(listeners, router(observer).await.add_service(peer), stop, shutdown).await
+}
+
+/// Serves the flows of all `nodes` (addresses of their flow APIs, as [`crate::Client::connect`] takes them) until
+/// `shutdown` ends.
+///
+/// # Errors
+/// [`ServeError::Transport`] if a listener fails for good.
+pub async fn serve_relay(
+    listeners: Listeners,
+    nodes: Vec<String>,
+    version: String,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let (stop, stopped) = watch::channel(false);
+    let observer = Relay { nodes, version, stop: stopped };
+    run(listeners, router(observer).await, stop, shutdown).await
+}
+
+async fn run(
+    listeners: Listeners,
+    router: Router,
+    stop: watch::Sender<bool>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let stopped = stop.subscribe();
     let Listeners { tcp, unix } = listeners;
     let over_tcp = {
         let (router, stopped) = (router.clone(), stopped.clone());
@@ -171,9 +203,9 @@ async fn told(mut stopped: watch::Receiver<bool>) {
     _ = stopped.wait_for(|stop| *stop).await;
 }
 
-async fn router(service: Arc<Service>) -> Router {
+async fn router(observer: impl Observer) -> Router {
     let health = HealthService::from_health_reporter(health().await);
-    Server::builder().add_service(ObserverServer::from_arc(service)).add_service(HealthServer::new(health))
+    Server::builder().add_service(ObserverServer::new(observer)).add_service(HealthServer::new(health))
 }
 
 async fn health() -> tonic_health::server::HealthReporter {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::flow::{Layer4, layer4::Protocol};
+use crate::flow::{Flow, layer4::Protocol, layer7::Record};
 
 pub(crate) fn parse_range(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
@@ -49,6 +49,11 @@ pub(crate) enum Wanted {
     Icmp,
     IcmpV4,
     IcmpV6,
+    Vrrp,
+    Igmp,
+    Dns,
+    Http,
+    Kafka,
 }
 
 pub(crate) fn parse_protocol(text: &str) -> Result<Wanted, String> {
@@ -59,20 +64,63 @@ pub(crate) fn parse_protocol(text: &str) -> Result<Wanted, String> {
         "icmp" => Wanted::Icmp,
         "icmpv4" => Wanted::IcmpV4,
         "icmpv6" => Wanted::IcmpV6,
-        _ => return Err("not one of tcp, udp, sctp, icmp, icmpv4, icmpv6".to_owned()),
+        "vrrp" => Wanted::Vrrp,
+        "igmp" => Wanted::Igmp,
+        "dns" => Wanted::Dns,
+        "http" => Wanted::Http,
+        "kafka" => Wanted::Kafka,
+        _ => {
+            return Err(
+                "not one of tcp, udp, sctp, icmp, icmpv4, icmpv6, vrrp, igmp, dns, http, kafka".into()
+            );
+        }
     })
 }
 
 impl Wanted {
-    pub(crate) fn matches(&self, l4: &Layer4) -> bool {
-        match (self, &l4.protocol) {
-            (Self::Tcp, Some(Protocol::Tcp(_)))
-            | (Self::Udp, Some(Protocol::Udp(_)))
-            | (Self::Sctp, Some(Protocol::Sctp(_)))
-            | (Self::Icmp | Self::IcmpV4, Some(Protocol::IcmPv4(_)))
-            | (Self::Icmp | Self::IcmpV6, Some(Protocol::IcmPv6(_))) => true,
-            (Self::Tcp | Self::Udp | Self::Sctp | Self::Icmp | Self::IcmpV4 | Self::IcmpV6, _) => false,
+    pub(crate) fn matches(&self, flow: &Flow) -> bool {
+        let l4 = flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref());
+        let l7 = flow.l7.as_ref().and_then(|l7| l7.record.as_ref());
+        match self {
+            Self::Tcp => matches!(l4, Some(Protocol::Tcp(_))),
+            Self::Udp => matches!(l4, Some(Protocol::Udp(_))),
+            Self::Sctp => matches!(l4, Some(Protocol::Sctp(_))),
+            Self::Icmp => matches!(l4, Some(Protocol::IcmPv4(_) | Protocol::IcmPv6(_))),
+            Self::IcmpV4 => matches!(l4, Some(Protocol::IcmPv4(_))),
+            Self::IcmpV6 => matches!(l4, Some(Protocol::IcmPv6(_))),
+            Self::Vrrp => matches!(l4, Some(Protocol::Vrrp(_))),
+            Self::Igmp => matches!(l4, Some(Protocol::Igmp(_))),
+            Self::Dns => matches!(l7, Some(Record::Dns(_))),
+            Self::Http => matches!(l7, Some(Record::Http(_))),
+            // no flow of Signet is of Kafka
+            Self::Kafka => false,
         }
+    }
+}
+
+/// Any text but the empty one.
+pub(crate) fn parse_some(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// A DNS name with `*` for any run of characters, dots too; neither case nor a last dot matters.
+pub(crate) struct NamePattern(String);
+
+pub(crate) fn parse_name_pattern(text: &str) -> Result<NamePattern, String> {
+    let pattern = text.trim().to_ascii_lowercase();
+    let pattern = pattern.strip_suffix('.').unwrap_or(&pattern);
+    match pattern.bytes().find(|c| !(c.is_ascii_alphanumeric() || b"-_.*".contains(c))) {
+        _ if pattern.is_empty() => Err("empty".to_owned()),
+        _ if pattern.ends_with('.') => Err("more than one dot at its end".to_owned()),
+        Some(_) => Err("not a DNS name, with `*` for any part of it".to_owned()),
+        None => Ok(NamePattern(pattern.to_owned())),
+    }
+}
+
+impl NamePattern {
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        glob(self.0.as_bytes(), name.to_ascii_lowercase().as_bytes())
     }
 }
 

@@ -50,6 +50,25 @@ fn the_last_flows_are_kept() {
 }
 
 #[test]
+fn memory_bounds_what_is_kept_before_the_count_does() {
+    let big = |n: u32| Flow { summary: "x".repeat(10_000), ..flow(n) };
+    let ring = Arc::new(Ring::bounded(1000, Some(100_000)));
+    let mut slow = ring.follow();
+    ring.push_all((0..100).map(big));
+    let kept = ring.len();
+    assert!((3..=5).contains(&kept), "{kept} flows of 20 kB and more");
+    assert_eq!(drain(&mut ring.read()).0, ((100 - kept)..100).collect::<Vec<_>>());
+    assert_eq!((ring.capacity(), ring.seen()), (1000, 100));
+    let (flows, losses) = drain(&mut slow);
+    assert_eq!(flows.len() as u64 + losses[0].num_events_lost, 100, "what went is told");
+
+    ring.push_all((100..2000).map(flow));
+    assert!(ring.len() > 50, "small ones have more room: {}", ring.len());
+    ring.push(Flow { summary: "x".repeat(200_000), ..flow(7) });
+    assert_eq!(drain(&mut ring.read()).0, [7], "the last one is kept in any case");
+}
+
+#[test]
 fn a_slow_reader_is_told_how_many_flows_it_lost() {
     let ring = Arc::new(Ring::new(4));
     let mut slow = ring.follow();

@@ -12,11 +12,11 @@ use std::{
 use common::{Cluster, at, web_to_db};
 use signet_abi::event;
 use signet_flow::{
-    Client, ClientError, Flows, Listen, Listeners, NodeInfo, Ring, ServeError, extension_of,
-    flow::{Flow, FlowFilter, LostEventSource},
+    Client, ClientError, Flows, Listen, Listeners, NodeInfo, Peers, Ring, ServeError, extension_of,
+    flow::{Endpoint, Flow, FlowFilter, Layer4, LostEventSource, Tcp, TcpFlags, layer4::Protocol},
     flow_of,
     observer::{
-        GetAgentEventsRequest, GetFlowsRequest, get_flows_response::ResponseTypes,
+        GetAgentEventsRequest, GetFlowsRequest, get_flows_request, get_flows_response::ResponseTypes,
         observer_client::ObserverClient,
     },
     serve, to_json,
@@ -44,7 +44,7 @@ async fn running(capacity: usize) -> Running {
     let ring = Arc::new(Ring::new(capacity));
     let node = NodeInfo { name: "node-a".into(), address: tcp.clone(), version: "0.1.0".into() };
     let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(serve(listeners, Arc::clone(&ring), node, async {
+    let served = tokio::spawn(serve(listeners, Arc::clone(&ring), node, Peers::default(), async {
         _ = stopped.await;
     }));
     Running { ring, tcp, unix, stop, served, _dir: dir }
@@ -234,7 +234,7 @@ async fn tcp_and_the_socket_serve_the_same() {
 #[tokio::test]
 async fn a_filter_that_is_not_understood_is_refused_by_name() {
     let server = running(100).await;
-    let filter = FlowFilter { source_fqdn: vec!["*.example.com".into()], ..FlowFilter::default() };
+    let filter = FlowFilter { source_fqdn: vec!["no name".into()], ..FlowFilter::default() };
     let request = GetFlowsRequest { blacklist: vec![filter], ..GetFlowsRequest::default() };
     let error = server.unix_client().await.get_flows(request).await.unwrap_err();
     assert!(matches!(&error, ClientError::Refused(text) if text.contains("source_fqdn")), "{error}");
@@ -247,15 +247,83 @@ async fn only_a_client_that_asks_gets_what_protojson_cannot_print() {
     let response = server.ask(GetFlowsRequest::default()).await.next().await.unwrap().unwrap();
     assert_eq!(to_json(&response).unwrap()["signet"]["reason"], "policy-allow");
 
-    let hubble = GetFlowsRequest {
-        field_mask: Some(pbjson_types::FieldMask { paths: vec!["verdict".into()] }),
-        ..GetFlowsRequest::default()
-    };
-    let mut client = ObserverClient::connect(format!("http://{}", server.tcp)).await.unwrap();
-    let answer = client.get_flows(hubble).await.unwrap().into_inner().message().await.unwrap().unwrap();
-    let Some(ResponseTypes::Flow(flow)) = answer.response_types else { panic!("a flow") };
+    let flow = masked(&server, &["verdict"]).await.unwrap();
     assert_eq!((extension_of(&flow), flow.extensions), (None, None));
-    assert_eq!(flow.ingress_allowed_by[0].name, "allow-web", "the mask is answered with everything");
+}
+
+/// The first flow as a client of Hubble gets it that asks for these fields.
+async fn masked(server: &Running, paths: &[&str]) -> Result<Flow, tonic::Status> {
+    let mask = pbjson_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() };
+    let request = GetFlowsRequest { field_mask: Some(mask), ..GetFlowsRequest::default() };
+    let mut client = ObserverClient::connect(format!("http://{}", server.tcp)).await.unwrap();
+    let answer = client.get_flows(request).await?.into_inner().message().await?.unwrap();
+    assert_eq!(answer.node_name, "node-a", "the message around the flow is whole");
+    let Some(ResponseTypes::Flow(flow)) = answer.response_types else { panic!("a flow") };
+    Ok(flow)
+}
+
+#[tokio::test]
+async fn a_mask_leaves_only_what_it_names() {
+    let server = running(100).await;
+    server.push(0..1);
+    let whole = flow_to(0);
+    let flow =
+        masked(&server, &["source.pod_name", "source.labels", "l4.TCP.flags", "verdict"]).await.unwrap();
+    let source = whole.source.unwrap();
+    let mut expected = Flow { verdict: whole.verdict, ..Flow::default() };
+    expected.source =
+        Some(Endpoint { pod_name: source.pod_name, labels: source.labels, ..Endpoint::default() });
+    let tcp = Tcp { flags: Some(TcpFlags { syn: true, ..TcpFlags::default() }), ..Tcp::default() };
+    expected.l4 = Some(Layer4 { protocol: Some(Protocol::Tcp(tcp)) });
+    assert_eq!(flow, expected);
+    let all_and_a_part = masked(&server, &["source.identity", "source", "source.namespace"]).await.unwrap();
+    assert_eq!(all_and_a_part, Flow { source: flow_to(0).source, ..Flow::default() });
+}
+
+#[tokio::test]
+async fn whoever_asks_for_the_event_gets_what_explains_it() {
+    let server = running(100).await;
+    server.push(0..1);
+    // what Hubble's CLI asks for, in part; it prints direction and policy as well
+    let flow =
+        masked(&server, &["event_type", "Summary", "IP", "is_reply", "source.namespace"]).await.unwrap();
+    assert_eq!(flow.ingress_allowed_by[0].name, "allow-web");
+    assert_eq!((flow.traffic_direction, flow.policy_match_type), (1, 2));
+    assert_eq!((flow.node_name.as_str(), flow.destination), ("", None));
+}
+
+#[tokio::test]
+async fn an_older_client_says_the_mask_elsewhere() {
+    let server = running(100).await;
+    server.push(0..1);
+    let mask = pbjson_types::FieldMask { paths: vec!["uuid".into()] };
+    let experimental = get_flows_request::Experimental { field_mask: Some(mask) };
+    let request = GetFlowsRequest { experimental: Some(experimental), ..GetFlowsRequest::default() };
+    let response = server.ask(request).await.next().await.unwrap().unwrap();
+    let json = to_json(&response).unwrap();
+    let fields: Vec<_> = json["flow"].as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["uuid"]);
+    assert_eq!(json["signet"]["reason"], "policy-allow", "asked for by itself");
+}
+
+#[tokio::test]
+async fn a_path_that_names_no_field_is_refused() {
+    let server = running(100).await;
+    let table = [
+        ("sauce", "flow.Flow has no field"),
+        ("source.pod", "flow.Endpoint has no field"),
+        ("uuid.length", "uuid has no fields"),
+        ("ingress_allowed_by.name", "is a list"),
+        ("", "no field"),
+        ("source.", "no field"),
+    ];
+    for (path, problem) in table {
+        for paths in [vec![path], vec!["source", path]] {
+            let refused = masked(&server, &paths).await.unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+            assert!(refused.message().contains(problem), "{path}: {refused}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -299,7 +367,7 @@ async fn stopping_ends_answers_that_follow_and_removes_the_socket() {
     let mut flows = server.ask(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await;
     server.stop.send(()).unwrap();
     let ended = timeout(PATIENCE, flows.next()).await.unwrap();
-    assert!(matches!(ended, Err(ClientError::Failed(_))), "{ended:?}");
+    assert!(matches!(ended, Err(ClientError::Stopping(_))), "{ended:?}");
     drop(flows);
     timeout(PATIENCE, server.served).await.unwrap().unwrap().unwrap();
     assert!(!server.unix.exists());

@@ -47,8 +47,12 @@ pub struct GetFlowsRequest {
 }
 /// Nested message and enum types in `GetFlowsRequest`.
 pub mod get_flows_request {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Experimental {}
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Experimental {
+        /// Where older clients say what `field_mask` says.
+        #[prost(message, optional, tag = "1")]
+        pub field_mask: ::core::option::Option<::pbjson_types::FieldMask>,
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetFlowsResponse {

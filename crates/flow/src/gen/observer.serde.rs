@@ -798,8 +798,14 @@ impl serde::Serialize for get_flows_request::Experimental {
         S: serde::Serializer,
     {
         use serde::ser::SerializeStruct;
-        let len = 0;
-        let struct_ser = serializer.serialize_struct("observer.GetFlowsRequest.Experimental", len)?;
+        let mut len = 0;
+        if self.field_mask.is_some() {
+            len += 1;
+        }
+        let mut struct_ser = serializer.serialize_struct("observer.GetFlowsRequest.Experimental", len)?;
+        if let Some(v) = self.field_mask.as_ref() {
+            struct_ser.serialize_field("field_mask", v)?;
+        }
         struct_ser.end()
     }
 }
@@ -810,10 +816,13 @@ impl<'de> serde::Deserialize<'de> for get_flows_request::Experimental {
         D: serde::Deserializer<'de>,
     {
         const FIELDS: &[&str] = &[
+            "field_mask",
+            "fieldMask",
         ];
 
         #[allow(clippy::enum_variant_names)]
         enum GeneratedField {
+            FieldMask,
         }
         impl<'de> serde::Deserialize<'de> for GeneratedField {
             fn deserialize<D>(deserializer: D) -> std::result::Result<GeneratedField, D::Error>
@@ -834,7 +843,10 @@ impl<'de> serde::Deserialize<'de> for get_flows_request::Experimental {
                     where
                         E: serde::de::Error,
                     {
-                            Err(serde::de::Error::unknown_field(value, FIELDS))
+                        match value {
+                            "fieldMask" | "field_mask" => Ok(GeneratedField::FieldMask),
+                            _ => Err(serde::de::Error::unknown_field(value, FIELDS)),
+                        }
                     }
                 }
                 deserializer.deserialize_identifier(GeneratedVisitor)
@@ -852,10 +864,19 @@ impl<'de> serde::Deserialize<'de> for get_flows_request::Experimental {
                 where
                     V: serde::de::MapAccess<'de>,
             {
-                while map_.next_key::<GeneratedField>()?.is_some() {
-                    let _ = map_.next_value::<serde::de::IgnoredAny>()?;
+                let mut field_mask__ = None;
+                while let Some(k) = map_.next_key()? {
+                    match k {
+                        GeneratedField::FieldMask => {
+                            if field_mask__.is_some() {
+                                return Err(serde::de::Error::duplicate_field("fieldMask"));
+                            }
+                            field_mask__ = map_.next_value()?;
+                        }
+                    }
                 }
                 Ok(get_flows_request::Experimental {
+                    field_mask: field_mask__,
                 })
             }
         }

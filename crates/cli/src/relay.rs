@@ -1,0 +1,50 @@
+//! `signet relay`: the flows of several nodes as those of one server.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration};
+
+use anyhow::Context;
+use clap::Args;
+use signet_flow::{Listen, Listeners, serve_relay};
+
+use crate::signals;
+
+/// How long it takes at most to notice a signal.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Arguments of `signet relay`.
+#[derive(Debug, Args)]
+pub(crate) struct RelayArgs {
+    /// The flow APIs of the nodes, separated by commas: `host:port` or `unix:///path`.
+    #[arg(long, value_delimiter = ',', required = true)]
+    peers: Vec<String>,
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:4245")]
+    listen: SocketAddr,
+    /// A Unix socket to listen on as well.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+}
+
+/// Serves until interrupted.
+pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<ExitCode> {
+    let stop = signals::stop_flag()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("starting the relay")?;
+    runtime.block_on(async {
+        let listen = Listen { tcp: Some(args.listen), unix: args.socket.clone() };
+        let listeners = Listeners::bind(&listen).await?;
+        if let Some(address) = listeners.tcp_address() {
+            eprintln!("the flows of {} nodes are served at {address}", args.peers.len());
+        }
+        let stopped = async {
+            while !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        serve_relay(listeners, args.peers.clone(), env!("CARGO_PKG_VERSION").to_owned(), stopped).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
