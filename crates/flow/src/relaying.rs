@@ -115,7 +115,11 @@ async fn pass(
         && told.replace(connected) != Some(connected)
         && out.send(status(node, connected, "connected".to_owned())).await.is_err();
     while !gone {
-        let Some(response) = flows.next().await? else { break };
+        let Some(response) = flows.next().await? else {
+            // an answer that has no end ended: the node went without a word
+            let unended = ClientError::Stopping("its answer ended".to_owned());
+            return if request.follow { Err(unended) } else { Ok(()) };
+        };
         if let (Some(ResponseTypes::Flow(_)), Some(time)) = (&response.response_types, response.time) {
             *last = Some(just_after(time));
         }

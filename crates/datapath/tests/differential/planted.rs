@@ -237,8 +237,8 @@ const BUGS: &[Bug] = &[
     bug(
         "what is handed over is not judged by its destination's policy",
         "tc.bpf.c",
-        "struct report report = decide_there(&there, flow);",
-        "struct report report = decide_there(&there, flow);\n\treport.decision = forwarded(0);\n\tthere.next = 1;",
+        "struct report report = decide_there(&there, &flow);",
+        "struct report report = decide_there(&there, &flow);\n\treport.decision = forwarded(0);\n\tthere.next = 1;",
     ),
     bug(
         "a live flow goes over to the direct path",
@@ -285,13 +285,13 @@ const BUGS: &[Bug] = &[
     bug(
         "what is followed may come over any interface",
         "tc.bpf.c",
-        "came_over && there && there != came_over)",
+        "at->came_over && there && there != at->came_over)",
         "0)",
     ),
     bug(
         "what is followed to another pod need not have passed there",
         "tc.bpf.c",
-        "(!ct_is_stamped(entry, other, DIRECTION_INGRESS, there, now_generation) ||",
+        "(!ct_is_stamped(entry, other, DIRECTION_INGRESS, there, at->generation) ||",
         "(0 ||",
     ),
     bug(
