@@ -14,7 +14,7 @@
 #include <linux/types.h>
 #endif
 
-#define ABI_VERSION 3
+#define ABI_VERSION 4
 
 /* Address buckets: how many epochs the remote addresses share (a power of two). */
 #define ADDRESS_BUCKETS 4096
@@ -37,7 +37,7 @@ struct config {
 	__u64 any_idle_ns; /* everything else, once replied to */
 	__u64 new_idle_ns; /* its handshake is not over */
 	__u64 fragment_ns; /* how long after the first fragment later ones may come */
-	__u32 drop_events; /* how many drops for one reason at one endpoint are reported in 100 ms; counters stay exact */
+	__u32 drop_events; /* how many drops of one kind (struct drop_key) are reported in 100 ms; counters stay exact */
 	__u32 flows_per_endpoint; /* FLOWS_PER_ENDPOINT */
 };
 _Static_assert(sizeof(struct config) == 48, "struct config");
@@ -301,11 +301,13 @@ struct usage {
 	__u32 ifindex; /* of its interface */
 	__u32 cursor; /* the slot of its next new flow, without a bound */
 	__u32 flows; /* its established flows */
-	__u32 pad;
+	__u32 reported; /* events of flows that it opened, in the window */
 	__u64 evicted; /* new flows that gave way to newer ones */
 	__u64 refused; /* packets that found no room */
+	__u64 window; /* number of the 100 ms in which `reported` counts */
+	__u64 unreported; /* events of flows that it opened, left out for those of others */
 };
-_Static_assert(sizeof(struct usage) == 32, "struct usage");
+_Static_assert(sizeof(struct usage) == 48, "struct usage");
 
 /* The first fragment of a packet: later ones carry no ports. */
 struct fragment {
@@ -322,21 +324,23 @@ _Static_assert(sizeof(struct fragment) == 56, "struct fragment");
 /* Key of the drops of one endpoint. */
 struct drop_key {
 	__u32 endpoint; /* 0: at an interface without one */
+	__u32 sender; /* interface of another pod of this node that sent them; 0: the endpoint's own, or somebody elsewhere */
 	__u8 reason; /* enum reason */
 	__u8 direction; /* enum direction */
 	__u8 pad[2];
 };
-_Static_assert(sizeof(struct drop_key) == 8, "struct drop_key");
+_Static_assert(sizeof(struct drop_key) == 12, "struct drop_key");
 
 /* How often, exactly, and how many were reported lately. */
 struct drops {
 	__u64 packets;
 	__u64 bytes;
 	__u64 window; /* number of the 100 ms in which `reported` counts */
+	__u64 unreported; /* how many were counted alone */
 	__u32 reported;
 	__u32 pad;
 };
-_Static_assert(sizeof(struct drops) == 32, "struct drops");
+_Static_assert(sizeof(struct drops) == 40, "struct drops");
 
 /* Exact counts, per CPU. Index: reason * 2 + direction. */
 struct counter {
@@ -388,8 +392,8 @@ _Static_assert(sizeof(struct service_use) == 32, "struct service_use");
 
 /* What an event reports. */
 enum event_kind {
-	EVENT_NEW = 1, /* a flow's first packet was admitted at this hook */
-	EVENT_DROP = 2, /* a packet was dropped (rationed per endpoint and reason; the counters are exact) */
+	EVENT_NEW = 1, /* a flow's first packet was admitted at this hook (rationed per pod that opens them) */
+	EVENT_DROP = 2, /* a packet was dropped (rationed per endpoint, sender and reason; the counters are exact) */
 	EVENT_CHANGE = 3, /* a live flow was judged again, with another verdict */
 	EVENT_CLOSE = 4, /* a flow ended: TCP was closed or reset, or it was idle for too long */
 };

@@ -135,8 +135,10 @@ static __always_inline struct report report_of(const struct passage *at, const s
 		.flags = reply ? EVENT_REPLY : 0,
 	};
 
-	if (came_from_elsewhere(at, half))
+	if (came_from_elsewhere(at, half)) {
 		report.decision = dropped(REASON_SPOOFED_SOURCE);
+		report.peer_ifindex = 0; /* whose address it is did not send it */
+	}
 	report.kind = report.decision.verdict == VERDICT_DROPPED ? EVENT_DROP : kind;
 	return report;
 }

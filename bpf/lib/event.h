@@ -4,6 +4,12 @@
 #define SIGNET_EVENT_H
 
 #define EVENT_WINDOW_NS 100000000ULL
+/* Events of the flows of a pod that are reported in a window while the ring buffer is half full: the rest is for others. */
+#define FLOW_EVENTS 256
+
+/* enum of <linux/bpf.h> */
+#define BPF_RB_AVAIL_DATA 0
+#define BPF_RB_RING_SIZE 1
 
 /* What an event says beside the packet. */
 struct report {
@@ -36,28 +42,78 @@ static __always_inline void count_lost_event(void)
 		__sync_fetch_and_add(lost, 1);
 }
 
-/* Counts a drop at an endpoint. Whether one more of this kind may be reported now: the counts stay exact. */
-static __always_inline bool may_report_drop(__u32 endpoint, enum reason reason, __u8 direction, __u32 length)
+/* Whether so much waits to be read that the rest of the ring buffer is kept for who reports little. */
+static __always_inline bool is_backed_up(void)
 {
-	struct drop_key key = { .endpoint = endpoint, .reason = reason, .direction = direction & 1 };
-	__u64 window = bpf_ktime_get_coarse_ns() / EVENT_WINDOW_NS;
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 2;
+}
+
+/* The interface of the pod that sent what is reported, where that is another one of this node; otherwise 0. */
+static __always_inline __u32 sender_of(const struct report *report)
+{
+	bool from_peer = (report->direction == DIRECTION_INGRESS) != (report->flags & EVENT_REPLY);
+
+	return from_peer ? report->peer_ifindex : 0;
+}
+
+static __always_inline bool within(__u64 *window, __u32 *reported, __u32 most)
+{
+	__u64 now = bpf_ktime_get_coarse_ns() / EVENT_WINDOW_NS;
+
+	if (*window != now) {
+		*window = now;
+		*reported = 0;
+	}
+	return __sync_fetch_and_add(reported, 1) < most;
+}
+
+/* Counts a drop at an endpoint. Whether one more of this kind may be reported now: the counts stay exact. */
+static __always_inline bool may_report_drop(__u32 endpoint, const struct report *report, __u32 length)
+{
+	struct drop_key key = {
+		.endpoint = endpoint,
+		.sender = sender_of(report),
+		.reason = report->decision.reason,
+		.direction = report->direction & 1,
+	};
 	struct drops *d = bpf_map_lookup_elem(&drops, &key);
-	struct drops first = { .packets = 1, .bytes = length, .window = window, .reported = 1 };
 
 	if (!d) {
-		if (bpf_map_update_elem(&drops, &key, &first, BPF_NOEXIST) == 0)
-			return config.drop_events;
+		struct drops none = {};
+
+		/* another CPU may be first */
+		bpf_map_update_elem(&drops, &key, &none, BPF_NOEXIST);
+		d = bpf_map_lookup_elem(&drops, &key);
+	}
+	if (!d) {
 		/* counted by reason alone */
 		count_lost_event();
 		return false;
 	}
 	__sync_fetch_and_add(&d->packets, 1);
 	__sync_fetch_and_add(&d->bytes, length);
-	if (d->window != window) {
-		d->window = window;
-		d->reported = 0;
-	}
-	return __sync_fetch_and_add(&d->reported, 1) < config.drop_events;
+	if (within(&d->window, &d->reported, config.drop_events))
+		return true;
+	__sync_fetch_and_add(&d->unreported, 1);
+	return false;
+}
+
+/*
+ * Whether an event of a flow may be reported: always while there is room for all, and of each pod some when there is not.
+ * It is charged to the pod that opened the flow; what was opened elsewhere, to the one that gets it.
+ */
+static __always_inline bool may_report_flow(__u32 endpoint, const struct report *report)
+{
+	/* the policy for what comes in was asked: the other end opened it */
+	__u32 opener = report->direction == DIRECTION_INGRESS ? report->peer_ifindex : 0;
+	struct endpoint *from = opener ? bpf_map_lookup_elem(&endpoints, &opener) : 0;
+	__u32 id = from ? from->id : endpoint;
+	struct usage *usage = bpf_map_lookup_elem(&usages, &id);
+
+	if (!usage || within(&usage->window, &usage->reported, FLOW_EVENTS) || !is_backed_up())
+		return true;
+	__sync_fetch_and_add(&usage->unreported, 1);
+	return false;
 }
 
 /* `ended`: the flow, where the report is its end; otherwise null. */
@@ -109,11 +165,10 @@ __noinline __u32 record(const struct packet *p, const struct endpoint *endpoint,
 	__u32 id = endpoint ? endpoint->id : 0;
 
 	if (report->decision.verdict == VERDICT_DROPPED) {
-		enum reason reason = report->decision.reason;
-		count(reason, report->direction, p->length);
-		if (!may_report_drop(id, reason, report->direction, p->length))
+		count(report->decision.reason, report->direction, p->length);
+		if (!may_report_drop(id, report, p->length))
 			return VERDICT_DROPPED;
-	} else if (!report->kind) {
+	} else if (!report->kind || !may_report_flow(id, report)) {
 		return report->decision.verdict;
 	}
 	emit(p, id, endpoint ? endpoint->revision : 0, report, report->kind == EVENT_CLOSE ? &scratch->entry : 0);

@@ -64,6 +64,7 @@ struct usage___old {
 	__u32 cursor;
 	__u64 evicted;
 	__u64 refused;
+	__u64 unreported;
 } BY_NAME;
 
 struct fragment___old {
@@ -77,6 +78,7 @@ struct fragment___old {
 
 struct drop_key___old {
 	__u32 endpoint;
+	__u32 sender;
 	__u8 reason;
 	__u8 direction;
 } BY_NAME;
@@ -84,6 +86,7 @@ struct drop_key___old {
 struct drops___old {
 	__u64 packets;
 	__u64 bytes;
+	__u64 unreported;
 } BY_NAME;
 
 struct counter___old {
@@ -357,6 +360,7 @@ static long move_drops(void *map, const struct drop_key___old *old_key, struct d
 {
 	struct drop_key key = {
 		.endpoint = old_key->endpoint,
+		.sender = OLD(old_key->sender),
 		.reason = old_key->reason,
 		.direction = old_key->direction,
 	};
@@ -367,6 +371,7 @@ static long move_drops(void *map, const struct drop_key___old *old_key, struct d
 	if (now) {
 		__sync_fetch_and_add(&now->packets, OLD(old->packets));
 		__sync_fetch_and_add(&now->bytes, OLD(old->bytes));
+		__sync_fetch_and_add(&now->unreported, OLD(old->unreported));
 	}
 	bpf_map_delete_elem(&old_drops, old_key);
 	return next_move();
@@ -386,6 +391,10 @@ static long move_usage(void *map, __u32 *id, struct usage___old *old, void *cont
 	if (bpf_core_field_exists(old->refused)) {
 		__sync_fetch_and_add(&usage->refused, old->refused);
 		old->refused = 0;
+	}
+	if (bpf_core_field_exists(old->unreported)) {
+		__sync_fetch_and_add(&usage->unreported, old->unreported);
+		old->unreported = 0;
 	}
 	return 0;
 }

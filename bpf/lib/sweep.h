@@ -7,12 +7,6 @@
 #ifndef SIGNET_SWEEP_H
 #define SIGNET_SWEEP_H
 
-/* Bytes waiting in the ring buffer above which a sweep stops: the hooks need the rest. The next one goes on. */
-#define SWEEP_BACKLOG (1 << 20)
-
-/* enum of <linux/bpf.h> */
-#define BPF_RB_AVAIL_DATA 0
-
 struct sweep {
 	__u64 now;
 	__u32 gone; /* entries that were taken out */
@@ -67,17 +61,12 @@ static __always_inline bool ends(const struct ct_key *key, const struct ct_entry
 	return true;
 }
 
-/* Other than 0: the sweep stops. */
-static __always_inline long is_backed_up(void)
-{
-	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > SWEEP_BACKLOG;
-}
-
 static long sweep_new(void *map, struct ct_key *key, struct ct_entry *entry, struct sweep *sweep)
 {
 	if (!ends(key, entry, false, sweep))
 		return 0;
 	bpf_map_delete_elem(&ct_new, key);
+	/* the hooks need the rest of the ring buffer: the next sweep goes on */
 	return is_backed_up();
 }
 
@@ -105,10 +94,27 @@ static long sweep_fragment(void *map, struct slot *slot, struct fragment *fragme
 	return 0;
 }
 
+/* What a pod that is gone sent goes on being counted where it was dropped. */
+static __always_inline void forget_sender(const struct drop_key *key, const struct drops *value)
+{
+	struct drop_key rest = { .endpoint = key->endpoint, .reason = key->reason, .direction = key->direction };
+	struct drops none = {};
+
+	bpf_map_update_elem(&drops, &rest, &none, BPF_NOEXIST);
+	struct drops *all = bpf_map_lookup_elem(&drops, &rest);
+	if (!all)
+		return;
+	__sync_fetch_and_add(&all->packets, value->packets);
+	__sync_fetch_and_add(&all->bytes, value->bytes);
+	bpf_map_delete_elem(&drops, key);
+}
+
 static long sweep_drops(void *map, struct drop_key *key, struct drops *value, struct sweep *sweep)
 {
 	if (key->endpoint && is_gone(key->endpoint))
 		bpf_map_delete_elem(&drops, key);
+	else if (key->sender && !bpf_map_lookup_elem(&endpoints, &key->sender))
+		forget_sender(key, value);
 	return 0;
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn collect(
             polls = polls.wrapping_add(1);
             if polls.is_multiple_of(CLOCK_EVERY) {
                 offset.set(boot_offset());
-                store(&ledger);
+                lock(&ledger).store();
                 ring.kernel_lost(reader.lost(), SystemTime::now());
             }
             !stop.load(Ordering::Relaxed)
@@ -55,7 +55,7 @@ pub(crate) fn collect(
         if let Err(error) = reader.run(PAUSE, each, idle) {
             tracing::error!(%error, "the kernel's events can no longer be read: flows are not recorded");
         }
-        store(&ledger);
+        lock(&ledger).store();
     };
     let host = |source| Error::Host { what: "starting a thread", source };
     std::thread::Builder::new().name("events".to_owned()).spawn(work).map_err(host)
@@ -64,10 +64,4 @@ pub(crate) fn collect(
 /// The ledger, also after a thread that held it panicked.
 pub(crate) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn store(ledger: &Mutex<Ledger>) {
-    if let Err(error) = lock(ledger).store() {
-        tracing::warn!(%error, "the audit ledger could not be stored; it is tried again");
-    }
 }

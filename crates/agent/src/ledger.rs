@@ -61,24 +61,23 @@ pub struct Ledger {
     path: PathBuf,
     lines: BTreeMap<WouldDeny, Seen>,
     changed: bool,
+    /// Whether it could not be written the last time.
+    failed: bool,
 }
 
 impl Ledger {
     /// The ledger in `folder`, with what an earlier run left in it. A file that cannot be read is set aside.
     pub fn open(folder: &Path) -> Self {
         let path = folder.join("audit.json");
-        let mut lines = BTreeMap::new();
-        if let Ok(text) = fs::read(&path) {
-            match serde_json::from_slice::<Vec<Line>>(&text) {
-                Ok(stored) => lines = stored.into_iter().map(|l| (l.what, l.seen)).collect(),
-                Err(error) => {
-                    let aside = path.with_extension("broken");
-                    tracing::warn!(%error, aside = %aside.display(), "the audit ledger was unreadable and is set aside");
-                    let _ = fs::rename(&path, aside);
-                }
+        let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice::<Vec<Line>>(&text)?));
+        let stored = read.unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                set_aside(&path, &error);
             }
-        }
-        Self { path, lines, changed: false }
+            vec![]
+        });
+        let lines = stored.into_iter().map(|l| (l.what, l.seen)).collect();
+        Self { path, lines, changed: false, failed: false }
     }
 
     /// Takes note of a flow, if its verdict is `AUDIT`.
@@ -92,6 +91,10 @@ impl Ledger {
             count: 0,
         });
         time.clone_into(&mut seen.last_seen);
+        if seen.last_seen < seen.first_seen {
+            // the clock was set back
+            time.clone_into(&mut seen.first_seen);
+        }
         seen.count += 1;
         self.changed = true;
         if self.lines.len() > MAX_LINES {
@@ -109,14 +112,23 @@ impl Ledger {
         self.lines.iter().map(|(what, seen)| Line { what: what.clone(), seen: seen.clone() }).collect()
     }
 
-    /// Writes the ledger down if it changed since it was written last.
-    ///
-    /// # Errors
-    /// Whatever the file system says; the next call tries again.
-    pub fn store(&mut self) -> io::Result<()> {
+    /// Writes the ledger down if it changed since it was written last. Says when that begins to fail, and when it works
+    /// again; the next call tries again.
+    pub fn store(&mut self) {
         if !self.changed {
-            return Ok(());
+            return;
         }
+        match self.write() {
+            Err(error) if !self.failed => {
+                tracing::warn!(%error, "the audit ledger could not be stored; it is tried again");
+            }
+            Ok(()) if self.failed => tracing::warn!("the audit ledger is stored again"),
+            Ok(()) | Err(_) => {}
+        }
+        self.failed = self.changed;
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -126,6 +138,13 @@ impl Ledger {
         self.changed = false;
         Ok(())
     }
+}
+
+fn set_aside(path: &Path, error: &io::Error) {
+    let aside = path.with_extension("broken");
+    let moved = fs::rename(path, &aside);
+    let aside = moved.map_or_else(|e| format!("nowhere: {e}"), |()| aside.display().to_string());
+    tracing::warn!(%error, aside, "the audit ledger was unreadable and is set aside");
 }
 
 fn would_deny(flow: &Flow) -> WouldDeny {
@@ -189,12 +208,45 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_leaves_a_line_that_was_not_seen_before_it_was_first_seen() {
+        let mut ledger = Ledger::open(Path::new("/nonexistent"));
+        for hour in ["08", "11", "05"] {
+            ledger.note(&flow(Verdict::Audit), &format!("2026-01-01T{hour}:00:00Z"));
+        }
+        let seen = ledger.lines().remove(0).seen;
+        assert_eq!((seen.first_seen.as_str(), seen.count), ("2026-01-01T05:00:00Z", 3));
+        assert_eq!(seen.last_seen, "2026-01-01T05:00:00Z");
+    }
+
+    #[test]
+    fn whatever_the_file_became_it_is_set_aside_and_the_ledger_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.json");
+        let damages: [&dyn Fn(); 3] = [
+            &|| fs::write(&file, "[{\"subject\":").unwrap(),
+            &|| fs::write(&file, [0xff; 100]).unwrap(),
+            &|| fs::create_dir(&file).unwrap(),
+        ];
+        for damage in damages {
+            damage();
+            let mut ledger = Ledger::open(folder.path());
+            assert!(ledger.lines().is_empty());
+            ledger.note(&flow(Verdict::Audit), "2026-01-01T00:00:00Z");
+            ledger.store();
+            assert_eq!(Ledger::open(folder.path()).lines().len(), 1);
+            let aside = folder.path().join("audit.broken");
+            assert!(aside.exists());
+            fs::remove_file(&file).unwrap();
+        }
+    }
+
+    #[test]
     fn the_ledger_survives_a_restart_and_goes_on_counting() {
         let folder = std::env::temp_dir().join(format!("signet-ledger-{}", std::process::id()));
         let mut ledger = Ledger::open(&folder);
         ledger.note(&flow(Verdict::Audit), "2026-01-01T00:00:00Z");
         ledger.note(&flow(Verdict::Forwarded), "2026-01-01T00:00:01Z");
-        ledger.store().unwrap();
+        ledger.store();
         let mut again = Ledger::open(&folder);
         again.note(&flow(Verdict::Audit), "2026-01-02T00:00:00Z");
         let lines = again.lines();

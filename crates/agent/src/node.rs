@@ -52,6 +52,8 @@ pub struct Node {
     direct: direct::Direct,
     /// The manifests that are in force.
     manifests: Option<Snapshot>,
+    /// Newer ones that could not be applied yet.
+    refused: Option<Snapshot>,
     /// Interfaces that have this process's programs.
     attached: BTreeSet<u32>,
     /// What the pods' hosts files say.
@@ -108,6 +110,7 @@ impl Node {
         }
         let mut ipam = Ipam::new(&config.ranges);
         let mut pods: BTreeMap<PodName, SandboxPod> = BTreeMap::new();
+        sandbox.remove_broken()?;
         for pod in sandbox.list()? {
             let name = PodName { namespace: pod.namespace.clone(), name: pod.name.clone() };
             ipam.hold(&name, &pod.addresses);
@@ -134,6 +137,7 @@ impl Node {
             programs,
             direct: direct::Direct::default(),
             manifests: None,
+            refused: None,
             attached: BTreeSet::new(),
             hosts: String::new(),
             resolvers: None,
@@ -188,9 +192,19 @@ impl Node {
     /// # Errors
     /// At the first thing that fails; what was in force before stays in force, and the next call goes on.
     pub fn apply(&mut self, snapshot: Snapshot) -> Result<Applied, Error> {
-        let applied = self.enforce(&snapshot)?;
-        self.manifests = Some(snapshot);
-        Ok(applied)
+        let applied = self.enforce(&snapshot);
+        match &applied {
+            Ok(_) => (self.manifests, self.refused) = (Some(snapshot), None),
+            Err(_) => self.refused = Some(snapshot),
+        }
+        applied
+    }
+
+    /// Tries again what could not be applied last; none if there is nothing to try. What was in its way (a full disk, an
+    /// address of somebody else) may be gone.
+    pub fn retry(&mut self) -> Option<Result<Applied, Error>> {
+        let refused = self.refused.take()?;
+        Some(self.apply(refused))
     }
 
     fn enforce(&mut self, manifests: &Snapshot) -> Result<Applied, Error> {

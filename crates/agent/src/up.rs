@@ -156,6 +156,7 @@ fn serve(
         events::collect(node.event_reader()?, node.directory(), ring.clone(), ledger.clone(), stop.clone())?;
     // nobody may be listening; the node goes on
     let tell = |progress| drop(report.send(progress));
+    let mut refused = String::new();
     let (mut look, mut sweep) = (Instant::now() + SUPERVISE_EVERY, Instant::now() + SWEEP_EVERY);
     loop {
         match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
@@ -168,7 +169,13 @@ fn serve(
             }
             Ok(Command::Manifests(snapshot)) => tell(match *snapshot {
                 Err(error) => Progress::Unreadable(error),
-                Ok(snapshot) => node.apply(snapshot).map_or_else(Progress::Refused, Progress::Applied),
+                Ok(snapshot) => node.apply(snapshot).map_or_else(
+                    |error| {
+                        refused = error.to_string();
+                        Progress::Refused(error)
+                    },
+                    Progress::Applied,
+                ),
             }),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -185,6 +192,15 @@ fn serve(
             }
             if let Err(error) = node.look_around() {
                 tracing::warn!(%error, "what is on the way between pods could not be told to the kernel");
+            }
+            match node.retry() {
+                Some(Ok(applied)) => tell(Progress::Applied(applied)),
+                // what was said already is not said again
+                Some(Err(error)) if error.to_string() != refused => {
+                    refused = error.to_string();
+                    tell(Progress::Refused(error));
+                }
+                Some(Err(_)) | None => {}
             }
             sweep = Instant::now() + SWEEP_EVERY;
         }

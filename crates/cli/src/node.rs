@@ -66,6 +66,13 @@ pub(crate) fn status(args: &NodeArgs) -> anyhow::Result<ExitCode> {
              {refused} packets found no room"
         )?;
     }
+    for e in rows(&status["endpoints"]).filter(|e| e["unreported"] != 0) {
+        let (pod, unreported) = (text(&e["pod"]), text(&e["unreported"]));
+        writeln!(
+            out,
+            "{pod}  floods, or is flooded from elsewhere: {unreported} drops and flows were counted and not reported"
+        )?;
+    }
     if let Some(why) = status["masquerade"]["detail"].as_str() {
         writeln!(out, "\npods do not reach the world with the node's address: {why}")?;
     }

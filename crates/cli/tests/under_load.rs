@@ -110,6 +110,9 @@ fn a_thousand_changes_of_policy_lose_nothing_of_others_and_let_nothing_through_t
     let (packets, lost) = caught(&node, "shop_catch");
     assert_eq!(lost, missing, "of {packets} packets some were lost: {}", node.log("shop_catch"));
     assert_eq!(clients(&node).wrong, before, "a request failed");
+    // all of this from pod to pod, past the node's stack
+    let path = node.status().unwrap()["fastPath"].clone();
+    assert!(path["packets"].as_u64().unwrap() >= packets, "{path} of {packets}");
     // the flow that was opened and closed in turn: caught again, and not once while it was denied
     let number = caught(&node, "shop_sink").0;
     wait_until("the tap is caught again", || caught(&node, "shop_sink").0 > number);

@@ -69,7 +69,7 @@ pub struct Datapath {
 pub struct Options {
     /// A folder on a BPF file system; none for a datapath that ends with its process (tests).
     pub pins: Option<PathBuf>,
-    /// How many drops for one reason at one endpoint are reported in 100 ms. Default: `bpf/config.h`. The counters stay
+    /// How many drops of one sender for one reason at one endpoint are reported in 100 ms. Default: `bpf/config.h`. The counters stay
     /// exact.
     pub drop_events: Option<u32>,
     /// How many established flows one endpoint may have. Default: `FLOWS_PER_ENDPOINT` of `bpf/abi.h`.

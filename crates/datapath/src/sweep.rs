@@ -18,6 +18,9 @@ pub struct Usage {
     pub refused: u64,
     /// Packets dropped at its hooks since it appeared, by reason (`enum reason`), both directions.
     pub drops: BTreeMap<u8, u64>,
+    /// Drops and events of flows that were counted and not reported, because there were too many: of what it sent or opened,
+    /// whoever's hook it was, and of what came to it from elsewhere.
+    pub unreported: u64,
 }
 
 impl Datapath {
@@ -39,11 +42,15 @@ impl Datapath {
     /// [`Error::Map`] if a map cannot be read.
     pub fn usage(&self) -> Result<BTreeMap<u32, Usage>, Error> {
         let mut all: BTreeMap<u32, Usage> = BTreeMap::new();
-        for (id, abi::usage { flows, evicted, refused, .. }) in self.usages.entries()? {
-            all.insert(id, Usage { flows, evicted, refused, drops: BTreeMap::new() });
+        let mut senders: BTreeMap<u32, u32> = BTreeMap::new();
+        for (id, abi::usage { ifindex, flows, evicted, refused, unreported, .. }) in self.usages.entries()? {
+            senders.insert(ifindex, id);
+            all.insert(id, Usage { flows, evicted, refused, unreported, drops: BTreeMap::new() });
         }
         for (key, drops) in self.drops.entries()? {
             *all.entry(key.endpoint).or_default().drops.entry(key.reason).or_default() += drops.packets;
+            let sender = senders.get(&key.sender).copied().unwrap_or(key.endpoint);
+            all.entry(sender).or_default().unreported += drops.unreported;
         }
         Ok(all)
     }

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use signet_abi::{EVENT_DROP, NEW_FLOWS_PER_ENDPOINT, Reason};
+use signet_abi::{EVENT_DROP, NEW_FLOWS_PER_ENDPOINT, Reason, event};
 use signet_datapath::{Error, Options, Passed};
 use signet_testkit::{ACK, Frame, L4, SYN};
 use support::{Node, Pod, isolate};
@@ -20,6 +20,11 @@ fn outwards(pod: &Pod, from: u16, to: u16) -> Frame {
 
 fn inwards(pod: &Pod, from: u16, to: u16) -> Frame {
     Frame::new([2; 6], WORLD.parse().unwrap(), pod.v4.parse().unwrap(), L4::Udp { from, to })
+}
+
+/// How events name a pod.
+fn source(pod: &Pod) -> signet_abi::address {
+    pod.v4.parse::<std::net::IpAddr>().unwrap().into()
 }
 
 /// Nobody reaches either pod but by answering.
@@ -134,6 +139,54 @@ fn a_pod_whose_packets_are_dropped_by_the_thousand_silences_nobody_else() {
     assert_eq!(of_quiet.count(), 1);
     let denied = Reason::PolicyDefaultDeny as u8;
     assert_eq!((node.usage(&FLOODER).drops[&denied], node.usage(&QUIET).drops[&denied]), (1000, 1));
+}
+
+#[test]
+fn a_pod_that_opens_flows_by_the_thousand_leaves_room_in_the_log_for_others_and_is_known() {
+    // bytes: twice what waits when each has its ration
+    let Some(mut node) = Node::with(&with_room("events", 1 << 18), &[FLOODER, QUIET], vec![]) else { return };
+    node.hand_over();
+    node.drain();
+    for port in 1..=4000 {
+        let frame = FLOODER.to(&QUIET, false, L4::Udp { from: 6000, to: port });
+        assert_ne!(node.pass(&FLOODER, None, &frame), Passed::Dropped);
+    }
+    node.pass(&QUIET, None, &outwards(&QUIET, 5000, 53));
+    let events = node.drain();
+    let quiet = |e: &&event| e.source == source(&QUIET) && e.destination_port == 53;
+    assert_eq!(events.iter().filter(quiet).count(), 1);
+    let (told, unreported) = (events.len() as u64 - 1, node.usage(&FLOODER).unreported);
+    assert!(unreported > 0);
+    // at both hooks: what comes in is charged to who sends it
+    assert_eq!((told + unreported, node.usage(&QUIET).unreported), (8000, 0));
+}
+
+#[test]
+fn a_pod_whose_packets_another_drops_by_the_thousand_is_known_and_hides_no_third() {
+    let options = Options { drop_events: Some(5), ..Options::default() };
+    let third = Pod { index: 3, v4: "10.244.0.4", v6: "fd00:10:244::4" };
+    let Some(mut node) = Node::with(&options, &[FLOODER, QUIET, third], vec![]) else { return };
+    node.hand_over();
+    node.set_policies(isolate("pod-2", "ingress"));
+    node.drain();
+    let at_quiet = |pod: &Pod| pod.to(&QUIET, false, L4::Udp { from: 6000, to: 9000 });
+    for _ in 0..1000 {
+        assert_eq!(node.pass(&FLOODER, None, &at_quiet(&FLOODER)), Passed::Dropped);
+    }
+    node.drain();
+    node.pass(&third, None, &at_quiet(&third));
+    let told = node.drain();
+    assert!(told.iter().any(|e| u32::from(e.kind) == EVENT_DROP && e.source == source(&third)), "{told:?}");
+    let denied = Reason::PolicyDefaultDeny as u8;
+    assert_eq!(node.usage(&QUIET).drops[&denied], 1001);
+    assert!(node.usage(&FLOODER).unreported >= 500, "{:?}", node.usage(&FLOODER));
+    assert_eq!((node.usage(&QUIET).unreported, node.usage(&third).unreported), (0, 0));
+    // who is gone leaves the counts of where it was dropped
+    let unreported = node.usage(&FLOODER).unreported;
+    node.remove_pod(FLOODER.index);
+    node.sweep();
+    assert_eq!(node.usage(&QUIET).drops[&denied], 1001);
+    assert!(unreported > 0 && node.usage(&QUIET).unreported == 0, "nobody else is blamed for it");
 }
 
 #[test]

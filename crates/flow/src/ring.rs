@@ -319,7 +319,8 @@ impl KernelLosses {
         if new > 0 {
             self.first.get_or_insert(now);
         }
-        let due = self.told.is_none_or(|told| now.duration_since(told).is_ok_and(|d| d >= LOSS_INTERVAL));
+        // a clock that was set back says nothing of how long it has been
+        let due = self.told.is_none_or(|told| now.duration_since(told).map_or(true, |d| d >= LOSS_INTERVAL));
         if self.untold == 0 || !due {
             return None;
         }

@@ -153,6 +153,18 @@ fn losses_of_the_kernel_are_told_at_most_once_a_second() {
 }
 
 #[test]
+fn losses_are_told_also_when_the_clock_was_set_back() {
+    let ring = Arc::new(Ring::new(16));
+    let mut reader = ring.follow();
+    let hour = Duration::from_secs(3600);
+    ring.kernel_lost(5, at(0) + 8 * hour);
+    ring.kernel_lost(7, at(0));
+    ring.kernel_lost(7, at(0) + Duration::from_secs(2));
+    let (_, losses) = drain(&mut reader);
+    assert_eq!(losses.iter().map(|lost| lost.num_events_lost).collect::<Vec<_>>(), [5, 2]);
+}
+
+#[test]
 fn waiting_finds_what_is_there_and_what_comes() {
     let ring = Arc::new(Ring::new(16));
     ring.push(flow(1));

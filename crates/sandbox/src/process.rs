@@ -91,7 +91,14 @@ pub(crate) fn state(file: &Path) -> Result<PodState> {
         }
         Some(_) | None => {}
     }
-    let ended = store::read_json::<Ended>(&exit_file(file))?.filter(|ended| ended.process == recorded);
+    let ended = match store::read_json::<Ended>(&exit_file(file)) {
+        Ok(ended) => ended.filter(|ended| ended.process == recorded),
+        Err(error) => {
+            tracing::warn!(%error, "how a process ended is not known any more");
+            store::write_json(&exit_file(file), &Ended { process: recorded, exit: Exit::Unknown })?;
+            None
+        }
+    };
     Ok(PodState::Exited(ended.map_or(Exit::Unknown, |ended| ended.exit)))
 }
 

@@ -236,6 +236,34 @@ impl Sandbox {
         Ok(self.store.keys()?.into_iter().filter_map(load).collect())
     }
 
+    /// Removes what is left of pods whose record is missing or cannot be read: a crash, or a broken disk. Says so.
+    ///
+    /// # Errors
+    /// A run directory that cannot be read, or the first step that failed.
+    pub fn remove_broken(&self) -> Result<()> {
+        for key in self.store.keys()? {
+            match self.store.load(&key) {
+                Ok(Some(_)) => continue,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(pod = %key, %error, "the pod is made anew: its record is broken")
+                }
+            }
+            self.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down again what the caller knows of a pod whose record is gone or cannot be read, while it goes on.
+    ///
+    /// # Errors
+    /// A record that cannot be written.
+    pub fn rewrite(&self, pod: &SandboxPod) -> Result<()> {
+        let key = Key::new(&pod.namespace, &pod.name)?;
+        tracing::warn!(pod = %key, "its record is written anew: it was gone or broken");
+        self.store.rewrite(&key, pod)
+    }
+
     /// Replaces the contents of a pod's `/etc/hosts`, also while it runs.
     ///
     /// # Errors

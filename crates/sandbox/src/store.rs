@@ -18,7 +18,14 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result, error::if_exists, key::Key, pod::SandboxPod, process};
+use crate::{
+    Error, Result,
+    error::if_exists,
+    key::Key,
+    pod::{PodState, SandboxPod},
+    process,
+    process::ProcessId,
+};
 
 /// The files of one run directory.
 #[derive(Debug)]
@@ -60,6 +67,16 @@ impl Store {
 
     pub(crate) fn commit(&self, key: &Key, pod: &SandboxPod) -> Result<()> {
         write_json(&self.pod_dir(key).join("pod.json"), pod)
+    }
+
+    /// Writes down again what is known of a pod, whatever became of its files.
+    pub(crate) fn rewrite(&self, key: &Key, pod: &SandboxPod) -> Result<()> {
+        let dir = self.pod_dir(key);
+        fs::create_dir_all(&dir).map_err(Error::at("creating", &dir))?;
+        if let PodState::Running { pid, start_time } = pod.state {
+            write_json(&self.process(key), &ProcessId { pid, start_time })?;
+        }
+        self.commit(key, pod)
     }
 
     /// The pod as it is now; `None` where there is none, or only what a crash left of one.

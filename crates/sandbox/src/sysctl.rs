@@ -41,8 +41,13 @@ pub(crate) fn families() -> Result<Families> {
 /// Turns forwarding on. What was there before is kept in `memory`, where an earlier run did not keep it.
 pub(crate) fn enable_forwarding(memory: &Path) -> Result<Families> {
     let families = families()?;
-    if !memory.exists() {
-        store::write_json(memory, &remember(families)?)?;
+    match store::read_json::<Vec<Remembered>>(memory) {
+        Ok(Some(_)) => {}
+        Ok(None) => store::write_json(memory, &remember(families)?)?,
+        Err(error) => {
+            tracing::warn!(%error, "what kernel settings were before is not known any more: they will be left as they are now");
+            store::write_json(memory, &remember(families)?)?;
+        }
     }
     set("net/ipv4/ip_forward", "1")?;
     if families.have_ipv6() {
@@ -54,7 +59,11 @@ pub(crate) fn enable_forwarding(memory: &Path) -> Result<Families> {
 
 /// Puts back what [`enable_forwarding`] found; nothing to do where it never ran.
 pub(crate) fn restore(memory: &Path) -> Result<()> {
-    let Some(remembered) = store::read_json::<Vec<Remembered>>(memory)? else { return Ok(()) };
+    let remembered = store::read_json::<Vec<Remembered>>(memory).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what kernel settings were before is not known any more: they are left as they are");
+        Some(vec![])
+    });
+    let Some(remembered) = remembered else { return Ok(()) };
     for Remembered { key, value } in remembered {
         // An interface of then may be gone by now.
         if get(&key)?.is_some() {

@@ -47,7 +47,7 @@ pub const OF_BOTH: &[Bug] = &[
         "struct usage {\n\t__u32 ifindex; /* of its interface */\n\t__u32 cursor;",
         "struct usage {\n\t__u64 room;\n\t__u32 cursor;\n\t__u32 ifindex;",
     ),
-    bug("wider usages", "abi.h", "(sizeof(struct usage) == 32,", "(sizeof(struct usage) == 40,"),
+    bug("wider usages", "abi.h", "(sizeof(struct usage) == 48,", "(sizeof(struct usage) == 56,"),
     bug(
         "another order",
         "abi.h",

@@ -5,6 +5,7 @@
 
 mod args;
 mod client;
+mod flood;
 mod forge;
 mod load;
 mod serve;
@@ -26,6 +27,7 @@ const USAGE: &str = "one of
   train --world N --master HOST:PORT --first-port PORT --every MS [--rank R] [--count N]   rendezvous, ring all-reduce
   pour HOST:PORT --rate N                         N numbered datagrams a second
   catch --port PORT --every MS                    count them, and what is missing
+  flood HOST:PORT --shape syn|udp|fragments|new-flows --packets N   as fast as it goes; then how many
   forge --as HOST --to HOST:PORT --every MS [--count N] [--shape odd-fragments]
                                                           UDP packets with somebody else's source address";
 
@@ -98,6 +100,11 @@ fn dispatch(args: &[String], out: &mut dyn Write) -> Result<(), Error> {
         "pour" => {
             let args = Args::parse(rest, &["rate"])?;
             load::pour(args.target()?, args.number("rate")?, out)
+        }
+        "flood" => {
+            let args = Args::parse(rest, &["shape", "packets"])?;
+            let shape = flood::Shape::parse(args.one("shape")?)?;
+            flood::flood(args.target()?, shape, args.number("packets")?, out)
         }
         "catch" => {
             let args = Args::parse(rest, &["port", "every"])?;
@@ -252,6 +259,8 @@ mod tests {
             "call a:1",
             "call a:1 --every",
             "stream a:1 b:1 --every 1",
+            "flood 10.0.0.1:1 --shape thin --packets 1",
+            "flood [::1]:1 --shape udp --packets 1",
             "forge --as 10.0.0.1 --to [::1]:1 --every 1",
             "forge --as 10.0.0.1 --as 10.0.0.2 --to 10.0.0.3:1 --every 1",
         ] {

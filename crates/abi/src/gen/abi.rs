@@ -2,7 +2,7 @@
 
 // Made by `cargo xtask codegen` from bpf/abi.h. Do not edit.
 
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 pub const ADDRESS_BUCKETS: u32 = 4096;
 pub const MAX_REASONS: u32 = 256;
 pub const NEW_FLOWS_PER_ENDPOINT: u32 = 4096;
@@ -373,20 +373,24 @@ pub struct usage {
     pub ifindex: __u32,
     pub cursor: __u32,
     pub flows: __u32,
-    pub pad: __u32,
+    pub reported: __u32,
     pub evicted: __u64,
     pub refused: __u64,
+    pub window: __u64,
+    pub unreported: __u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of usage"][::std::mem::size_of::<usage>() - 32usize];
+    ["Size of usage"][::std::mem::size_of::<usage>() - 48usize];
     ["Alignment of usage"][::std::mem::align_of::<usage>() - 8usize];
     ["Offset of field: usage::ifindex"][::std::mem::offset_of!(usage, ifindex) - 0usize];
     ["Offset of field: usage::cursor"][::std::mem::offset_of!(usage, cursor) - 4usize];
     ["Offset of field: usage::flows"][::std::mem::offset_of!(usage, flows) - 8usize];
-    ["Offset of field: usage::pad"][::std::mem::offset_of!(usage, pad) - 12usize];
+    ["Offset of field: usage::reported"][::std::mem::offset_of!(usage, reported) - 12usize];
     ["Offset of field: usage::evicted"][::std::mem::offset_of!(usage, evicted) - 16usize];
     ["Offset of field: usage::refused"][::std::mem::offset_of!(usage, refused) - 24usize];
+    ["Offset of field: usage::window"][::std::mem::offset_of!(usage, window) - 32usize];
+    ["Offset of field: usage::unreported"][::std::mem::offset_of!(usage, unreported) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
@@ -415,18 +419,20 @@ const _: () = {
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct drop_key {
     pub endpoint: __u32,
+    pub sender: __u32,
     pub reason: __u8,
     pub direction: __u8,
     pub pad: [__u8; 2usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of drop_key"][::std::mem::size_of::<drop_key>() - 8usize];
+    ["Size of drop_key"][::std::mem::size_of::<drop_key>() - 12usize];
     ["Alignment of drop_key"][::std::mem::align_of::<drop_key>() - 4usize];
     ["Offset of field: drop_key::endpoint"][::std::mem::offset_of!(drop_key, endpoint) - 0usize];
-    ["Offset of field: drop_key::reason"][::std::mem::offset_of!(drop_key, reason) - 4usize];
-    ["Offset of field: drop_key::direction"][::std::mem::offset_of!(drop_key, direction) - 5usize];
-    ["Offset of field: drop_key::pad"][::std::mem::offset_of!(drop_key, pad) - 6usize];
+    ["Offset of field: drop_key::sender"][::std::mem::offset_of!(drop_key, sender) - 4usize];
+    ["Offset of field: drop_key::reason"][::std::mem::offset_of!(drop_key, reason) - 8usize];
+    ["Offset of field: drop_key::direction"][::std::mem::offset_of!(drop_key, direction) - 9usize];
+    ["Offset of field: drop_key::pad"][::std::mem::offset_of!(drop_key, pad) - 10usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
@@ -434,18 +440,20 @@ pub struct drops {
     pub packets: __u64,
     pub bytes: __u64,
     pub window: __u64,
+    pub unreported: __u64,
     pub reported: __u32,
     pub pad: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of drops"][::std::mem::size_of::<drops>() - 32usize];
+    ["Size of drops"][::std::mem::size_of::<drops>() - 40usize];
     ["Alignment of drops"][::std::mem::align_of::<drops>() - 8usize];
     ["Offset of field: drops::packets"][::std::mem::offset_of!(drops, packets) - 0usize];
     ["Offset of field: drops::bytes"][::std::mem::offset_of!(drops, bytes) - 8usize];
     ["Offset of field: drops::window"][::std::mem::offset_of!(drops, window) - 16usize];
-    ["Offset of field: drops::reported"][::std::mem::offset_of!(drops, reported) - 24usize];
-    ["Offset of field: drops::pad"][::std::mem::offset_of!(drops, pad) - 28usize];
+    ["Offset of field: drops::unreported"][::std::mem::offset_of!(drops, unreported) - 24usize];
+    ["Offset of field: drops::reported"][::std::mem::offset_of!(drops, reported) - 32usize];
+    ["Offset of field: drops::pad"][::std::mem::offset_of!(drops, pad) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]

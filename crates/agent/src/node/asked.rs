@@ -28,6 +28,7 @@ impl Node {
                 "dropped": usage.drops.values().sum::<u64>(),
                 "evicted": usage.evicted,
                 "refused": usage.refused,
+                "unreported": usage.unreported,
             })
         };
         let map = |(name, entries, max)| json!({"name": name, "entries": entries, "max": max});

@@ -1,6 +1,6 @@
 //! Processes that come from elsewhere, and processes that end.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use signet_identity::PodName;
 use signet_sandbox::{Place, PodState, ProcessId};
@@ -48,9 +48,11 @@ impl Node {
     /// If a pod cannot be looked at or started, or the node's addresses cannot be read; the next call tries again.
     pub fn supervise(&mut self, now: Instant) -> Result<Option<Applied>, Error> {
         let mut over = vec![];
+        let mut unseen: BTreeSet<PodName> = self.pods.keys().cloned().collect();
         for found in self.sandbox.list()? {
             let name = PodName { namespace: found.namespace.clone(), name: found.name.clone() };
             let Some(pod) = self.pods.get_mut(&name) else { continue };
+            unseen.remove(&name);
             if matches!(found.state, PodState::Exited(_)) && self.programs.contains(&name) {
                 over.push(name);
                 continue;
@@ -59,6 +61,9 @@ impl Node {
                 tracing::info!(pod = %name, "started again: its process ended");
                 *pod = self.sandbox.start(&found, process)?;
             }
+        }
+        for pod in unseen.iter().filter_map(|name| self.pods.get(name)) {
+            self.sandbox.rewrite(pod)?;
         }
         let moved = Self::heard()? != self.told.heard;
         let Some(manifests) = self.manifests.take_if(|_| moved || !over.is_empty()) else { return Ok(None) };

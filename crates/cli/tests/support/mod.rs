@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 pub(crate) mod asked;
+pub(crate) mod counts;
 pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod other;

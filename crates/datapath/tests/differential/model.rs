@@ -1,6 +1,9 @@
 //! What should happen to a packet at a hook: `policy::judge` for verdicts, and the few rules of flows, in plain maps.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use signet_abi::{FRAGMENT_BITS, Reason};
 use signet_identity::{Kind, Pod, Protocol};
@@ -378,10 +381,13 @@ impl Model {
 
     /// The other end of a flow: its source where the pod's ingress policy is asked, its destination otherwise.
     fn peer(&self, address: IpAddr, own_node: bool, direction: Direction) -> End<'_> {
-        let host = self.nodes.contains(&(address, Kind::Host));
+        let known = self.nodes.contains(&(address, Kind::Host));
         if own_node {
-            return End { who: Who::Kind(Kind::Host), address: host.then_some(address) };
+            return End { who: Who::Kind(Kind::Host), address: known.then_some(address) };
         }
+        // every node takes multicast and the broadcast to a link for itself
+        let to_all = address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST);
+        let host = known || to_all;
         if host && direction == Direction::Ingress {
             // translated to this node's address by somebody
             return End { who: Who::Kind(Kind::Unmanaged), address: None };
@@ -391,7 +397,8 @@ impl Model {
         }
         let node = self.nodes.iter().find(|(a, _)| *a == address).map(|(_, kind)| *kind);
         let inside = self.ranges.iter().any(|r| r.contains(&address));
-        let kind = node.unwrap_or(if inside { Kind::Unmanaged } else { Kind::World });
+        let elsewhere = if inside { Kind::Unmanaged } else { Kind::World };
+        let kind = node.unwrap_or(if host { Kind::Host } else { elsewhere });
         End { who: Who::Kind(kind), address: Some(address) }
     }
 }

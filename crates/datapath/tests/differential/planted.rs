@@ -316,13 +316,20 @@ fn plant(bug: &Bug) -> Result<Vec<u8>, String> {
     fs::read(&out).map_err(|e| e.to_string())
 }
 
-/// The first case in which the bug shows, and how many packets were sent before it did.
-fn find(kernel: &mut Kernel) -> Option<(Case, usize)> {
+/// The first case in which the bug shows.
+struct Found {
+    case: Case,
+    seed: u64,
+    /// How many were sent before it did.
+    packets: usize,
+}
+
+fn find(kernel: &mut Kernel) -> Option<Found> {
     let mut packets = 0;
     for seed in 1.. {
         let case = Case::random(seed, PACKETS_PER_CASE);
         if kernel.run(&case, &mut |_, _, _| packets += 1).is_some() {
-            return Some((case, packets));
+            return Some(Found { case, seed, packets });
         }
         if packets >= PACKETS {
             return None;
@@ -341,7 +348,7 @@ fn every_bug_that_is_planted_in_the_programs_is_found() {
         match plant(bug) {
             Err(why) => missed.push(format!("{}: {why}", bug.name)),
             Ok(object) => match find(&mut Kernel::of_object(&object)) {
-                Some((_, packets)) => println!("{packets:>6} packets: {}", bug.name),
+                Some(found) => println!("{:>6} packets, seed {:>2}: {}", found.packets, found.seed, bug.name),
                 None => missed.push(format!("{}: not found in {PACKETS} packets", bug.name)),
             },
         }
@@ -357,7 +364,7 @@ fn a_difference_is_shrunk_to_what_it_takes() {
     let name = "a live flow is not judged again by a new revision";
     let bug = BUGS.iter().find(|bug| bug.name == name).unwrap();
     let mut kernel = Kernel::of_object(&plant(bug).unwrap());
-    let (case, _) = find(&mut kernel).unwrap();
+    let case = find(&mut kernel).unwrap().case;
     let shrunk = shrink::shrink(&mut kernel, &case);
     let text = shrink::print(&mut kernel, &shrunk);
     println!("{text}");
