@@ -142,6 +142,8 @@ impl Ledger {
 
 fn set_aside(path: &Path, error: &io::Error) {
     let aside = path.with_extension("broken");
+    // what was set aside before, be it a file or a folder: one does not take the other's place
+    let _ = fs::remove_file(&aside).or_else(|_| fs::remove_dir_all(&aside));
     let moved = fs::rename(path, &aside);
     let aside = moved.map_or_else(|e| format!("nowhere: {e}"), |()| aside.display().to_string());
     tracing::warn!(%error, aside, "the audit ledger was unreadable and is set aside");
