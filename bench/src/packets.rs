@@ -1,7 +1,7 @@
 //! What a packet costs at a pod's hook: the program in a loop in the kernel (`BPF_PROG_TEST_RUN`), less what the loop itself
 //! costs. Caches are as warm as the number of active flows lets them be: real traffic adds misses of its own.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::ensure;
 use signet_datapath::{Cost, Datapath, Desired, Endpoint, Hook, Meter, Options, Passed};
@@ -102,9 +102,8 @@ fn node(direct: bool) -> anyhow::Result<Datapath> {
     let policies = [isolate("client", vec![]), isolate("server", vec![allow()])];
     let members =
         Members { pods: pods.iter().collect(), nodes: vec![], ranges: vec!["10.244.0.0/16".parse()?] };
-    let compiled =
+    let mut compiled =
         Compiled::new(&members, &policies, &mut Interner::starting_at(0), &mut RuleBook::default());
-    let peer = |i| compiled.universe.peer(i, &compiled.directory.identities[&i]);
     let endpoint = |(index, pod): (u32, &Pod)| {
         let endpoint = Endpoint {
             id: index,
@@ -118,17 +117,8 @@ fn node(direct: bool) -> anyhow::Result<Datapath> {
         };
         (INTERFACES + index, endpoint)
     };
-    let desired = Desired {
-        endpoints: [CLIENT, SERVER].into_iter().zip(&pods).map(endpoint).collect(),
-        tables: compiled.tables.clone(),
-        addresses: compiled
-            .directory
-            .addresses
-            .iter()
-            .map(|(a, i)| (*a, peer(*i)))
-            .collect::<BTreeMap<_, _>>(),
-        prefixes: compiled.directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect(),
-    };
+    let endpoints = [CLIENT, SERVER].into_iter().zip(&pods).map(endpoint).collect();
+    let desired = Desired { endpoints, ..Desired::of(&mut compiled) };
     let mut datapath = Datapath::load(&Options::default())?;
     datapath.publish(&desired)?;
     Ok(datapath)

@@ -1,13 +1,10 @@
 //! Cluster -> kernel: everything about one snapshot that can be worked out without touching anything.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use signet_datapath::Desired;
-use signet_identity::{Identity, Interner, Kind, Members, Pod, PodName};
+use signet_identity::{Interner, Kind, Members, Pod, PodName};
 use signet_policy::{Compiled, Policy, RuleBook};
 
 /// Who is where: the input of a plan.
@@ -49,16 +46,6 @@ pub fn plan(cluster: &Cluster<'_>, numbers: &mut Numbers) -> Plan {
         Compiled::for_pods(&members, cluster.policies, &mut numbers.identities, &mut numbers.rules, |pod| {
             cluster.local.contains(pod)
         });
-    let tables = std::mem::take(&mut compiled.tables);
-    let peer = |identity: &Identity| {
-        let facts = compiled.directory.identities.get(identity)?;
-        Some(compiled.universe.peer(*identity, facts))
-    };
-    let desired = Desired {
-        endpoints: BTreeMap::new(),
-        tables,
-        addresses: compiled.directory.addresses.iter().filter_map(|(a, i)| Some((*a, peer(i)?))).collect(),
-        prefixes: compiled.directory.prefixes.iter().filter_map(|(p, i)| Some((*p, peer(i)?))).collect(),
-    };
+    let desired = Desired::of(&mut compiled);
     Plan { desired, compiled }
 }

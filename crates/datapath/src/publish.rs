@@ -24,7 +24,7 @@ use std::{
 use ipnet::IpNet;
 use signet_abi as abi;
 use signet_identity::Identity;
-use signet_policy::{PeerKey, Table};
+use signet_policy::{Compiled, PeerKey, Table};
 
 use crate::{
     encode::{encode_entry, encode_key, encode_table},
@@ -68,6 +68,22 @@ pub struct Desired {
     pub addresses: BTreeMap<IpAddr, PeerKey>,
     /// Who is behind prefixes.
     pub prefixes: BTreeMap<IpNet, PeerKey>,
+}
+
+impl Desired {
+    /// Who is behind which address, and the tables, which are taken out of `compiled`. Endpoints need interfaces: they are
+    /// the caller's.
+    pub fn of(compiled: &mut Compiled) -> Self {
+        let tables = std::mem::take(&mut compiled.tables);
+        let (directory, universe) = (&compiled.directory, &compiled.universe);
+        let peer = |identity: &Identity| Some(universe.peer(*identity, directory.identities.get(identity)?));
+        Self {
+            endpoints: BTreeMap::new(),
+            tables,
+            addresses: directory.addresses.iter().filter_map(|(a, i)| Some((*a, peer(i)?))).collect(),
+            prefixes: directory.prefixes.iter().filter_map(|(p, i)| Some((*p, peer(i)?))).collect(),
+        }
+    }
 }
 
 /// What was last published, so that only differences are written.

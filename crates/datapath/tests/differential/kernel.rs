@@ -112,8 +112,7 @@ impl Kernel {
             nodes: model.nodes.clone(),
             ranges: model.ranges.clone(),
         };
-        let compiled = Compiled::new(&members, &model.policies, &mut self.interner, &mut self.rules);
-        let peer = |i| compiled.universe.peer(i, &compiled.directory.identities[&i]);
+        let mut compiled = Compiled::new(&members, &model.policies, &mut self.interner, &mut self.rules);
         let endpoint = |(place, pod): (&usize, &Pod)| {
             let table = compiled.subjects[&pod.name];
             let id = self.cases * PLACES + *place as u32;
@@ -130,12 +129,8 @@ impl Kernel {
             };
             (FIRST_INDEX + *place as u32, endpoint)
         };
-        let desired = Desired {
-            endpoints: model.pods.iter().map(endpoint).collect(),
-            tables: compiled.tables.clone(),
-            addresses: compiled.directory.addresses.iter().map(|(a, i)| (*a, peer(*i))).collect(),
-            prefixes: compiled.directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect(),
-        };
+        let endpoints = model.pods.iter().map(endpoint).collect();
+        let desired = Desired { endpoints, ..Desired::of(&mut compiled) };
         self.datapath.publish(&desired).unwrap();
     }
 

@@ -139,12 +139,11 @@ pub fn desired(pods: &[(&SandboxPod, u32)], policies: Vec<Policy>) -> Desired {
     };
     let known: Vec<_> = pods.iter().map(identity).collect();
     let members = members(&known);
-    let compiled =
+    let mut compiled =
         Compiled::new(&members, &policies, &mut Interner::starting_at(0), &mut RuleBook::default());
-    let mut desired = of_compiled(&compiled);
+    let mut desired = Desired::of(&mut compiled);
     for ((pod, _), known) in pods.iter().zip(&known) {
         let table = compiled.subjects[&known.name];
-        desired.tables.insert(table, compiled.tables[&table].clone());
         let endpoint = Endpoint {
             id: pod.ifindex,
             table,
@@ -165,16 +164,6 @@ fn members(pods: &[signet_identity::Pod]) -> Members<'_> {
         pods: pods.iter().collect(),
         nodes: vec![(NODE.parse().unwrap(), Kind::Host)],
         ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/64".parse().unwrap()],
-    }
-}
-
-/// Who is behind which address.
-fn of_compiled(compiled: &Compiled) -> Desired {
-    let peer = |i| compiled.universe.peer(i, &compiled.directory.identities[&i]);
-    Desired {
-        addresses: compiled.directory.addresses.iter().map(|(a, i)| (*a, peer(*i))).collect(),
-        prefixes: compiled.directory.prefixes.iter().map(|(p, i)| (*p, peer(*i))).collect(),
-        ..Desired::default()
     }
 }
 
@@ -238,11 +227,10 @@ impl Node {
 
     fn publish(&mut self, policies: Vec<Policy>) -> Result<u32, Error> {
         let pods: Vec<_> = self.pods.iter().map(Pod::identity).collect();
-        let compiled = Compiled::new(&members(&pods), &policies, &mut self.interner, &mut self.rules);
-        let mut desired = of_compiled(&compiled);
+        let mut compiled = Compiled::new(&members(&pods), &policies, &mut self.interner, &mut self.rules);
+        let mut desired = Desired::of(&mut compiled);
         for (pod, known) in self.pods.iter().zip(&pods) {
             let table = compiled.subjects[&known.name];
-            desired.tables.insert(table, compiled.tables[&table].clone());
             let addresses = known.addresses.clone();
             let endpoint = Endpoint {
                 id: pod.index,
