@@ -14,7 +14,7 @@
 #include <linux/types.h>
 #endif
 
-#define ABI_VERSION 4
+#define ABI_VERSION 5
 
 /* Address buckets: how many epochs the remote addresses share (a power of two). */
 #define ADDRESS_BUCKETS 4096
@@ -229,6 +229,16 @@ struct ct_key {
 };
 _Static_assert(sizeof(struct ct_key) == 40, "struct ct_key");
 
+/* The same of an IPv4 flow, which is looked up in half the time. */
+struct ct_key_ipv4 {
+	__u32 address[2]; /* network byte order */
+	__u16 port[2]; /* network byte order */
+	__u8 protocol;
+	__u8 asker;
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct ct_key_ipv4) == 16, "struct ct_key_ipv4");
+
 /*
  * The verdict of one end's hook on a flow. Valid only for that flow, that endpoint, its revision and the remote address's
  * epoch.
@@ -255,8 +265,8 @@ _Static_assert(sizeof(struct ct_half) == 32, "struct ct_half");
 struct ct_end {
 	__u32 stamp[2];
 	__u32 ifindex; /* of the endpoint's interface */
-	__u16 mtu;
 	__u8 mac[6];
+	__u16 mtu;
 };
 _Static_assert(sizeof(struct ct_end) == 20, "struct ct_end");
 
@@ -272,22 +282,24 @@ _Static_assert(sizeof(struct ct_end) == 20, "struct ct_end");
 #define CT_OWN_NODE 16 /* this node itself opened it, whatever address it used */
 #define CT_DIRECT 32 /* its packets are handed over from pod to pod, all its life */
 
-/* A flow. */
+/* A flow. What following it needs comes first: one or two lines of the cache. */
 struct ct_entry {
-	__u64 created_ns; /* CLOCK_MONOTONIC */
-	__u64 seen_ns;
-	__u64 packets[2]; /* original direction, reply direction */
-	__u64 bytes[2];
-	struct ct_half half[2]; /* indexed by enum direction: ingress half at the responder, egress half at the initiator */
-	struct ct_end end[2]; /* as the halves */
+	__u64 seen_ns; /* CLOCK_MONOTONIC */
+	__u64 seen_jiffies; /* when seen_ns was last set by what is followed: the clock says the same until the next */
+	__u64 lately[2]; /* packets (upper half) and bytes (lower half) on top of those below */
 	__u32 nonce; /* drawn when it was opened */
-	__u32 owner; /* the endpoint at whose hook it was opened, and which it is charged to */
 	__u16 slot; /* its place among the owner's new flows, while it is one of them */
 	__u8 initiator; /* which end of the key sent the first packet */
 	__u8 state;
+	struct ct_end end[2]; /* as the halves */
+	struct ct_half half[2]; /* indexed by enum direction: ingress half at the responder, egress half at the initiator */
+	__u64 packets[2]; /* original direction, reply direction; without `lately` */
+	__u64 bytes[2];
+	__u64 created_ns; /* CLOCK_MONOTONIC */
+	__u32 owner; /* the endpoint at whose hook it was opened, and which it is charged to */
 	__u32 pad;
 };
-_Static_assert(sizeof(struct ct_entry) == 168, "struct ct_entry");
+_Static_assert(sizeof(struct ct_entry) == 192, "struct ct_entry");
 
 /* One place of an endpoint, of which it has a fixed number. */
 struct slot {

@@ -17,6 +17,7 @@
 #include "lib/identity.h"
 #include "lib/policy.h"
 #include "lib/conntrack.h"
+#include "lib/glance.h"
 #include "lib/event.h"
 #include "lib/sweep.h"
 #ifdef HEIR
@@ -211,13 +212,15 @@ static __always_inline bool touch(const struct passage *at, struct flow *flow, b
 	__u8 other = reply ? at->way : !at->way;
 
 	entry->seen_ns = at->scratch->arrival.now;
-	ct_count(entry, p, reply, at->way == DIRECTION_EGRESS || !entry->half[other & 1].endpoint);
+	/* a packet between two pods passes two hooks: where it leaves its pod it counts, elsewhere only if it was not seen there */
+	if (at->way == DIRECTION_EGRESS || !entry->half[other & 1].endpoint)
+		ct_count(entry, p->length, reply);
 	bool was_closed = entry->state & CT_CLOSED;
 	if (p->protocol == PROTO_TCP)
 		ct_track_tcp(entry, p->tcp_flags, reply);
 	bool closes = !was_closed && entry->state & CT_CLOSED;
 	if (!flow->established && ct_is_established_by(p, entry, reply))
-		ct_establish(flow, &at->scratch->entry);
+		ct_establish(flow);
 	else if (reply)
 		entry->state |= CT_REPLIED;
 	if (closes)
@@ -243,33 +246,38 @@ __noinline __u32 is_meddling(const struct packet *error, const struct packet *qu
  * ICMP errors pass when they quote a packet of an allowed flow, and go to the one who sent that packet. The half that
  * counts is the one that the quoted packet was admitted by at this pod.
  */
-static __always_inline bool is_related(struct __sk_buff *skb, const struct passage *at, struct report *report)
+__noinline int is_related(struct __sk_buff *skb, __u32 egress)
 {
-	const struct packet *error = at->packet;
-	struct packet *p = &at->scratch->quoted;
-	struct passage quoted = { .scratch = at->scratch, .packet = p, .endpoint = at->endpoint, .way = !at->way };
+	__u32 zero = 0;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
 	struct flow flow = {};
 
+	if (!scratch)
+		return false;
+	__u32 ifindex = scratch->arrival.ifindex;
+	const struct packet *error = &scratch->packet;
+	struct packet *p = &scratch->quoted;
+	struct passage quoted = {
+		.scratch = scratch,
+		.packet = p,
+		.endpoint = bpf_map_lookup_elem(&endpoints, &ifindex),
+		.way = egress ? DIRECTION_INGRESS : DIRECTION_EGRESS,
+	};
 	__builtin_memset(p, 0, sizeof(*p));
-	if (parse_quoted(skb, error, p) != REASON_UNKNOWN)
+	if (!quoted.endpoint || parse_quoted(skb, error, p) != REASON_UNKNOWN)
 		return false;
-	const struct address *own = at->way == DIRECTION_INGRESS ? &p->source : &p->destination;
+	const struct address *own = egress ? &p->destination : &p->source;
 	if (!address_equal(&p->source, &error->destination) ||
-	    !address_equal(own, &at->endpoint->address[error->family & 1]))
+	    !address_equal(own, &quoted.endpoint->address[error->family & 1]))
 		return false;
-	if (at->way == DIRECTION_INGRESS && !at->own_node && is_meddling(error, p))
+	if (!egress && !scratch->arrival.own_node && is_meddling(error, p))
 		return false;
-	ct_find(p, &flow, at->scratch->arrival.now);
+	ct_find(p, &flow, scratch->arrival.now);
 	if (!flow.entry)
 		return false;
 	bool reply = ct_is_reply(&flow);
-	struct report half = admit_known(&quoted, p, &flow, reply, reply ? at->way : !at->way);
-	if (half.decision.verdict == VERDICT_DROPPED)
-		return false;
-	half.decision.reason = REASON_RELATED;
-	half.kind = 0;
-	*report = half;
-	return true;
+	scratch->related = admit_known(&quoted, p, &flow, reply, reply == egress ? DIRECTION_EGRESS : DIRECTION_INGRESS);
+	return scratch->related.decision.verdict != VERDICT_DROPPED;
 }
 
 /* Whether packets like it need nothing but their flow: neither the first nor the last of it, and whole. */
@@ -309,8 +317,12 @@ static __always_inline struct report admit(struct __sk_buff *skb, struct passage
 	const struct packet *p = at->packet;
 	struct report report = { .direction = at->way };
 
-	if (is_icmp_error(p) && is_related(skb, at, &report))
+	if (at->scratch->arrival.related) {
+		report = at->scratch->related;
+		report.decision.reason = REASON_RELATED;
+		report.kind = 0;
 		return report;
+	}
 	if (has_flows(p))
 		ct_find(p, flow, at->scratch->arrival.now);
 	return admit_flow(at, flow);
@@ -356,7 +368,7 @@ __noinline __u64 came_over(struct __sk_buff *skb)
 	return skb->sk ? OWN_NODE : ELSEWHERE;
 }
 
-static __always_inline void count_handed_over(const struct packet *p)
+static __always_inline void count_handed_over(__u32 length)
 {
 	__u32 zero = 0;
 	struct counter *c = bpf_map_lookup_elem(&handed_over, &zero);
@@ -364,7 +376,7 @@ static __always_inline void count_handed_over(const struct packet *p)
 	if (!c)
 		return;
 	c->packets += 1;
-	c->bytes += p->length;
+	c->bytes += length;
 }
 
 /* Whether a pod can be handed the packet: else the node has to say that it is too big, or that it was not for it. */
@@ -373,11 +385,11 @@ static __always_inline bool fits(struct __sk_buff *skb, __u16 mtu)
 	return skb->pkt_type == PACKET_HOST && (skb->gso_size || skb->len <= ETH_HLEN + mtu);
 }
 
-static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, __u32 ifindex, const __u8 *mac)
+static __always_inline int deliver(struct __sk_buff *skb, __u32 length, __u32 ifindex, const __u8 *mac)
 {
 	if (bpf_skb_store_bytes(skb, 0, mac, 6, 0))
 		return DROP;
-	count_handed_over(p);
+	count_handed_over(length);
 	return bpf_redirect_peer(ifindex, 0);
 }
 
@@ -396,7 +408,7 @@ __noinline int remember(__u32 nonce, __u32 own_ifindex, __u32 way)
 	if (!scratch || !endpoint)
 		return 0;
 	ct_key_of(&scratch->packet, &flow);
-	flow.entry = bpf_map_lookup_elem(&ct_flows, &flow.key);
+	flow.entry = ct_established(&flow.key, flow.ipv6);
 	if (!flow.entry || flow.entry->nonce != nonce)
 		return 0;
 	__u8 end = ct_is_reply(&flow) ? !way : way;
@@ -453,45 +465,65 @@ __noinline int hand_over(struct __sk_buff *skb)
 		return PASS_ON;
 	if (flow.established && is_ordinary(p))
 		remember(flow.nonce, next, DIRECTION_INGRESS);
-	return deliver(skb, p, next, there.endpoint->mac);
+	return deliver(skb, p->length, next, there.endpoint->mac);
 }
 
 /*
  * An ordinary packet of an established flow, where one like it passed everything since anything was published last: nothing
  * is looked up but its flow. What becomes of it; or NOT_FOLLOWED, NOT_ESTABLISHED: it has to pass everything itself.
  */
-__noinline int follow(struct __sk_buff *skb, __u32 way)
+static __always_inline int follow(struct __sk_buff *skb, enum direction way, const struct glance *p,
+				  struct ct_entry *entry)
 {
-	__u32 zero = 0;
-	struct flow flow = {};
-	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
-
-	if (!scratch || !is_ordinary(&scratch->packet))
-		return NOT_FOLLOWED;
-	const struct packet *p = &scratch->packet;
-	const struct arrival *at = &scratch->arrival;
-	ct_key_of(p, &flow);
-	struct ct_entry *entry = bpf_map_lookup_elem(&ct_flows, &flow.key);
 	if (!entry)
 		return NOT_ESTABLISHED;
-	flow.entry = entry;
+	__u32 generation = current_generation();
 	bool egress = way == DIRECTION_EGRESS;
-	bool reply = ct_is_reply(&flow);
-	__u8 own = (reply ? !way : way) & 1;
-	__u8 other = !own;
-	__u32 there = entry->half[own].peer_ifindex;
+	bool reply = entry->initiator != p->source_end;
+	__u32 own = reply == egress ? DIRECTION_INGRESS : DIRECTION_EGRESS;
+	const struct ct_end *here = &entry->end[own];
+	const struct ct_end *there = &entry->end[!own];
+	if (!ct_is_stamped(entry, here, way, skb->ifindex, generation))
+		return NOT_FOLLOWED;
+	if (!egress) {
+		__u32 sender = entry->half[own].peer_ifindex;
+
+		if (sender && sender != skb->ingress_ifindex)
+			return NOT_FOLLOWED;
+	} else if (!glance_is_from(p, here->mac)) {
+		return NOT_FOLLOWED;
+	}
 	bool direct = egress && entry->state & CT_DIRECT;
-	if (!ct_is_stamped(entry, own, way, at->ifindex, at->generation) ||
-	    ct_is_over(entry, true, p->protocol, at->now))
+	if (direct && (!ct_is_stamped(entry, there, DIRECTION_INGRESS, entry->half[own].peer_ifindex, generation) ||
+		       !fits(skb, there->mtu)))
 		return NOT_FOLLOWED;
-	if (egress ? !mac_equal(p->mac, entry->end[own].mac) : at->came_over && there && there != at->came_over)
+	__u32 length = skb->len;
+	if (!ct_is_seen(entry, p->protocol))
 		return NOT_FOLLOWED;
-	if (direct && (!ct_is_stamped(entry, other, DIRECTION_INGRESS, there, at->generation) ||
-		       !fits(skb, entry->end[other].mtu)))
+	if (egress || !entry->half[!own].endpoint)
+		ct_count(entry, length, reply);
+	return direct ? deliver(skb, length, there->ifindex, there->mac) : PASS_ON;
+}
+
+static __always_inline int follow_ipv4(struct __sk_buff *skb, enum direction way)
+{
+	struct glance p;
+	struct ct_key_ipv4 key;
+
+	if (!glance_ipv4(skb, &p, &key))
 		return NOT_FOLLOWED;
-	entry->seen_ns = at->now;
-	ct_count(entry, p, reply, egress || !entry->half[other].endpoint);
-	return direct ? deliver(skb, p, there, entry->end[other].mac) : PASS_ON;
+	return follow(skb, way, &p, bpf_map_lookup_elem(&ct_flows_ipv4, &key));
+}
+
+/* A function of its own: its key is long, and the stack of what comes after short. */
+__noinline int follow_ipv6(struct __sk_buff *skb, __u32 egress)
+{
+	struct glance p;
+	struct ct_key key;
+
+	if (!glance_ipv6(skb, &p, &key))
+		return NOT_FOLLOWED;
+	return follow(skb, egress ? DIRECTION_EGRESS : DIRECTION_INGRESS, &p, bpf_map_lookup_elem(&ct_flows, &key));
 }
 
 /* Everything but what is followed and what is handed over. HANDED_OVER: admitted, for the pod at arrival.next. */
@@ -529,31 +561,43 @@ __noinline int pass_to_pod(struct __sk_buff *skb)
 	return pass(skb, DIRECTION_INGRESS);
 }
 
-/* Each stage is a function of its own: the stack holds one of them at a time, and the verifier sees each once. */
-static __always_inline int hook(struct __sk_buff *skb, enum direction way)
+/* What is not followed. Each stage is a function of its own: the stack holds one at a time, and the verifier sees each once. */
+__noinline int arrive(struct __sk_buff *skb, __u32 egress, __u32 is_new)
 {
 	__u32 zero = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
 
 	if (!scratch)
 		return DROP;
-	__u64 over = way == DIRECTION_INGRESS ? came_over(skb) : skb->ingress_ifindex;
+	__u64 over = egress ? skb->ingress_ifindex : came_over(skb);
 	struct arrival *arrival = &scratch->arrival;
 	arrival->now = bpf_ktime_get_coarse_ns();
 	arrival->generation = current_generation();
 	arrival->ifindex = skb->ifindex;
 	arrival->came_over = over;
 	arrival->own_node = over >> 32;
-	arrival->is_new = 0;
+	arrival->is_new = is_new;
 	__builtin_memset(&scratch->packet, 0, sizeof(scratch->packet));
+	arrival->related = false;
 	arrival->unreadable = parse(skb, &scratch->packet);
-	if (arrival->unreadable == REASON_UNKNOWN) {
-		int followed = follow(skb, way);
-		if (followed != NOT_FOLLOWED && followed != NOT_ESTABLISHED)
-			return followed;
-		arrival->is_new = followed == NOT_ESTABLISHED;
-	}
-	int passed = way == DIRECTION_EGRESS ? pass_from_pod(skb) : pass_to_pod(skb);
+	/* asked before it may matter: there is no room on the stack below what asks */
+	if (arrival->unreadable == REASON_UNKNOWN && is_icmp_error(&scratch->packet))
+		arrival->related = is_related(skb, egress);
+	return 0;
+}
+
+static __always_inline int hook(struct __sk_buff *skb, enum direction way)
+{
+	int passed = skb->protocol == bpf_htons(ETH_P_IPV6) ? follow_ipv6(skb, way == DIRECTION_EGRESS) :
+							      follow_ipv4(skb, way);
+
+	if (passed != NOT_FOLLOWED && passed != NOT_ESTABLISHED)
+		return passed;
+	if (arrive(skb, way == DIRECTION_EGRESS, passed == NOT_ESTABLISHED))
+		return DROP;
+	if (way != DIRECTION_EGRESS)
+		return pass_to_pod(skb);
+	passed = pass_from_pod(skb);
 	return passed == HANDED_OVER ? hand_over(skb) : passed;
 }
 
@@ -577,6 +621,7 @@ int sweep(void *context)
 
 	bpf_for_each_map_elem(&ct_new, sweep_new, &sweep, 0);
 	bpf_for_each_map_elem(&ct_flows, sweep_flow, &sweep, 0);
+	bpf_for_each_map_elem(&ct_flows_ipv4, sweep_flow_ipv4, &sweep, 0);
 	bpf_for_each_map_elem(&ct_slots, sweep_slot, &sweep, 0);
 	bpf_for_each_map_elem(&fragments, sweep_fragment, &sweep, 0);
 	bpf_for_each_map_elem(&drops, sweep_drops, &sweep, 0);

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
         return Ok(vec![]);
     }
     let effort = args.effort();
-    let (rounds, repeat) = if effort == Effort::Short { (3, 10_000) } else { (21, 1_000_000) };
+    let (rounds, repeat) = if effort == Effort::Short { (3, 10_000) } else { (101, 200_000) };
     let mut rows = vec![];
     for (direct, path) in [(false, "one hook"), (true, "handed over")] {
         for flows in [1, 1_000, 16_000, 64_000] {

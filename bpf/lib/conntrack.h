@@ -14,6 +14,7 @@ struct flow {
 	struct ct_entry *entry; /* null: none, idle for too long, or to be found anew */
 	__u32 nonce; /* of the entry when it was found */
 	__u8 source_end; /* which end of the key sent the packet */
+	__u8 ipv6;
 	__u8 established; /* whether there is an entry in ct_flows, idle ones included */
 	__u8 is_new; /* whether it was not in ct_flows a moment ago */
 	__u32 owner; /* who that entry is charged to */
@@ -31,16 +32,18 @@ static __always_inline __u64 is_less(__u32 a, __u32 b)
 	return ((__u64)a - (__u64)b) >> 63;
 }
 
-/* Whether the source comes after the destination: by their addresses, word by word, and then by their ports. */
-static __always_inline bool comes_after(const struct packet *p)
+/*
+ * Whether `a` comes after `b`, word by word. They differ: of the first words that do, only one has its bit, and it is above all
+ * that follow.
+ */
+static __always_inline __u32 address_order(const struct address *first, const struct address *second)
 {
-	const __u32 *a = p->source.word;
-	const __u32 *b = p->destination.word;
-	/* of the first words that differ only one has its bit, and it is above all that follow */
-	__u64 more = is_less(b[0], a[0]) << 4 | is_less(b[1], a[1]) << 3 | is_less(b[2], a[2]) << 2 |
-		     is_less(b[3], a[3]) << 1 | is_less(p->destination_port, p->source_port);
-	__u64 less = is_less(a[0], b[0]) << 4 | is_less(a[1], b[1]) << 3 | is_less(a[2], b[2]) << 2 |
-		     is_less(a[3], b[3]) << 1;
+	const __u32 *a = first->word;
+	const __u32 *b = second->word;
+	__u64 more = is_less(b[0], a[0]) << 3 | is_less(b[1], a[1]) << 2 | is_less(b[2], a[2]) << 1 |
+		     is_less(b[3], a[3]);
+	__u64 less = is_less(a[0], b[0]) << 3 | is_less(a[1], b[1]) << 2 | is_less(a[2], b[2]) << 1 |
+		     is_less(a[3], b[3]);
 
 	return more > less;
 }
@@ -48,7 +51,7 @@ static __always_inline bool comes_after(const struct packet *p)
 static __always_inline void ct_key_of(const struct packet *p, struct flow *flow)
 {
 	/* an index, not a condition: nothing is to branch */
-	__u32 end = comes_after(p) & 1;
+	__u32 end = address_order(&p->source, &p->destination) & 1;
 	const struct address *address = &p->source;
 	const __u16 *port = &p->source_port;
 	struct ct_key *key = &flow->key;
@@ -56,6 +59,7 @@ static __always_inline void ct_key_of(const struct packet *p, struct flow *flow)
 	barrier_var(end);
 	end &= 1;
 	flow->source_end = end;
+	flow->ipv6 = p->family;
 	key->address[0] = address[end];
 	key->address[1] = address[end ^ 1];
 	key->port[0] = port[end];
@@ -83,6 +87,56 @@ static __always_inline bool ct_is_over(const struct ct_entry *entry, bool establ
 	return entry->seen_ns + idle < now;
 }
 
+static __always_inline struct ct_key_ipv4 ct_short_key(const struct ct_key *key)
+{
+	return (struct ct_key_ipv4){
+		.address = { key->address[0].word[3], key->address[1].word[3] },
+		.port = { key->port[0], key->port[1] },
+		.protocol = key->protocol,
+		.asker = key->asker,
+	};
+}
+
+static __always_inline struct ct_key ct_long_key(const struct ct_key_ipv4 *ipv4)
+{
+	struct ct_key key = {
+		.port = { ipv4->port[0], ipv4->port[1] },
+		.protocol = ipv4->protocol,
+		.asker = ipv4->asker,
+	};
+
+	address_from_ipv4(&key.address[0], ipv4->address[0]);
+	address_from_ipv4(&key.address[1], ipv4->address[1]);
+	return key;
+}
+
+/* The entry of an established flow. */
+static __always_inline struct ct_entry *ct_established(const struct ct_key *key, bool ipv6)
+{
+	if (ipv6)
+		return bpf_map_lookup_elem(&ct_flows, key);
+	struct ct_key_ipv4 ipv4 = ct_short_key(key);
+	return bpf_map_lookup_elem(&ct_flows_ipv4, &ipv4);
+}
+
+/* 0: there was no such flow, and is one now. */
+static __always_inline long ct_add_established(const struct ct_key *key, bool ipv6, const struct ct_entry *entry)
+{
+	if (ipv6)
+		return bpf_map_update_elem(&ct_flows, key, entry, BPF_NOEXIST);
+	struct ct_key_ipv4 ipv4 = ct_short_key(key);
+	return bpf_map_update_elem(&ct_flows_ipv4, &ipv4, entry, BPF_NOEXIST);
+}
+
+/* 0: there was such a flow, and is none now. */
+static __always_inline long ct_remove_established(const struct ct_key *key, bool ipv6)
+{
+	if (ipv6)
+		return bpf_map_delete_elem(&ct_flows, key);
+	struct ct_key_ipv4 ipv4 = ct_short_key(key);
+	return bpf_map_delete_elem(&ct_flows_ipv4, &ipv4);
+}
+
 /* Moves a flow here from maps of another layout, if it is there: lib/inherit.h. */
 static __always_inline bool ct_inherit(const struct flow *flow);
 
@@ -93,7 +147,7 @@ static __always_inline void ct_look_up(struct flow *flow)
 		return;
 	/* also where it moved between the two */
 	flow->established = true;
-	flow->entry = bpf_map_lookup_elem(&ct_flows, &flow->key);
+	flow->entry = ct_established(&flow->key, flow->ipv6);
 	if (flow->entry || flow->is_new)
 		return;
 	flow->established = false;
@@ -133,10 +187,7 @@ static __always_inline bool ct_opens_anew(const struct packet *p, const struct f
  */
 static __always_inline bool ct_still_has(const struct flow *flow)
 {
-	struct ct_entry *now = flow->established ? bpf_map_lookup_elem(&ct_flows, &flow->key) :
-						   bpf_map_lookup_elem(&ct_new, &flow->key);
-
-	return now && now == flow->entry && now->nonce == flow->nonce;
+	return flow->entry->nonce == flow->nonce;
 }
 
 /* What the verdict is read after: half_write writes it before. */
@@ -169,13 +220,29 @@ static __always_inline void half_write(const struct flow *flow, struct ct_half *
 	__sync_lock_test_and_set(&half->endpoint, value->endpoint);
 }
 
-/* Whether a packet like this passed everything at this hook, and nothing was published since. */
-static __always_inline bool ct_is_stamped(const struct ct_entry *entry, __u8 end, __u8 way, __u32 ifindex,
-					  __u32 generation)
+/*
+ * Says that an established flow was heard of now. False: nothing was for too long. The clock is asked once in a jiffy: it is
+ * a coarse one, and says the same till the next.
+ */
+static __always_inline bool ct_is_seen(struct ct_entry *entry, __u8 protocol)
 {
-	const struct ct_end *known = &entry->end[end & 1];
+	__u64 jiffies = bpf_jiffies64();
 
-	return known->stamp[way & 1] == (entry->nonce ^ generation) && known->ifindex == ifindex;
+	if (entry->seen_jiffies == jiffies && !(entry->state & CT_CLOSED))
+		return true;
+	__u64 now = bpf_ktime_get_coarse_ns();
+	if (ct_is_over(entry, true, protocol, now))
+		return false;
+	entry->seen_ns = now;
+	entry->seen_jiffies = jiffies;
+	return true;
+}
+
+/* Whether a packet like this passed everything at this end's hook, and nothing was published since. */
+static __always_inline bool ct_is_stamped(const struct ct_entry *entry, const struct ct_end *end, __u8 way,
+					  __u32 ifindex, __u32 generation)
+{
+	return end->stamp[way & 1] == (entry->nonce ^ generation) && end->ifindex == ifindex;
 }
 
 /* Says so. What was another flow's a moment ago loses its stamps before anything else is written. */
@@ -202,22 +269,27 @@ static __always_inline void ct_track_tcp(struct ct_entry *entry, __u8 tcp_flags,
 		entry->state |= CT_CLOSED;
 }
 
-/*
- * Counts an admitted packet. A packet between two pods of this node passes two hooks: the one where it leaves its pod
- * counts it, the other only if the first did not see it.
- */
-static __always_inline void ct_count(struct ct_entry *entry, const struct packet *p, bool reply, bool counts)
+static __always_inline void ct_carry(struct ct_entry *entry, bool reply)
 {
-	if (!counts)
-		return;
-	__sync_fetch_and_add(&entry->packets[reply], 1);
-	__sync_fetch_and_add(&entry->bytes[reply], p->length);
+	__u64 lately = __sync_lock_test_and_set(&entry->lately[reply], 0);
+
+	__sync_fetch_and_add(&entry->packets[reply], lately >> 32);
+	__sync_fetch_and_add(&entry->bytes[reply], lately & 0xffffffff);
+}
+
+/* Counts an admitted packet. */
+static __always_inline void ct_count(struct ct_entry *entry, __u32 length, bool reply)
+{
+	__u64 before = __sync_fetch_and_add(&entry->lately[reply], 1ULL << 32 | length);
+	/* half of either is full: nobody fills the rest in the meantime */
+	if (before & (1ULL << 63 | 1ULL << 31))
+		ct_carry(entry, reply);
 }
 
 /* Takes an established flow out. */
-static __always_inline void ct_forget(const struct ct_key *key, __u32 owner)
+static __always_inline void ct_forget(const struct ct_key *key, bool ipv6, __u32 owner)
 {
-	if (bpf_map_delete_elem(&ct_flows, key))
+	if (ct_remove_established(key, ipv6))
 		return;
 	struct usage *usage = bpf_map_lookup_elem(&usages, &owner);
 	if (usage)
@@ -235,24 +307,35 @@ static __always_inline bool ct_is_established_by(const struct packet *p, const s
 	return p->protocol != PROTO_TCP || (!reply && !(p->tcp_flags & TCP_SYN));
 }
 
-/* Moves the flow to where newer ones cannot reach it; without room it stays where it is. */
-static __always_inline void ct_establish(struct flow *flow, struct ct_entry *copy)
+/* Moves a new flow to where newer ones cannot reach it; without room it stays where it is. */
+__noinline int ct_establish(const struct flow *flow)
 {
-	struct usage *usage = bpf_map_lookup_elem(&usages, &flow->owner);
+	__u32 zero = 0;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
 
-	if (!usage || usage->flows >= config.flows_per_endpoint)
-		return;
-	*copy = *flow->entry;
+	if (!flow || !scratch)
+		return 0;
+	/* helpers of older kernels take no key from memory that was handed to a function */
+	struct ct_key key = flow->key;
+	__u32 owner = flow->owner;
+	struct ct_entry *copy = &scratch->entry;
+	struct usage *usage = bpf_map_lookup_elem(&usages, &owner);
+	struct ct_entry *entry = bpf_map_lookup_elem(&ct_new, &key);
+
+	if (!usage || usage->flows >= config.flows_per_endpoint || !entry)
+		return 0;
+	*copy = *entry;
 	for (int way = 0; way < 2; way++)
 		if (copy->half[way].endpoint == HALF_BUSY)
 			copy->half[way].endpoint = 0;
-	if (copy->nonce != flow->nonce || !ct_still_has(flow))
-		return;
-	if (bpf_map_update_elem(&ct_flows, &flow->key, copy, BPF_NOEXIST))
-		return;
+	/* the memory of a flow that is gone may be another's already */
+	if (copy->nonce != flow->nonce || bpf_map_lookup_elem(&ct_new, &key) != entry)
+		return 0;
+	if (ct_add_established(&key, flow->ipv6, copy))
+		return 0;
 	__sync_fetch_and_add(&usage->flows, 1);
-	bpf_map_delete_elem(&ct_new, &flow->key);
-	flow->entry = 0;
+	bpf_map_delete_elem(&ct_new, &key);
+	return 0;
 }
 
 /* The next slot of the owner's ring; the flow that had it goes. Negative: there is no room. */
@@ -298,7 +381,7 @@ static __always_inline bool ct_insert(const struct flow *flow, const struct pack
 	entry->half[opened->way & 1] = *half;
 	entry->half[opened->way & 1].nonce = entry->nonce;
 	if (flow->established)
-		ct_forget(&key, flow->owner);
+		ct_forget(&key, flow->ipv6, flow->owner);
 	return bpf_map_update_elem(&ct_new, &key, entry, BPF_ANY) == 0;
 }
 

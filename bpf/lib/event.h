@@ -11,17 +11,6 @@
 #define BPF_RB_AVAIL_DATA 0
 #define BPF_RB_RING_SIZE 1
 
-/* What an event says beside the packet. */
-struct report {
-	union decision decision;
-	__u32 peer_identity;
-	__u32 peer_ifindex; /* as in struct peer */
-	__u8 kind; /* enum event_kind; 0: there is nothing to tell */
-	__u8 direction; /* enum direction: which policy of the endpoint */
-	__u8 flags;
-	__u8 pad;
-};
-
 static __always_inline void count(enum reason reason, __u8 direction, __u32 length)
 {
 	__u32 index = (reason & 255) * 2 + (direction & 1);
@@ -147,8 +136,8 @@ static __always_inline void emit(const struct packet *p, __u32 endpoint, __u32 r
 	e->ether_type = p->ether_type;
 	e->pad = 0;
 	for (int way = 0; way < 2; way++) {
-		e->packets[way] = ended ? ended->packets[way] : 0;
-		e->bytes[way] = ended ? ended->bytes[way] : 0;
+		e->packets[way] = ended ? ended->packets[way] + (ended->lately[way] >> 32) : 0;
+		e->bytes[way] = ended ? ended->bytes[way] + (ended->lately[way] & 0xffffffff) : 0;
 	}
 	/* nobody is woken: the reader polls */
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);

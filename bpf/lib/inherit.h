@@ -33,6 +33,13 @@ struct ct_key___old {
 	__u8 asker;
 } BY_NAME;
 
+struct ct_key_ipv4___old {
+	__u32 address[2];
+	__u16 port[2];
+	__u8 protocol;
+	__u8 asker;
+} BY_NAME;
+
 struct ct_half___old {
 	__u32 endpoint;
 	__u32 peer_identity;
@@ -47,6 +54,7 @@ struct ct_entry___old {
 	__u64 seen_ns;
 	__u64 packets[2];
 	__u64 bytes[2];
+	__u64 lately[2];
 	struct ct_half___old half[2];
 	__u32 nonce;
 	__u32 owner;
@@ -102,6 +110,14 @@ struct {
 	__uint(key_size, sizeof(struct ct_key));
 	__uint(value_size, sizeof(struct ct_entry));
 } old_ct_flows SEC(".maps"), old_ct_new SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, sizeof(struct ct_key_ipv4));
+	__uint(value_size, sizeof(struct ct_entry));
+} old_ct_flows_ipv4 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -174,6 +190,8 @@ static __always_inline void entry_of_old(struct ct_entry *entry, const struct ct
 	entry->packets[1] = OLD(old->packets[1]);
 	entry->bytes[0] = OLD(old->bytes[0]);
 	entry->bytes[1] = OLD(old->bytes[1]);
+	entry->lately[0] = OLD(old->lately[0]);
+	entry->lately[1] = OLD(old->lately[1]);
 	entry->nonce = bpf_get_prandom_u32();
 	entry->owner = OLD(old->owner);
 	entry->slot = OLD(old->slot) & (NEW_FLOWS_PER_ENDPOINT - 1);
@@ -214,7 +232,7 @@ static __always_inline void insert_new(const struct ct_key *key, struct ct_entry
 
 static __always_inline void insert_flow(const struct ct_key *key, struct ct_entry *entry, struct usage *usage)
 {
-	if (!bpf_map_update_elem(&ct_flows, key, entry, BPF_NOEXIST))
+	if (!ct_add_established(key, !is_mapped(&key->address[0]), entry))
 		__sync_fetch_and_add(&usage->flows, 1);
 }
 
@@ -234,7 +252,7 @@ static __always_inline bool move(void *from, const void *old_key, const struct c
 		return true;
 	__u32 owner = entry->owner;
 	struct usage *usage = bpf_map_lookup_elem(&usages, &owner);
-	if (usage && from == &old_ct_flows)
+	if (usage && from != &old_ct_new)
 		insert_flow(key, entry, usage);
 	else if (usage)
 		insert_new(key, entry, usage, live);
@@ -256,6 +274,20 @@ static __always_inline void old_key_of(void *room, const struct ct_key *key)
 		old->asker = key->asker;
 }
 
+static __always_inline void old_key_of_ipv4(void *room, const struct ct_key *key)
+{
+	struct ct_key_ipv4___old *old = room;
+
+	__builtin_memset(room, 0, OLD_KEY_ROOM);
+	old->address[0] = key->address[0].word[3];
+	old->address[1] = key->address[1].word[3];
+	old->port[0] = key->port[0];
+	old->port[1] = key->port[1];
+	old->protocol = key->protocol;
+	if (bpf_core_field_exists(old->asker))
+		old->asker = key->asker;
+}
+
 /* Moves the flow of a packet that missed it. True: it is worth looking again. */
 __noinline __u32 ct_pull(const struct ct_key *wanted)
 {
@@ -266,6 +298,11 @@ __noinline __u32 ct_pull(const struct ct_key *wanted)
 	if (!wanted || !scratch)
 		return false;
 	struct ct_key key = *wanted;
+	if (bpf_core_type_exists(struct ct_key_ipv4___old) && is_mapped(&key.address[0])) {
+		old_key_of_ipv4(old_key, &key);
+		if (move(&old_ct_flows_ipv4, old_key, &key, &scratch->entry, true))
+			return true;
+	}
 	old_key_of(old_key, &key);
 	return move(&old_ct_flows, old_key, &key, &scratch->entry, true) ||
 	       move(&old_ct_new, old_key, &key, &scratch->entry, true);
@@ -331,6 +368,20 @@ static long move_flow(void *map, const struct ct_key___old *old_key, void *value
 
 	key_of_old(&key, old_key);
 	move(&old_ct_flows, old_key, &key, &run.entry, false);
+	return next_move();
+}
+
+static long move_flow_ipv4(void *map, const struct ct_key_ipv4___old *old, void *value, void *context)
+{
+	struct ct_key_ipv4 ipv4 = {
+		.address = { OLD(old->address[0]), OLD(old->address[1]) },
+		.port = { OLD(old->port[0]), OLD(old->port[1]) },
+		.protocol = OLD(old->protocol),
+		.asker = OLD(old->asker),
+	};
+	struct ct_key key = ct_long_key(&ipv4);
+
+	move(&old_ct_flows_ipv4, old, &key, &run.entry, false);
 	return next_move();
 }
 
@@ -448,6 +499,7 @@ int inherit(void *context)
 {
 	run.moved = 0;
 	bpf_for_each_map_elem(&old_ct_flows, move_flow, 0, 0);
+	bpf_for_each_map_elem(&old_ct_flows_ipv4, move_flow_ipv4, 0, 0);
 	bpf_for_each_map_elem(&old_ct_new, move_new, 0, 0);
 	bpf_for_each_map_elem(&old_fragments, move_fragment, 0, 0);
 	bpf_for_each_map_elem(&old_drops, move_drops, 0, 0);

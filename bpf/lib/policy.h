@@ -3,18 +3,6 @@
 #ifndef SIGNET_POLICY_H
 #define SIGNET_POLICY_H
 
-/* What became of a packet or a flow, why, and by which rule: small enough to be returned. */
-union decision {
-	struct {
-		__u32 rule;
-		__u8 verdict; /* enum verdict */
-		__u8 reason; /* enum reason */
-		__u8 would_allow;
-		__u8 pad;
-	};
-	__u64 packed;
-};
-
 static __always_inline union decision forwarded(enum reason reason)
 {
 	union decision d = { .verdict = VERDICT_FORWARDED, .reason = reason };

@@ -74,7 +74,17 @@ static long sweep_flow(void *map, struct ct_key *key, struct ct_entry *entry, st
 {
 	if (!ends(key, entry, true, sweep))
 		return 0;
-	ct_forget(key, entry->owner);
+	ct_forget(key, true, entry->owner);
+	return is_backed_up();
+}
+
+static long sweep_flow_ipv4(void *map, struct ct_key_ipv4 *short_key, struct ct_entry *entry, struct sweep *sweep)
+{
+	struct ct_key key = ct_long_key(short_key);
+
+	if (!ends(&key, entry, true, sweep))
+		return 0;
+	ct_forget(&key, false, entry->owner);
 	return is_backed_up();
 }
 

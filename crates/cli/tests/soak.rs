@@ -120,7 +120,7 @@ fn all_disorder_at_once_leaves_memory_descriptors_and_maps_as_they_were() {
         let now = holdings(&node);
         let room = |map: &str| match map {
             // flows of what floods stay for a minute, as many as a pod may have
-            "ct_new" | "ct_slots" | "ct_flows" | "fragments" => 3 * 4096,
+            "ct_new" | "ct_slots" | "ct_flows" | "ct_flows_ipv4" | "fragments" => 3 * 4096,
             // as many as come and go at any moment
             _ => 16,
         };

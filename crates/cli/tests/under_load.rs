@@ -44,7 +44,10 @@ fn nothing_is_lost_while_the_agent_is_killed_and_started_again() {
     assert_eq!(clients(&node).wrong, before, "a request failed");
     assert_eq!(node.endpoints(), PODS.len());
     let maps = node.status().unwrap()["maps"].clone();
-    assert!(maps.as_array().unwrap().iter().any(|m| m["name"] == "ct_flows" && m["entries"] != 0), "{maps}");
+    assert!(
+        maps.as_array().unwrap().iter().any(|m| m["name"] == "ct_flows_ipv4" && m["entries"] != 0),
+        "{maps}"
+    );
     node.signal(Signal::SIGTERM);
     assert!(node.traces().is_empty(), "{:?} is left", node.traces());
 }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytemuck::Pod;
 use libbpf_rs::{
     Link, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel, Program, ProgramMut,
     query::ProgInfoIter,
@@ -59,6 +60,7 @@ pub struct Datapath {
     pub(crate) events_lost: Map<u32, u64>,
     ct_new: Map<abi::ct_key, abi::ct_entry>,
     ct_flows: Map<abi::ct_key, abi::ct_entry>,
+    ct_flows_ipv4: Map<abi::ct_key_ipv4, abi::ct_entry>,
     fragments: Map<abi::slot, abi::fragment>,
     pub(crate) usages: Map<u32, abi::usage>,
     pub(crate) drops: Map<abi::drop_key, abi::drops>,
@@ -150,6 +152,7 @@ impl Datapath {
             events_lost: map(&object, "events_lost")?,
             ct_new: map(&object, "ct_new")?,
             ct_flows: map(&object, "ct_flows")?,
+            ct_flows_ipv4: map(&object, "ct_flows_ipv4")?,
             fragments: map(&object, "fragments")?,
             usages: map(&object, "usages")?,
             drops: map(&object, "drops")?,
@@ -214,6 +217,7 @@ impl Datapath {
             ("policies", self.published.rows() + self.retired.rows(), self.policies.max_entries()),
             self.ct_new.occupancy(),
             self.ct_flows.occupancy(),
+            self.ct_flows_ipv4.occupancy(),
             self.fragments.occupancy(),
             self.drops.occupancy(),
         ]
@@ -226,27 +230,30 @@ impl Datapath {
 
     /// Makes every flow look as if nothing had been heard of it since the machine started: for tests.
     pub fn age_flows(&self) -> Result<(), Error> {
-        for map in [&self.ct_new, &self.ct_flows] {
-            for (key, entry) in map.entries()? {
-                map.set(&key, &abi::ct_entry { seen_ns: 0, ..entry })?;
-            }
-        }
-        Ok(())
+        age(&self.ct_new)?;
+        age(&self.ct_flows)?;
+        age(&self.ct_flows_ipv4)
     }
 
     /// Forgets every flow: for tests.
     pub fn forget_flows(&self) -> Result<(), Error> {
-        for map in [&self.ct_new, &self.ct_flows] {
-            for key in map.keys() {
-                map.remove(&key)?;
-            }
-        }
+        self.ct_new.clear()?;
+        self.ct_flows.clear()?;
+        self.ct_flows_ipv4.clear()?;
         for (endpoint, usage) in self.usages.entries()? {
             let ifindex = usage.ifindex;
             self.usages.set(&endpoint, &abi::usage { ifindex, ..Default::default() })?;
         }
         Ok(())
     }
+}
+
+/// As if nothing had been heard of the map's flows since the machine started.
+fn age<K: Pod + Eq + std::hash::Hash>(flows: &Map<K, abi::ct_entry>) -> Result<(), Error> {
+    for (key, entry) in flows.entries()? {
+        flows.set(&key, &abi::ct_entry { seen_ns: 0, seen_jiffies: 0, ..entry })?;
+    }
+    Ok(())
 }
 
 /// Of all CPUs.

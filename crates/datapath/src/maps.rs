@@ -73,6 +73,11 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
         }
     }
 
+    /// Removes all entries.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        self.keys().iter().try_for_each(|key| self.remove(key).map(drop))
+    }
+
     pub(crate) fn keys(&self) -> Vec<K> {
         self.handle.keys().map(|bytes| bytemuck::pod_read_unaligned(&bytes)).collect()
     }

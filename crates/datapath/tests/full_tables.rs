@@ -65,10 +65,16 @@ fn established_flows_above_an_endpoints_share_stay_among_its_new_ones() {
             assert_eq!(node.deliver(&FLOODER, &inwards(&FLOODER, port, 6000)).0, Passed::On);
         }
     }
-    assert_eq!((node.usage(&FLOODER).flows, node.entries("ct_flows"), node.entries("ct_new")), (2, 2, 1));
+    assert_eq!(
+        (node.usage(&FLOODER).flows, node.entries("ct_flows_ipv4"), node.entries("ct_new")),
+        (2, 2, 1)
+    );
     node.age_flows();
     assert_eq!(node.sweep().len(), 3);
-    assert_eq!((node.usage(&FLOODER).flows, node.entries("ct_flows"), node.entries("ct_new")), (0, 0, 0));
+    assert_eq!(
+        (node.usage(&FLOODER).flows, node.entries("ct_flows_ipv4"), node.entries("ct_new")),
+        (0, 0, 0)
+    );
 }
 
 #[test]
@@ -81,9 +87,9 @@ fn a_handshake_that_its_opener_never_ends_leaves_the_flow_among_the_new_ones() {
         node.pass(&FLOODER, Some(&QUIET), &syn);
         node.pass(&QUIET, Some(&FLOODER), &syn_ack);
     }
-    assert_eq!((node.entries("ct_new"), node.entries("ct_flows")), (1, 0));
+    assert_eq!((node.entries("ct_new"), node.entries("ct_flows_ipv4")), (1, 0));
     node.pass(&FLOODER, Some(&QUIET), &FLOODER.to(&QUIET, false, tcp(4000, 80, ACK)));
-    assert_eq!((node.entries("ct_new"), node.entries("ct_flows")), (0, 1));
+    assert_eq!((node.entries("ct_new"), node.entries("ct_flows_ipv4")), (0, 1));
 }
 
 #[test]
@@ -104,14 +110,16 @@ fn a_flow_that_finds_no_room_in_a_full_table_is_dropped_counted_and_told() {
 
 #[test]
 fn an_established_flow_that_finds_no_room_goes_on_among_the_new_ones() {
-    let Some(mut node) = Node::with(&with_room("ct_flows", 1), &[FLOODER, QUIET], closed()) else { return };
+    let Some(mut node) = Node::with(&with_room("ct_flows_ipv4", 1), &[FLOODER, QUIET], closed()) else {
+        return;
+    };
     for pod in [FLOODER, QUIET] {
         for _ in 0..3 {
             assert_eq!(node.pass(&pod, None, &outwards(&pod, 5000, 53)), Passed::On);
             assert_eq!(node.deliver(&pod, &inwards(&pod, 53, 5000)).0, Passed::On);
         }
     }
-    assert_eq!((node.entries("ct_flows"), node.entries("ct_new")), (1, 1));
+    assert_eq!((node.entries("ct_flows_ipv4"), node.entries("ct_new")), (1, 1));
 }
 
 #[test]

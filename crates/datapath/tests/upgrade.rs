@@ -308,7 +308,10 @@ fn is_settled(fixture: &Fixture, datapath: &Datapath) {
     assert_eq!((layouts, &others[..]), (1, &["links", "maps"][..]), "{folders:?}");
     let entries = |map| datapath.occupancy().into_iter().find(|(name, ..)| *name == map).unwrap().1;
     let usage = datapath.usage().unwrap();
-    assert_eq!(usage.values().map(|usage| usage.flows as usize).sum::<usize>(), entries("ct_flows"));
+    assert_eq!(
+        usage.values().map(|usage| usage.flows as usize).sum::<usize>(),
+        entries("ct_flows") + entries("ct_flows_ipv4")
+    );
 }
 
 fn upgrades_and_rollbacks(name: &str, mechanism: Mechanism) {

@@ -2,7 +2,7 @@
 
 // Made by `cargo xtask codegen` from bpf/abi.h. Do not edit.
 
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 pub const ADDRESS_BUCKETS: u32 = 4096;
 pub const MAX_REASONS: u32 = 256;
 pub const NEW_FLOWS_PER_ENDPOINT: u32 = 4096;
@@ -275,6 +275,25 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct ct_key_ipv4 {
+    pub address: [__u32; 2usize],
+    pub port: [__u16; 2usize],
+    pub protocol: __u8,
+    pub asker: __u8,
+    pub pad: [__u8; 2usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ct_key_ipv4"][::std::mem::size_of::<ct_key_ipv4>() - 16usize];
+    ["Alignment of ct_key_ipv4"][::std::mem::align_of::<ct_key_ipv4>() - 4usize];
+    ["Offset of field: ct_key_ipv4::address"][::std::mem::offset_of!(ct_key_ipv4, address) - 0usize];
+    ["Offset of field: ct_key_ipv4::port"][::std::mem::offset_of!(ct_key_ipv4, port) - 8usize];
+    ["Offset of field: ct_key_ipv4::protocol"][::std::mem::offset_of!(ct_key_ipv4, protocol) - 12usize];
+    ["Offset of field: ct_key_ipv4::asker"][::std::mem::offset_of!(ct_key_ipv4, asker) - 13usize];
+    ["Offset of field: ct_key_ipv4::pad"][::std::mem::offset_of!(ct_key_ipv4, pad) - 14usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct ct_half {
     pub endpoint: __u32,
     pub nonce: __u32,
@@ -309,8 +328,8 @@ const _: () = {
 pub struct ct_end {
     pub stamp: [__u32; 2usize],
     pub ifindex: __u32,
-    pub mtu: __u16,
     pub mac: [__u8; 6usize],
+    pub mtu: __u16,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -318,41 +337,45 @@ const _: () = {
     ["Alignment of ct_end"][::std::mem::align_of::<ct_end>() - 4usize];
     ["Offset of field: ct_end::stamp"][::std::mem::offset_of!(ct_end, stamp) - 0usize];
     ["Offset of field: ct_end::ifindex"][::std::mem::offset_of!(ct_end, ifindex) - 8usize];
-    ["Offset of field: ct_end::mtu"][::std::mem::offset_of!(ct_end, mtu) - 12usize];
-    ["Offset of field: ct_end::mac"][::std::mem::offset_of!(ct_end, mac) - 14usize];
+    ["Offset of field: ct_end::mac"][::std::mem::offset_of!(ct_end, mac) - 12usize];
+    ["Offset of field: ct_end::mtu"][::std::mem::offset_of!(ct_end, mtu) - 18usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
 pub struct ct_entry {
-    pub created_ns: __u64,
     pub seen_ns: __u64,
-    pub packets: [__u64; 2usize],
-    pub bytes: [__u64; 2usize],
-    pub half: [ct_half; 2usize],
-    pub end: [ct_end; 2usize],
+    pub seen_jiffies: __u64,
+    pub lately: [__u64; 2usize],
     pub nonce: __u32,
-    pub owner: __u32,
     pub slot: __u16,
     pub initiator: __u8,
     pub state: __u8,
+    pub end: [ct_end; 2usize],
+    pub half: [ct_half; 2usize],
+    pub packets: [__u64; 2usize],
+    pub bytes: [__u64; 2usize],
+    pub created_ns: __u64,
+    pub owner: __u32,
     pub pad: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ct_entry"][::std::mem::size_of::<ct_entry>() - 168usize];
+    ["Size of ct_entry"][::std::mem::size_of::<ct_entry>() - 192usize];
     ["Alignment of ct_entry"][::std::mem::align_of::<ct_entry>() - 8usize];
-    ["Offset of field: ct_entry::created_ns"][::std::mem::offset_of!(ct_entry, created_ns) - 0usize];
-    ["Offset of field: ct_entry::seen_ns"][::std::mem::offset_of!(ct_entry, seen_ns) - 8usize];
-    ["Offset of field: ct_entry::packets"][::std::mem::offset_of!(ct_entry, packets) - 16usize];
-    ["Offset of field: ct_entry::bytes"][::std::mem::offset_of!(ct_entry, bytes) - 32usize];
-    ["Offset of field: ct_entry::half"][::std::mem::offset_of!(ct_entry, half) - 48usize];
-    ["Offset of field: ct_entry::end"][::std::mem::offset_of!(ct_entry, end) - 112usize];
-    ["Offset of field: ct_entry::nonce"][::std::mem::offset_of!(ct_entry, nonce) - 152usize];
-    ["Offset of field: ct_entry::owner"][::std::mem::offset_of!(ct_entry, owner) - 156usize];
-    ["Offset of field: ct_entry::slot"][::std::mem::offset_of!(ct_entry, slot) - 160usize];
-    ["Offset of field: ct_entry::initiator"][::std::mem::offset_of!(ct_entry, initiator) - 162usize];
-    ["Offset of field: ct_entry::state"][::std::mem::offset_of!(ct_entry, state) - 163usize];
-    ["Offset of field: ct_entry::pad"][::std::mem::offset_of!(ct_entry, pad) - 164usize];
+    ["Offset of field: ct_entry::seen_ns"][::std::mem::offset_of!(ct_entry, seen_ns) - 0usize];
+    ["Offset of field: ct_entry::seen_jiffies"][::std::mem::offset_of!(ct_entry, seen_jiffies) - 8usize];
+    ["Offset of field: ct_entry::lately"][::std::mem::offset_of!(ct_entry, lately) - 16usize];
+    ["Offset of field: ct_entry::nonce"][::std::mem::offset_of!(ct_entry, nonce) - 32usize];
+    ["Offset of field: ct_entry::slot"][::std::mem::offset_of!(ct_entry, slot) - 36usize];
+    ["Offset of field: ct_entry::initiator"][::std::mem::offset_of!(ct_entry, initiator) - 38usize];
+    ["Offset of field: ct_entry::state"][::std::mem::offset_of!(ct_entry, state) - 39usize];
+    ["Offset of field: ct_entry::end"][::std::mem::offset_of!(ct_entry, end) - 40usize];
+    ["Offset of field: ct_entry::half"][::std::mem::offset_of!(ct_entry, half) - 80usize];
+    ["Offset of field: ct_entry::packets"][::std::mem::offset_of!(ct_entry, packets) - 144usize];
+    ["Offset of field: ct_entry::bytes"][::std::mem::offset_of!(ct_entry, bytes) - 160usize];
+    ["Offset of field: ct_entry::created_ns"][::std::mem::offset_of!(ct_entry, created_ns) - 176usize];
+    ["Offset of field: ct_entry::owner"][::std::mem::offset_of!(ct_entry, owner) - 184usize];
+    ["Offset of field: ct_entry::pad"][::std::mem::offset_of!(ct_entry, pad) - 188usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]

@@ -121,8 +121,8 @@ const BUGS: &[Bug] = &[
     bug(
         "an ICMP error is judged by the policy of the other direction",
         "tc.bpf.c",
-        "admit_known(&quoted, p, &flow, reply, reply ? at->way : !at->way);",
-        "admit_known(&quoted, p, &flow, reply, reply ? !at->way : at->way);",
+        "reply == egress ? DIRECTION_EGRESS : DIRECTION_INGRESS);",
+        "reply == egress ? DIRECTION_INGRESS : DIRECTION_EGRESS);",
     ),
     bug(
         "a fragment passes without its first one",
@@ -273,32 +273,32 @@ const BUGS: &[Bug] = &[
     bug(
         "what passed once is followed whatever is published",
         "lib/conntrack.h",
-        "known->stamp[way & 1] == (entry->nonce ^ generation)",
-        "known->stamp[way & 1]",
+        "end->stamp[way & 1] == (entry->nonce ^ generation)",
+        "end->stamp[way & 1]",
     ),
     bug(
         "what is followed may have any Ethernet source",
         "tc.bpf.c",
-        "egress ? !mac_equal(p->mac, entry->end[own].mac) :",
-        "egress ? 0 :",
+        "} else if (!glance_is_from(p, here->mac)) {",
+        "} else if (0) {",
     ),
     bug(
         "what is followed may come over any interface",
         "tc.bpf.c",
-        "at->came_over && there && there != at->came_over)",
-        "0)",
+        "if (sender && sender != skb->ingress_ifindex)",
+        "if (0 && sender)",
     ),
     bug(
         "what is followed to another pod need not have passed there",
         "tc.bpf.c",
-        "(!ct_is_stamped(entry, other, DIRECTION_INGRESS, there, at->generation) ||",
+        "(!ct_is_stamped(entry, there, DIRECTION_INGRESS, entry->half[own].peer_ifindex, generation) ||",
         "(0 ||",
     ),
     bug(
         "what opens a flow anew is followed",
-        "tc.bpf.c",
-        "p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))",
-        "p->tcp_flags & (TCP_FIN | TCP_RST))",
+        "lib/glance.h",
+        "l4->flags & (TCP_SYN | TCP_FIN | TCP_RST)",
+        "l4->flags & (TCP_FIN | TCP_RST)",
     ),
 ];
 
