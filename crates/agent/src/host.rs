@@ -132,7 +132,8 @@ pub(crate) fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), Strin
             Err(off.err().unwrap_or_else(|| "it is turned off".to_owned()))
         }
         (Network::Host, true) => {
-            sandbox.masquerade(&config.ranges, &config.cluster_ranges()).map_err(|error| {
+            let pods: Vec<IpNet> = config.pod_ranges().collect();
+            sandbox.masquerade(&config.ranges, &pods, &config.all_ranges()).map_err(|error| {
                 tracing::warn!(%error, "pods do not reach the world: the kernel does not translate addresses");
                 error.to_string()
             })

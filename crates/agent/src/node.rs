@@ -209,8 +209,9 @@ impl Node {
 
     fn enforce(&mut self, manifests: &Snapshot) -> Result<Applied, Error> {
         let snapshot = &self.discovery.complete(self.programs.join(manifests));
+        let is_wanted = |p: &&PodManifest| !p.pod.host_network && self.config.runs(&p.pod);
         let wanted: BTreeMap<PodName, &PodManifest> =
-            snapshot.pods.iter().filter(|p| !p.pod.host_network).map(|p| (p.pod.name.clone(), p)).collect();
+            snapshot.pods.iter().filter(is_wanted).map(|p| (p.pod.name.clone(), p)).collect();
         self.ipam.release(|name| wanted.contains_key(name));
         let addressed = self.with_addresses(snapshot)?;
         let removed = self.remove_pods(&self.keeping(&wanted, &addressed)?)?;
@@ -294,7 +295,7 @@ impl Node {
             pods: pods.iter().map(|(pod, _)| pod).collect(),
             local: self.pods.keys().cloned().collect(),
             nodes: self.node_addresses(snapshot, &heard),
-            ranges: self.config.cluster_ranges(),
+            ranges: self.config.all_ranges(),
             policies: &snapshot.policies,
         };
         let mut plan = plan(&cluster, &mut self.numbers);
@@ -319,6 +320,7 @@ impl Node {
         self.directory.update(pods, &self.pods, &plan, &self.numbers.rules);
         let revision = self.datapath.publish(&plan.desired)?;
         let identity = |pod: &Pod| {
+        let on_host = |pod: &&Pod| pod.host_network && self.config.runs(pod);
             let known = &plan.compiled.directory.addresses;
             Some((pod.name.clone(), pod.addresses.iter().find_map(|a| known.get(a))?.0))
         };
@@ -327,7 +329,7 @@ impl Node {
             revision: self.told.revision,
             heard,
             unenforceable: unenforceable(&snapshot.policies),
-            host_network: pods.iter().filter(|(p, _)| p.host_network).map(|(p, _)| p.name.clone()).collect(),
+            host_network: pods.iter().map(|(p, _)| p).filter(on_host).map(|p| p.name.clone()).collect(),
             endpoints: pods.iter().filter_map(|(pod, _)| identity(pod)).collect(),
         };
         Ok(revision)

@@ -41,7 +41,7 @@ struct Options {
     /// Where what survives a reboot is kept. [default: /var/lib/signet]
     #[arg(long)]
     state: Option<PathBuf>,
-    /// This node's name. [default: the host's]
+    /// This node's name: pods that are another one's (`spec.nodeName`) are known here, and run there. [default: the host's]
     #[arg(long)]
     node: Option<String>,
     /// Where sockets, pods and their logs live. [default: /run/signet]
@@ -88,6 +88,10 @@ struct Options {
     pod_range: Option<Vec<IpNet>>,
     /// The ranges that Services get their cluster addresses from, at most one of each family.
     /// [default: 10.96.0.0/16 fd00:10:96::/112]
+    /// The ranges of other nodes' pods, where they are not within --pod-range: who is unknown in them is not the world.
+    /// [default: none]
+    #[arg(long)]
+    cluster_range: Option<Vec<IpNet>>,
     #[arg(long)]
     service_range: Option<Vec<IpNet>>,
     /// Who the cluster's name server asks for names of other domains: an address, or address:port; at most 16.
@@ -226,6 +230,7 @@ fn settle(given: &Options, file: &Options) -> Config {
             mode,
             default_deny: first(&given.default_deny, &file.default_deny, default.settings.default_deny),
             ipblock_matches_pods: first(
+        cluster_ranges: first(&given.cluster_range, &file.cluster_range, default.cluster_ranges),
                 &given.ipblock_matches_pods,
                 &file.ipblock_matches_pods,
                 default.settings.ipblock_matches_pods,
@@ -268,7 +273,11 @@ fn check(config: &Config) -> anyhow::Result<()> {
         anyhow::ensure!(of(true) <= 1 && of(false) <= 1, "{name}: at most one of each family");
     }
     let overlap = |a: &IpNet, b: &IpNet| a.contains(&b.network()) || b.contains(&a.network());
-    let both = config.ranges.iter().find(|pods| config.service_ranges.iter().any(|s| overlap(pods, s)));
+    let both = config
+        .ranges
+        .iter()
+        .chain(&config.cluster_ranges)
+        .find(|pods| config.service_ranges.iter().any(|s| overlap(pods, s)));
     if let Some(range) = both {
         anyhow::bail!("pod range {range} overlaps a service range: an address would be both");
     }

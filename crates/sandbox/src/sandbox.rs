@@ -105,13 +105,14 @@ impl Sandbox {
         usable_addresses(addresses, sysctl::families()?)
     }
 
-    /// Lets pods reach the world with the node's address: what comes from `pods` and goes to none of `inside`. It holds
-    /// until [`Sandbox::cleanup`], and replaces what an earlier call said.
+    /// Lets pods reach the world with the node's address: what comes from `own` and goes to none of `inside`. What goes on
+    /// among `pods`, those of other nodes too, is not tracked. It holds until [`Sandbox::cleanup`], and replaces what an
+    /// earlier call said.
     ///
     /// # Errors
     /// The kernel has no nftables, or cannot translate addresses.
-    pub fn masquerade(&self, pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
-        masquerade::enable(&self.table(), pods, inside)
+    pub fn masquerade(&self, own: &[IpNet], pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
+        masquerade::enable(&self.table(), own, pods, inside)
     }
 
     /// Takes back what [`Sandbox::masquerade`] did; nothing to do where it did nothing.
