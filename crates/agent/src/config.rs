@@ -32,6 +32,9 @@ pub struct Config {
     pub dns_upstreams: Option<Vec<SocketAddr>>,
     /// How manifests are understood. Default: as they are written.
     pub settings: Settings,
+    /// The MTU of pods that are made, in bytes, 1280 to 65535. Default: the least of the ways into the pod ranges, else of
+    /// those to the world, else 1500.
+    pub mtu: Option<u32>,
     /// Whether pods reach the world with the node's address. Default: true.
     pub masquerade: bool,
     /// Whether packets between two pods of this node may go from one to the other past the node's stack, where nobody else
@@ -110,10 +113,11 @@ impl Default for Config {
             state_dir: "/var/lib/signet".into(),
             bpffs: "/sys/fs/bpf/signet".into(),
             ranges: [v4, v6].into_iter().flatten().collect(),
+            cluster_ranges: vec![],
             service_ranges: [services_v4, services_v6].into_iter().flatten().collect(),
             dns_upstreams: None,
             settings: Settings::default(),
-            cluster_ranges: vec![],
+            mtu: None,
             masquerade: true,
             fast_path: true,
             network: Network::Host,

@@ -141,6 +141,22 @@ pub(crate) fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), Strin
     }
 }
 
+/// IPv6 goes over no link with less (RFC 8200, 5).
+const LEAST_MTU: u32 = 1280;
+
+/// The MTU that a new pod's link has, where it is not the kernel's.
+pub(crate) fn pod_mtu(config: &Config, sandbox: &Sandbox) -> Option<u32> {
+    let ways = || {
+        let pods: Vec<IpNet> = config.pod_ranges().collect();
+        sandbox.mtu_of_ways(&pods).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what fits through the cluster's network cannot be looked up: pods have the kernel's MTU");
+            None
+        })
+    };
+    // veths have no more, a loopback's 65536 neither
+    config.mtu.or_else(ways).map(|mtu| mtu.clamp(LEAST_MTU, u16::MAX.into()))
+}
+
 /// A firewall that cannot be looked at may not be there at all.
 pub(crate) fn pass_firewall(sandbox: &Sandbox) {
     match sandbox.pass_firewall() {

@@ -267,6 +267,7 @@ impl Node {
                         namespace: pod.name.namespace.clone(),
                         name: pod.name.name.clone(),
                         addresses: pod.addresses.clone(),
+                        mtu: host::pod_mtu(&self.config, &self.sandbox),
                         hosts: hosts.to_owned(),
                         resolv_conf: Some(resolv_conf),
                     };
@@ -319,8 +320,8 @@ impl Node {
         // names first: an event of the new revision may come before publishing returns
         self.directory.update(pods, &self.pods, &plan, &self.numbers.rules);
         let revision = self.datapath.publish(&plan.desired)?;
-        let identity = |pod: &Pod| {
         let on_host = |pod: &&Pod| pod.host_network && self.config.runs(pod);
+        let identity = |pod: &Pod| {
             let known = &plan.compiled.directory.addresses;
             Some((pod.name.clone(), pod.addresses.iter().find_map(|a| known.get(a))?.0))
         };

@@ -16,6 +16,8 @@ use crate::filters::RawFilter;
 
 /// Flows that can be kept in memory, at most.
 const MAX_FLOWS: usize = 1 << 20;
+/// What IPv6 needs, and what a veth can have.
+const MTUS: std::ops::RangeInclusive<u32> = 1280..=65535;
 /// Name servers that can be asked, at most.
 const MAX_UPSTREAMS: usize = 16;
 
@@ -86,18 +88,22 @@ struct Options {
     /// The ranges that pods get addresses from, at most one of each family. [default: 10.244.0.0/16 fd00:10:244::/64]
     #[arg(long)]
     pod_range: Option<Vec<IpNet>>,
-    /// The ranges that Services get their cluster addresses from, at most one of each family.
-    /// [default: 10.96.0.0/16 fd00:10:96::/112]
     /// The ranges of other nodes' pods, where they are not within --pod-range: who is unknown in them is not the world.
     /// [default: none]
     #[arg(long)]
     cluster_range: Option<Vec<IpNet>>,
+    /// The ranges that Services get their cluster addresses from, at most one of each family.
+    /// [default: 10.96.0.0/16 fd00:10:96::/112]
     #[arg(long)]
     service_range: Option<Vec<IpNet>>,
     /// Who the cluster's name server asks for names of other domains: an address, or address:port; at most 16.
     /// [default: the host's name servers]
     #[arg(long)]
     dns_upstream: Option<Vec<NameServer>>,
+    /// The MTU of the links of pods that are made, in bytes, 1280 to 65535. [default: that of the device that the cluster's
+    /// network is reached by, an overlay's room left out]
+    #[arg(long)]
+    mtu: Option<u32>,
     /// Whether pods reach the world with this node's address. [default: true]
     #[arg(long)]
     masquerade: Option<bool>,
@@ -224,19 +230,20 @@ fn settle(given: &Options, file: &Options) -> Config {
         state_dir: first(&given.state, &file.state, default.state_dir),
         bpffs: first(&given.bpffs, &file.bpffs, default.bpffs),
         ranges: first(&given.pod_range, &file.pod_range, default.ranges),
+        cluster_ranges: first(&given.cluster_range, &file.cluster_range, default.cluster_ranges),
         service_ranges: first(&given.service_range, &file.service_range, default.service_ranges),
         dns_upstreams: given.dns_upstream.as_ref().or(file.dns_upstream.as_ref()).map(servers),
         settings: Settings {
             mode,
             default_deny: first(&given.default_deny, &file.default_deny, default.settings.default_deny),
             ipblock_matches_pods: first(
-        cluster_ranges: first(&given.cluster_range, &file.cluster_range, default.cluster_ranges),
                 &given.ipblock_matches_pods,
                 &file.ipblock_matches_pods,
                 default.settings.ipblock_matches_pods,
             ),
             ..default.settings
         },
+        mtu: given.mtu.or(file.mtu),
         masquerade: first(&given.masquerade, &file.masquerade, default.masquerade),
         fast_path: first(&given.fast_path, &file.fast_path, default.fast_path),
         network: default.network,
@@ -286,6 +293,9 @@ fn check(config: &Config) -> anyhow::Result<()> {
         "flows: {} is not 1 to {MAX_FLOWS}",
         config.flows
     );
+    if let Some(mtu) = config.mtu {
+        anyhow::ensure!(MTUS.contains(&mtu), "mtu: {mtu} is not 1280 to 65535");
+    }
     if let Some(export) = &config.export {
         let size = export.max_size_mb;
         anyhow::ensure!((1..=1 << 20).contains(&size), "export file max size: {size} is not 1 to 1048576");

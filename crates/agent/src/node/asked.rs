@@ -22,6 +22,7 @@ impl Node {
             json!({
                 "pod": name.to_string(),
                 "addresses": pod.addresses,
+                "mtu": self.direct.of(pod.ifindex).0,
                 "identity": self.told.endpoints.get(name),
                 "revision": self.datapath.endpoint_revision(pod.ifindex),
                 "flows": usage.flows,
