@@ -3,13 +3,17 @@
 
 mod support;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    fs::File,
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
 
 use serde_json::Value;
 use support::{
     ends::{At, flows_of, mapped, of},
-    node::{Node, wait_until},
-    pair::{Between, NAMES, Pair},
+    node::{Node, in_network, wait_until},
+    pair::{Between, NAMES, Pair, ip},
 };
 
 /// Enough for a packet that passes, and short for one that does not.
@@ -119,6 +123,107 @@ fn pods_of_two_nodes_are_known_by_their_labels_from_their_first_packet() {
                     assert_eq!(told(first, source, destination), one(name, here, "INGRESS"));
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_was_just_added_elsewhere_is_known_by_its_first_packet() {
+    for (pair, _) in both() {
+        let [first, second] = &pair.nodes;
+        let server = At { node: first, pod: "shop_server" };
+        pair.apply("late.yaml", &(pod("late", "client", 1, 30) + &pod("later", "stranger", 1, 31)));
+        for (name, passes) in [("late", true), ("later", false)] {
+            let from = At { node: second, pod: &format!("shop_{name}") };
+            for v6 in [false, true] {
+                assert_eq!(says(from, server, v6), passes, "{name}, IPv6: {v6}");
+                let verdict = if passes { "FORWARDED" } else { "DROPPED" };
+                let told = told(first, from.address(v6), server.address(v6));
+                assert_eq!(told, one(name, verdict, "INGRESS"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_label_that_changes_on_another_node_holds_from_the_next_packet_on() {
+    for (pair, _) in both() {
+        let [first, second] = &pair.nodes;
+        let server = At { node: first, pod: "shop_server" };
+        let client = At { node: second, pod: "shop_client" };
+        let (catch, own) = (server.udp(9000), client.udp(0));
+        let say = |v6| own.send_to(b"again", mapped(server.address(v6), 9000)).unwrap();
+        for v6 in [false, true] {
+            say(v6);
+            let (_, source) = catch.recv_from(&mut [0; 16]).unwrap();
+            catch.send_to(b"answer", source).unwrap();
+            own.recv(&mut [0; 16]).unwrap();
+        }
+        pair.apply(
+            "pods.yaml",
+            &manifests().replace("{app: client}}\nspec: {nodeName", "{app: was}}\nspec: {nodeName"),
+        );
+        catch.set_read_timeout(Some(MOMENT)).unwrap();
+        for v6 in [false, true] {
+            say(v6);
+            assert!(catch.recv_from(&mut [0; 16]).is_err(), "IPv6: {v6}");
+            wait_until("it is told", || {
+                let last = flows_of(first, client.address(v6), server.address(v6)).pop().unwrap();
+                last["flow"]["verdict"] == "DROPPED"
+                    && last["flow"]["source"]["labels"].to_string().contains("app=was")
+            });
+        }
+    }
+}
+
+/// Hubble's numbers.
+const WORLD: u64 = 2;
+const UNMANAGED: u64 = 3;
+const REMOTE_NODE: u64 = 6;
+
+/// Sends one datagram from an address of a network; who the server's node says that it came from.
+fn identity_of(network: &File, source: IpAddr, server: At<'_>) -> u64 {
+    let to = server.address(source.is_ipv6());
+    in_network(network, || {
+        let own = UdpSocket::bind((source, 0)).unwrap();
+        own.send_to(b"who am I", (to, 9000)).unwrap();
+    });
+    let mut said = vec![];
+    wait_until("the flow is told", || {
+        said = flows_of(server.node, source, to);
+        !said.is_empty()
+    });
+    assert!(said.iter().all(|line| line["flow"]["verdict"] == "DROPPED"), "{said:?}");
+    said[0]["flow"]["source"]["identity"].as_u64().unwrap()
+}
+
+#[test]
+fn another_node_and_an_unknown_pod_of_it_are_neither_this_node_nor_the_world() {
+    for (pair, vxlan) in both() {
+        let [first, second] = &pair.nodes;
+        let server = At { node: first, pod: "shop_server" };
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for v6 in [false, true] {
+            let own = Pair::address(1, v6);
+            assert_eq!(identity_of(second.network(), own, server), REMOTE_NODE);
+            // one that no manifest knows
+            let stray = address(if v6 { "fd00:10:244:2::77" } else { "10.244.2.77" });
+            ip(second.network(), &format!("address add {stray} dev lo"));
+            assert_eq!(identity_of(second.network(), stray, server), UNMANAGED);
+            if vxlan {
+                // the end of the tunnel, which only the CNI knows
+                let end = address(if v6 { "fd00:10:244:2::" } else { "10.244.2.0" });
+                assert_eq!(identity_of(second.network(), end, server), UNMANAGED);
+            }
+            let router = address(if v6 { "fd31:3::1" } else { "172.31.3.1" });
+            assert_eq!(identity_of(&pair.routers[1], router, server), WORLD);
+            // and where a pod goes
+            let there = server.udp(0);
+            there.send_to(b"to a node", mapped(own, 9)).unwrap();
+            wait_until("the flow is told", || {
+                let said = flows_of(first, server.address(v6), own);
+                said.first().is_some_and(|line| line["flow"]["destination"]["identity"] == REMOTE_NODE)
+            });
         }
     }
 }

@@ -68,7 +68,8 @@ impl Pair {
         let mut pair = Self { nodes: [one, two], routers };
         pair.connect(between);
         pair.set_options(&[]);
-        pair.nodes[0].write("pods.yaml", &(node_objects() + manifests));
+        pair.nodes[0].write("nodes.yaml", &node_objects());
+        pair.nodes[0].write("pods.yaml", manifests);
         Some(pair)
     }
 
