@@ -257,6 +257,7 @@ impl Node {
     ) -> Result<BTreeSet<PodName>, Error> {
         let mut created = BTreeSet::new();
         let mut attached = false;
+        let mut mtu = None;
         for pod in pods.iter().filter(|p| wanted.contains_key(&p.name)) {
             let known = self.pods.get(&pod.name);
             let ifindex = match known {
@@ -267,7 +268,7 @@ impl Node {
                         namespace: pod.name.namespace.clone(),
                         name: pod.name.name.clone(),
                         addresses: pod.addresses.clone(),
-                        mtu: host::pod_mtu(&self.config, &self.sandbox),
+                        mtu: *mtu.get_or_insert_with(|| host::pod_mtu(&self.config, &self.sandbox)),
                         hosts: hosts.to_owned(),
                         resolv_conf: Some(resolv_conf),
                     };

@@ -5,7 +5,8 @@ mod support;
 
 use std::{
     fs::File,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    process::Command,
     time::Duration,
 };
 
@@ -50,6 +51,7 @@ fn pod(name: &str, app: &str, node: usize, number: usize) -> String {
 fn manifests() -> String {
     let pods = [
         pod("server", "server", 0, 10),
+        pod("neighbour", "client", 0, 11),
         pod("client", "client", 1, 20),
         pod("stranger", "stranger", 1, 21),
         pod("shut", "shut", 1, 22),
@@ -104,7 +106,7 @@ fn one(name: &str, verdict: &str, end: &str) -> [Told; 1] {
 fn pods_of_two_nodes_are_known_by_their_labels_from_their_first_packet() {
     for (pair, _) in both() {
         let [first, second] = &pair.nodes;
-        assert_eq!((first.endpoints(), second.endpoints()), (1, 3), "each node runs its own pods");
+        assert_eq!((first.endpoints(), second.endpoints()), (2, 3), "each node runs its own pods");
         let server = At { node: first, pod: "shop_server" };
         for v6 in [false, true] {
             for (name, passes) in [("client", true), ("stranger", false), ("shut", false)] {
@@ -197,6 +199,20 @@ fn identity_of(network: &File, source: IpAddr, server: At<'_>) -> u64 {
     said[0]["flow"]["source"]["identity"].as_u64().unwrap()
 }
 
+/// Somebody on the way claims the address of a pod of the server's own node.
+fn comes_over_its_own_link_only(pair: &Pair, server: At<'_>, v6: bool) {
+    let neighbour = At { node: server.node, pod: "shop_neighbour" }.address(v6);
+    let to = SocketAddr::from((server.address(v6), 9000)).to_string();
+    let forge = ["forge", "--as", &neighbour.to_string(), "--to", &to, "--every", "1", "--count", "1"];
+    let mut signet = Command::new(env!("CARGO_BIN_EXE_signet"));
+    let done = in_network(&pair.routers[0], || signet.arg("workload").args(forge).output().unwrap());
+    assert!(done.status.success(), "{done:?}");
+    wait_until("it is told", || {
+        let told = flows_of(server.node, neighbour, server.address(v6));
+        told.iter().any(|line| line["signet"]["reason"] == "spoofed-source")
+    });
+}
+
 #[test]
 fn another_node_and_an_unknown_pod_of_it_are_neither_this_node_nor_the_world() {
     for (pair, vxlan) in both() {
@@ -214,9 +230,11 @@ fn another_node_and_an_unknown_pod_of_it_are_neither_this_node_nor_the_world() {
                 // the end of the tunnel, which only the CNI knows
                 let end = address(if v6 { "fd00:10:244:2::" } else { "10.244.2.0" });
                 assert_eq!(identity_of(second.network(), end, server), UNMANAGED);
+            } else {
+                let router = address(if v6 { "fd31:3::1" } else { "172.31.3.1" });
+                assert_eq!(identity_of(&pair.routers[1], router, server), WORLD);
+                comes_over_its_own_link_only(&pair, server, v6);
             }
-            let router = address(if v6 { "fd31:3::1" } else { "172.31.3.1" });
-            assert_eq!(identity_of(&pair.routers[1], router, server), WORLD);
             // and where a pod goes
             let there = server.udp(0);
             there.send_to(b"to a node", mapped(own, 9)).unwrap();
@@ -225,5 +243,27 @@ fn another_node_and_an_unknown_pod_of_it_are_neither_this_node_nor_the_world() {
                 said.first().is_some_and(|line| line["flow"]["destination"]["identity"] == REMOTE_NODE)
             });
         }
+    }
+}
+
+/// Real programs, that find each other by a name.
+#[test]
+fn programs_reach_a_service_whose_pods_are_on_another_node() {
+    let program = |command: &str| format!("image: none, command: [signet, workload, {command}]");
+    let manifests = manifests().replacen("image: none", &program("serve, --port, '8080'"), 1).replace(
+        "{app: client}}\nspec: {nodeName: two, containers: [{name: c, image: none}]",
+        &format!(
+            "{{app: client}}}}\nspec: {{nodeName: two, containers: [{{name: c, {}}}]",
+            program("call, 'server.shop.svc:8080', --every, '20'")
+        ),
+    ) + "---\napiVersion: v1\nkind: Service\nmetadata: {name: server, namespace: shop}\nspec: {selector: {app: server}, ports: [{port: 8080}]}\n";
+    for vxlan in [false, true] {
+        let Some(pair) = Pair::running(Between::wide(vxlan, 1500), &manifests) else { return };
+        let log = || pair.nodes[1].log("shop_client");
+        wait_until("it is answered", || log().lines().filter(|line| line.starts_with("ok")).count() >= 5);
+        let client = At { node: &pair.nodes[1], pod: "shop_client" };
+        let seen = pair.nodes[0].log("shop_server");
+        let own = [false, true].map(|v6| format!("connection from {}\n", client.address(v6)));
+        assert!(own.iter().any(|own| seen.contains(own)), "{seen}");
     }
 }
