@@ -253,6 +253,9 @@ static __always_inline bool is_related(struct __sk_buff *skb, const struct passa
 	__builtin_memset(p, 0, sizeof(*p));
 	if (parse_quoted(skb, error, p) != REASON_UNKNOWN)
 		return false;
+	/* its first one passed this pod's hook the way that the quoted packet went */
+	if (p->fragment == FRAGMENT_LATER && resolve_fragment(p, at->endpoint->id, quoted.way) != REASON_UNKNOWN)
+		return false;
 	const struct address *own = at->way == DIRECTION_INGRESS ? &p->source : &p->destination;
 	if (!address_equal(&p->source, &error->destination) ||
 	    !address_equal(own, &at->endpoint->address[error->family & 1]))

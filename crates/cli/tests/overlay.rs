@@ -4,7 +4,7 @@
 mod support;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::{IpAddr, SocketAddr, UdpSocket},
     process::Command,
     time::Duration,
@@ -265,5 +265,21 @@ fn programs_reach_a_service_whose_pods_are_on_another_node() {
         let seen = pair.nodes[0].log("shop_server");
         let own = [false, true].map(|v6| format!("connection from {}\n", client.address(v6)));
         assert!(own.iter().any(|own| seen.contains(own)), "{seen}");
+    }
+}
+
+#[test]
+fn a_pod_on_another_nodes_network_has_that_nodes_address_and_is_nothing_of_this_node() {
+    let on_host = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: onhost, namespace: shop}\nspec: {nodeName: two, \
+                   hostNetwork: true, containers: [{name: c, image: none}]}\n";
+    let Some(pair) = Pair::running(Between::wide(false, 1500), &(manifests() + on_host)) else { return };
+    let on_host = pair.nodes.each_ref().map(|node| node.status().unwrap()["hostNetwork"].to_string());
+    assert_eq!(on_host, ["[]", "[\"shop/onhost\"]"]);
+    let [first, second] = &pair.nodes;
+    for (node, pod) in [(first, "shop_server"), (second, "shop_client")] {
+        let hosts = fs::read_to_string(node.run_dir().join("pods").join(pod).join("hosts")).unwrap();
+        for v6 in [false, true] {
+            assert!(hosts.contains(&format!("{} onhost.shop.pod\n", Pair::address(1, v6))), "{hosts}");
+        }
     }
 }

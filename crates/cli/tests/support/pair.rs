@@ -92,6 +92,11 @@ impl Pair {
 
     pub(crate) fn start_and_wait(&mut self) {
         self.nodes.iter_mut().for_each(Node::start);
+        self.are_in_force();
+    }
+
+    /// Waits until both are at work.
+    pub(crate) fn are_in_force(&self) {
         for node in &self.nodes {
             wait_until("the manifests are in force", || node.revision() > 0);
         }
