@@ -1,7 +1,7 @@
 //! Sockets of a test in the network of pods: ordinary ones, which work from any thread once they are made.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::node::Node;
+use super::node::{Node, wait_until};
 
 /// How long something may take that is to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ impl At<'_> {
 
     /// A socket for datagrams of both families; on any port where 0 is asked for.
     pub(crate) fn udp(&self, port: u16) -> UdpSocket {
-        let socket = self.inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
+        let socket = self.inside(|| once_free(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))));
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
@@ -52,11 +52,11 @@ impl At<'_> {
     }
 
     pub(crate) fn listen(&self, port: u16) -> TcpListener {
-        self.inside(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap())
+        self.inside(|| once_free(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))))
     }
 
     /// A connection, or none within this time.
-    pub(crate) fn connect(&self, to: SocketAddr, within: Duration) -> std::io::Result<TcpStream> {
+    pub(crate) fn connect(&self, to: SocketAddr, within: Duration) -> io::Result<TcpStream> {
         self.inside(|| TcpStream::connect_timeout(&to, within))
     }
 
@@ -84,6 +84,19 @@ impl At<'_> {
         let said = self.ip(&format!("route get {to}"));
         said.split(" mtu ").nth(1)?.split_whitespace().next()?.parse().ok()
     }
+}
+
+/// A socket that is closed lives on for a moment in the children of other tests, until these run their program.
+fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> T {
+    let mut bound = None;
+    wait_until("the port is free", || {
+        bound = match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            other => Some(other.unwrap()),
+        };
+        bound.is_some()
+    });
+    bound.unwrap()
 }
 
 /// Where an answer may come from: an IPv4-mapped address is what a socket of both families sees.
