@@ -14,7 +14,7 @@ use serde_json::Value;
 use support::{
     ends::{At, flows_of, mapped, of},
     node::{Node, in_network, wait_until},
-    pair::{Between, NAMES, Pair, ip},
+    pair::{Between, Pair, ip, pod},
 };
 
 /// Enough for a packet that passes, and short for one that does not.
@@ -38,16 +38,6 @@ metadata: {name: shut, namespace: shop}
 spec: {podSelector: {matchLabels: {app: shut}}, policyTypes: [Egress]}
 ";
 
-/// A pod of a node (0 or 1), with an address of its range.
-fn pod(name: &str, app: &str, node: usize, number: usize) -> String {
-    let (of, range) = (NAMES[node], node + 1);
-    format!(
-        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {app}}}}}\nspec: \
-         {{nodeName: {of}, containers: [{{name: c, image: none}}]}}\nstatus: {{podIPs: [{{ip: 10.244.{range}.{number}}}, \
-         {{ip: 'fd00:10:244:{range}::{number}'}}]}}\n"
-    )
-}
-
 fn manifests() -> String {
     let pods = [
         pod("server", "server", 0, 10),
@@ -56,8 +46,16 @@ fn manifests() -> String {
         pod("stranger", "stranger", 1, 21),
         pod("shut", "shut", 1, 22),
     ];
-    pods.concat() + POLICIES
+    pods.concat() + ON_HOST + POLICIES
 }
+
+/// A pod on the second node's own network.
+const ON_HOST: &str = "---
+apiVersion: v1
+kind: Pod
+metadata: {name: onhost, namespace: shop}
+spec: {nodeName: two, hostNetwork: true, containers: [{name: c, image: none}]}
+";
 
 fn both() -> impl Iterator<Item = (Pair, bool)> {
     [false, true]
@@ -130,51 +128,55 @@ fn pods_of_two_nodes_are_known_by_their_labels_from_their_first_packet() {
 }
 
 #[test]
-fn a_pod_that_was_just_added_elsewhere_is_known_by_its_first_packet() {
+fn what_is_added_or_changed_on_another_node_holds_from_the_next_packet_on() {
     for (pair, _) in both() {
-        let [first, second] = &pair.nodes;
-        let server = At { node: first, pod: "shop_server" };
-        pair.apply("late.yaml", &(pod("late", "client", 1, 30) + &pod("later", "stranger", 1, 31)));
-        for (name, passes) in [("late", true), ("later", false)] {
-            let from = At { node: second, pod: &format!("shop_{name}") };
-            for v6 in [false, true] {
-                assert_eq!(says(from, server, v6), passes, "{name}, IPv6: {v6}");
-                let verdict = if passes { "FORWARDED" } else { "DROPPED" };
-                let told = told(first, from.address(v6), server.address(v6));
-                assert_eq!(told, one(name, verdict, "INGRESS"));
-            }
+        added(&pair);
+        relabelled(&pair);
+    }
+}
+
+/// Pods that were just added are known by their first packet.
+fn added(pair: &Pair) {
+    let [first, second] = &pair.nodes;
+    let server = At { node: first, pod: "shop_server" };
+    pair.apply("late.yaml", &(pod("late", "client", 1, 30) + &pod("later", "stranger", 1, 31)));
+    for (name, passes) in [("late", true), ("later", false)] {
+        let from = At { node: second, pod: &format!("shop_{name}") };
+        for v6 in [false, true] {
+            assert_eq!(says(from, server, v6), passes, "{name}, IPv6: {v6}");
+            let verdict = if passes { "FORWARDED" } else { "DROPPED" };
+            let told = told(first, from.address(v6), server.address(v6));
+            assert_eq!(told, one(name, verdict, "INGRESS"));
         }
     }
 }
 
-#[test]
-fn a_label_that_changes_on_another_node_holds_from_the_next_packet_on() {
-    for (pair, _) in both() {
-        let [first, second] = &pair.nodes;
-        let server = At { node: first, pod: "shop_server" };
-        let client = At { node: second, pod: "shop_client" };
-        let (catch, own) = (server.udp(9000), client.udp(0));
-        let say = |v6| own.send_to(b"again", mapped(server.address(v6), 9000)).unwrap();
-        for v6 in [false, true] {
-            say(v6);
-            let (_, source) = catch.recv_from(&mut [0; 16]).unwrap();
-            catch.send_to(b"answer", source).unwrap();
-            own.recv(&mut [0; 16]).unwrap();
-        }
-        pair.apply(
-            "pods.yaml",
-            &manifests().replace("{app: client}}\nspec: {nodeName", "{app: was}}\nspec: {nodeName"),
-        );
-        catch.set_read_timeout(Some(MOMENT)).unwrap();
-        for v6 in [false, true] {
-            say(v6);
-            assert!(catch.recv_from(&mut [0; 16]).is_err(), "IPv6: {v6}");
-            wait_until("it is told", || {
-                let last = flows_of(first, client.address(v6), server.address(v6)).pop().unwrap();
-                last["flow"]["verdict"] == "DROPPED"
-                    && last["flow"]["source"]["labels"].to_string().contains("app=was")
-            });
-        }
+/// A label that changes holds for a flow that lives.
+fn relabelled(pair: &Pair) {
+    let [first, second] = &pair.nodes;
+    let server = At { node: first, pod: "shop_server" };
+    let client = At { node: second, pod: "shop_client" };
+    let (catch, own) = (server.udp(9000), client.udp(0));
+    let say = |v6| own.send_to(b"again", mapped(server.address(v6), 9000)).unwrap();
+    for v6 in [false, true] {
+        say(v6);
+        let (_, source) = catch.recv_from(&mut [0; 16]).unwrap();
+        catch.send_to(b"answer", source).unwrap();
+        own.recv(&mut [0; 16]).unwrap();
+    }
+    pair.apply(
+        "pods.yaml",
+        &manifests().replace("{app: client}}\nspec: {nodeName", "{app: was}}\nspec: {nodeName"),
+    );
+    catch.set_read_timeout(Some(MOMENT)).unwrap();
+    for v6 in [false, true] {
+        say(v6);
+        assert!(catch.recv_from(&mut [0; 16]).is_err(), "IPv6: {v6}");
+        wait_until("it is told", || {
+            let last = flows_of(first, client.address(v6), server.address(v6)).pop().unwrap();
+            last["flow"]["verdict"] == "DROPPED"
+                && last["flow"]["source"]["labels"].to_string().contains("app=was")
+        });
     }
 }
 
@@ -218,13 +220,18 @@ fn another_node_and_an_unknown_pod_of_it_are_neither_this_node_nor_the_world() {
     for (pair, vxlan) in both() {
         let [first, second] = &pair.nodes;
         let server = At { node: first, pod: "shop_server" };
+        let on_host = pair.nodes.each_ref().map(|node| node.status().unwrap()["hostNetwork"].to_string());
+        assert_eq!(on_host, ["[]", "[\"shop/onhost\"]"]);
+        let names = fs::read_to_string(first.run_dir().join("pods/shop_server/hosts")).unwrap();
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         for v6 in [false, true] {
             let own = Pair::address(1, v6);
             assert_eq!(identity_of(second.network(), own, server), REMOTE_NODE);
+            assert!(names.contains(&format!("{own} onhost.shop.pod\n")), "{names}");
             // one that no manifest knows
             let stray = address(if v6 { "fd00:10:244:2::77" } else { "10.244.2.77" });
-            ip(second.network(), &format!("address add {stray} dev lo"));
+            let at_once = if v6 { " nodad" } else { "" };
+            ip(second.network(), &format!("address add {stray} dev lo{at_once}"));
             assert_eq!(identity_of(second.network(), stray, server), UNMANAGED);
             if vxlan {
                 // the end of the tunnel, which only the CNI knows
@@ -265,21 +272,5 @@ fn programs_reach_a_service_whose_pods_are_on_another_node() {
         let seen = pair.nodes[0].log("shop_server");
         let own = [false, true].map(|v6| format!("connection from {}\n", client.address(v6)));
         assert!(own.iter().any(|own| seen.contains(own)), "{seen}");
-    }
-}
-
-#[test]
-fn a_pod_on_another_nodes_network_has_that_nodes_address_and_is_nothing_of_this_node() {
-    let on_host = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: onhost, namespace: shop}\nspec: {nodeName: two, \
-                   hostNetwork: true, containers: [{name: c, image: none}]}\n";
-    let Some(pair) = Pair::running(Between::wide(false, 1500), &(manifests() + on_host)) else { return };
-    let on_host = pair.nodes.each_ref().map(|node| node.status().unwrap()["hostNetwork"].to_string());
-    assert_eq!(on_host, ["[]", "[\"shop/onhost\"]"]);
-    let [first, second] = &pair.nodes;
-    for (node, pod) in [(first, "shop_server"), (second, "shop_client")] {
-        let hosts = fs::read_to_string(node.run_dir().join("pods").join(pod).join("hosts")).unwrap();
-        for v6 in [false, true] {
-            assert!(hosts.contains(&format!("{} onhost.shop.pod\n", Pair::address(1, v6))), "{hosts}");
-        }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod other;
 pub(crate) mod pair;
+pub(crate) mod sizes;
 pub(crate) mod world;
 
 use std::{path::Path, process::Command};

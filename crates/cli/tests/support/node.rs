@@ -159,6 +159,13 @@ impl Node {
         child.wait().unwrap();
     }
 
+    /// Ends it, if it runs.
+    pub(crate) fn end(&mut self) {
+        if self.up.is_some() {
+            self.signal(Signal::SIGTERM);
+        }
+    }
+
     /// The process of `signet up`.
     pub(crate) fn pid(&self) -> u32 {
         self.up.as_ref().unwrap().id()
@@ -209,10 +216,7 @@ impl Drop for Node {
             // killed by its test: the next one takes its pods over, and removes them
             self.start();
         }
-        if let Some(child) = &mut self.up {
-            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
-            let _ = child.wait();
-        }
+        self.end();
     }
 }
 

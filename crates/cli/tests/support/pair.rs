@@ -39,7 +39,7 @@ impl Between {
 }
 
 /// The nodes' names.
-pub(crate) const NAMES: [&str; 2] = ["one", "two"];
+const NAMES: [&str; 2] = ["one", "two"];
 
 /// Two nodes.
 pub(crate) struct Pair {
@@ -143,6 +143,26 @@ impl Pair {
             }
         }
     }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        thread::scope(|scope| {
+            for node in &mut self.nodes {
+                scope.spawn(|| node.end());
+            }
+        });
+    }
+}
+
+/// A pod of a node (0 or 1), with an address of its range.
+pub(crate) fn pod(name: &str, app: &str, node: usize, number: usize) -> String {
+    let (of, range) = (NAMES[node], node + 1);
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {app}}}}}\nspec: \
+         {{nodeName: {of}, containers: [{{name: c, image: none}}]}}\nstatus: {{podIPs: [{{ip: 10.244.{range}.{number}}}, \
+         {{ip: 'fd00:10:244:{range}::{number}'}}]}}\n"
+    )
 }
 
 /// A Node object of each.
