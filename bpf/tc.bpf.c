@@ -266,6 +266,10 @@ __noinline int is_related(struct __sk_buff *skb, __u32 egress)
 	__builtin_memset(p, 0, sizeof(*p));
 	if (!quoted.endpoint || parse_quoted(skb, error, p) != REASON_UNKNOWN)
 		return false;
+	/* its first one passed this pod's hook the way that the quoted packet went */
+	if (p->fragment == FRAGMENT_LATER &&
+	    resolve_fragment(p, quoted.endpoint->id, quoted.way) != REASON_UNKNOWN)
+		return false;
 	const struct address *own = egress ? &p->destination : &p->source;
 	if (!address_equal(&p->source, &error->destination) ||
 	    !address_equal(own, &quoted.endpoint->address[error->family & 1]))

@@ -112,6 +112,7 @@ impl Node {
                     namespace: NAMESPACE.to_owned(),
                     name: pod.to_owned(),
                     addresses: vec![IpAddr::V4(address)],
+                    mtu: None,
                     hosts: String::new(),
                     resolv_conf: None,
                 };

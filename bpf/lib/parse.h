@@ -308,7 +308,7 @@ __noinline __u32 parse(struct __sk_buff *skb, struct packet *p)
 	return parse_l4(skb, p, true);
 }
 
-/* The packet that an ICMP error quotes; an enum reason. REASON_UNKNOWN: parsed, and not a fragment without ports. */
+/* The packet that an ICMP error quotes; an enum reason. REASON_UNKNOWN: parsed, but for the ports of a later fragment. */
 __noinline __u32 parse_quoted(struct __sk_buff *skb, const struct packet *error, struct packet *quoted)
 {
 	enum reason reason;
@@ -317,10 +317,8 @@ __noinline __u32 parse_quoted(struct __sk_buff *skb, const struct packet *error,
 		return REASON_INVALID_PACKET;
 	quoted->length = error->length;
 	reason = error->family ? parse_ipv6(skb, quoted, error->l4 + 8) : parse_ipv4(skb, quoted, error->l4 + 8);
-	if (reason != REASON_UNKNOWN)
+	if (reason != REASON_UNKNOWN || quoted->fragment == FRAGMENT_LATER)
 		return reason;
-	if (quoted->fragment == FRAGMENT_LATER)
-		return REASON_FRAGMENT_UNKNOWN;
 	return parse_l4(skb, quoted, false);
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use signet_cluster::Settings;
+use signet_identity::Pod;
 
 /// Settings of one node.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Config {
     /// The ranges that pods get addresses from, at most one of each family.
     /// Default: `10.244.0.0/16` and `fd00:10:244::/64`.
     pub ranges: Vec<IpNet>,
+    /// The ranges of other nodes' pods, where they are not within `ranges`. Default: none.
+    pub cluster_ranges: Vec<IpNet>,
     /// The ranges that Services get their cluster addresses from, at most one of each family; the tenth address of each
     /// is the cluster's name server. Default: `10.96.0.0/16` and `fd00:10:96::/112`.
     pub service_ranges: Vec<IpNet>,
@@ -29,6 +32,9 @@ pub struct Config {
     pub dns_upstreams: Option<Vec<SocketAddr>>,
     /// How manifests are understood. Default: as they are written.
     pub settings: Settings,
+    /// The MTU of pods that are made, in bytes, 1280 to 65535. Default: the least of the ways into the pod ranges, else of
+    /// those to the world, else 1500.
+    pub mtu: Option<u32>,
     /// Whether pods reach the world with the node's address. Default: true.
     pub masquerade: bool,
     /// Whether packets between two pods of this node may go from one to the other past the node's stack, where nobody else
@@ -51,8 +57,18 @@ pub struct Config {
 impl Config {
     /// All ranges of the cluster: what is in them and is nobody's is unmanaged, never the world. A virtual address that
     /// was not translated is among that.
-    pub(crate) fn cluster_ranges(&self) -> Vec<IpNet> {
-        self.ranges.iter().chain(&self.service_ranges).copied().collect()
+    pub(crate) fn all_ranges(&self) -> Vec<IpNet> {
+        self.pod_ranges().chain(self.service_ranges.iter().copied()).collect()
+    }
+
+    /// The ranges of all nodes' pods.
+    pub(crate) fn pod_ranges(&self) -> impl Iterator<Item = IpNet> {
+        self.ranges.iter().chain(&self.cluster_ranges).copied()
+    }
+
+    /// Whether a pod is this node's to run: one that no node is named for is everybody's.
+    pub(crate) fn runs(&self, pod: &Pod) -> bool {
+        pod.node.as_ref().is_none_or(|node| *node == self.node)
     }
 }
 
@@ -97,9 +113,11 @@ impl Default for Config {
             state_dir: "/var/lib/signet".into(),
             bpffs: "/sys/fs/bpf/signet".into(),
             ranges: [v4, v6].into_iter().flatten().collect(),
+            cluster_ranges: vec![],
             service_ranges: [services_v4, services_v6].into_iter().flatten().collect(),
             dns_upstreams: None,
             settings: Settings::default(),
+            mtu: None,
             masquerade: true,
             fast_path: true,
             network: Network::Host,
@@ -118,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_virtual_address_is_the_clusters_and_never_the_world() {
-        let ranges = Config::default().cluster_ranges();
+        let ranges = Config::default().all_ranges();
         for address in ["10.244.0.2", "10.96.0.10", "fd00:10:96::a"] {
             let address: IpAddr = address.parse().unwrap();
             assert!(ranges.iter().any(|range| range.contains(&address)), "{address}");

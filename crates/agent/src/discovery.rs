@@ -51,7 +51,7 @@ impl Discovery {
         Ok(Self {
             services,
             ips: ClusterIps::new(&config.service_ranges),
-            ranges: config.cluster_ranges(),
+            ranges: config.all_ranges(),
             zone_file: config.run_dir.join("zone.json"),
             resolvers: vec![],
             upstreams: config.dns_upstreams.clone(),

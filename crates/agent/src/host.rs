@@ -132,12 +132,29 @@ pub(crate) fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), Strin
             Err(off.err().unwrap_or_else(|| "it is turned off".to_owned()))
         }
         (Network::Host, true) => {
-            sandbox.masquerade(&config.ranges, &config.cluster_ranges()).map_err(|error| {
+            let pods: Vec<IpNet> = config.pod_ranges().collect();
+            sandbox.masquerade(&config.ranges, &pods, &config.all_ranges()).map_err(|error| {
                 tracing::warn!(%error, "pods do not reach the world: the kernel does not translate addresses");
                 error.to_string()
             })
         }
     }
+}
+
+/// IPv6 goes over no link with less (RFC 8200, 5).
+const LEAST_MTU: u32 = 1280;
+
+/// The MTU that a new pod's link has, where it is not the kernel's.
+pub(crate) fn pod_mtu(config: &Config, sandbox: &Sandbox) -> Option<u32> {
+    let ways = || {
+        let pods: Vec<IpNet> = config.pod_ranges().collect();
+        sandbox.mtu_of_ways(&pods).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what fits through the cluster's network cannot be looked up: pods have the kernel's MTU");
+            None
+        })
+    };
+    // veths have no more, a loopback's 65536 neither
+    config.mtu.or_else(ways).map(|mtu| mtu.clamp(LEAST_MTU, u16::MAX.into()))
 }
 
 /// A firewall that cannot be looked at may not be there at all.

@@ -209,8 +209,9 @@ impl Node {
 
     fn enforce(&mut self, manifests: &Snapshot) -> Result<Applied, Error> {
         let snapshot = &self.discovery.complete(self.programs.join(manifests));
+        let is_wanted = |p: &&PodManifest| !p.pod.host_network && self.config.runs(&p.pod);
         let wanted: BTreeMap<PodName, &PodManifest> =
-            snapshot.pods.iter().filter(|p| !p.pod.host_network).map(|p| (p.pod.name.clone(), p)).collect();
+            snapshot.pods.iter().filter(is_wanted).map(|p| (p.pod.name.clone(), p)).collect();
         self.ipam.release(|name| wanted.contains_key(name));
         let addressed = self.with_addresses(snapshot)?;
         let removed = self.remove_pods(&self.keeping(&wanted, &addressed)?)?;
@@ -256,6 +257,7 @@ impl Node {
     ) -> Result<BTreeSet<PodName>, Error> {
         let mut created = BTreeSet::new();
         let mut attached = false;
+        let mut mtu = None;
         for pod in pods.iter().filter(|p| wanted.contains_key(&p.name)) {
             let known = self.pods.get(&pod.name);
             let ifindex = match known {
@@ -266,6 +268,7 @@ impl Node {
                         namespace: pod.name.namespace.clone(),
                         name: pod.name.name.clone(),
                         addresses: pod.addresses.clone(),
+                        mtu: *mtu.get_or_insert_with(|| host::pod_mtu(&self.config, &self.sandbox)),
                         hosts: hosts.to_owned(),
                         resolv_conf: Some(resolv_conf),
                     };
@@ -294,7 +297,7 @@ impl Node {
             pods: pods.iter().map(|(pod, _)| pod).collect(),
             local: self.pods.keys().cloned().collect(),
             nodes: self.node_addresses(snapshot, &heard),
-            ranges: self.config.cluster_ranges(),
+            ranges: self.config.all_ranges(),
             policies: &snapshot.policies,
         };
         let mut plan = plan(&cluster, &mut self.numbers);
@@ -318,6 +321,7 @@ impl Node {
         // names first: an event of the new revision may come before publishing returns
         self.directory.update(pods, &self.pods, &plan, &self.numbers.rules);
         let revision = self.datapath.publish(&plan.desired)?;
+        let on_host = |pod: &&Pod| pod.host_network && self.config.runs(pod);
         let identity = |pod: &Pod| {
             let known = &plan.compiled.directory.addresses;
             Some((pod.name.clone(), pod.addresses.iter().find_map(|a| known.get(a))?.0))
@@ -327,7 +331,7 @@ impl Node {
             revision: self.told.revision,
             heard,
             unenforceable: unenforceable(&snapshot.policies),
-            host_network: pods.iter().filter(|(p, _)| p.host_network).map(|(p, _)| p.name.clone()).collect(),
+            host_network: pods.iter().map(|(p, _)| p).filter(on_host).map(|p| p.name.clone()).collect(),
             endpoints: pods.iter().filter_map(|(pod, _)| identity(pod)).collect(),
         };
         Ok(revision)

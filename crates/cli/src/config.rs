@@ -16,6 +16,8 @@ use crate::filters::RawFilter;
 
 /// Flows that can be kept in memory, at most.
 const MAX_FLOWS: usize = 1 << 20;
+/// What IPv6 needs, and what a veth can have.
+const MTUS: std::ops::RangeInclusive<u32> = 1280..=65535;
 /// Name servers that can be asked, at most.
 const MAX_UPSTREAMS: usize = 16;
 
@@ -41,7 +43,7 @@ struct Options {
     /// Where what survives a reboot is kept. [default: /var/lib/signet]
     #[arg(long)]
     state: Option<PathBuf>,
-    /// This node's name. [default: the host's]
+    /// This node's name: pods that are another one's (`spec.nodeName`) are known here, and run there. [default: the host's]
     #[arg(long)]
     node: Option<String>,
     /// Where sockets, pods and their logs live. [default: /run/signet]
@@ -86,6 +88,10 @@ struct Options {
     /// The ranges that pods get addresses from, at most one of each family. [default: 10.244.0.0/16 fd00:10:244::/64]
     #[arg(long)]
     pod_range: Option<Vec<IpNet>>,
+    /// The ranges of other nodes' pods, where they are not within --pod-range: who is unknown in them is not the world.
+    /// [default: none]
+    #[arg(long)]
+    cluster_range: Option<Vec<IpNet>>,
     /// The ranges that Services get their cluster addresses from, at most one of each family.
     /// [default: 10.96.0.0/16 fd00:10:96::/112]
     #[arg(long)]
@@ -94,6 +100,10 @@ struct Options {
     /// [default: the host's name servers]
     #[arg(long)]
     dns_upstream: Option<Vec<NameServer>>,
+    /// The MTU of the links of pods that are made, in bytes, 1280 to 65535. [default: that of the device that the cluster's
+    /// network is reached by, an overlay's room left out]
+    #[arg(long)]
+    mtu: Option<u32>,
     /// Whether pods reach the world with this node's address. [default: true]
     #[arg(long)]
     masquerade: Option<bool>,
@@ -220,6 +230,7 @@ fn settle(given: &Options, file: &Options) -> Config {
         state_dir: first(&given.state, &file.state, default.state_dir),
         bpffs: first(&given.bpffs, &file.bpffs, default.bpffs),
         ranges: first(&given.pod_range, &file.pod_range, default.ranges),
+        cluster_ranges: first(&given.cluster_range, &file.cluster_range, default.cluster_ranges),
         service_ranges: first(&given.service_range, &file.service_range, default.service_ranges),
         dns_upstreams: given.dns_upstream.as_ref().or(file.dns_upstream.as_ref()).map(servers),
         settings: Settings {
@@ -232,6 +243,7 @@ fn settle(given: &Options, file: &Options) -> Config {
             ),
             ..default.settings
         },
+        mtu: given.mtu.or(file.mtu),
         masquerade: first(&given.masquerade, &file.masquerade, default.masquerade),
         fast_path: first(&given.fast_path, &file.fast_path, default.fast_path),
         network: default.network,
@@ -268,7 +280,11 @@ fn check(config: &Config) -> anyhow::Result<()> {
         anyhow::ensure!(of(true) <= 1 && of(false) <= 1, "{name}: at most one of each family");
     }
     let overlap = |a: &IpNet, b: &IpNet| a.contains(&b.network()) || b.contains(&a.network());
-    let both = config.ranges.iter().find(|pods| config.service_ranges.iter().any(|s| overlap(pods, s)));
+    let both = config
+        .ranges
+        .iter()
+        .chain(&config.cluster_ranges)
+        .find(|pods| config.service_ranges.iter().any(|s| overlap(pods, s)));
     if let Some(range) = both {
         anyhow::bail!("pod range {range} overlaps a service range: an address would be both");
     }
@@ -277,6 +293,9 @@ fn check(config: &Config) -> anyhow::Result<()> {
         "flows: {} is not 1 to {MAX_FLOWS}",
         config.flows
     );
+    if let Some(mtu) = config.mtu {
+        anyhow::ensure!(MTUS.contains(&mtu), "mtu: {mtu} is not 1280 to 65535");
+    }
     if let Some(export) = &config.export {
         let size = export.max_size_mb;
         anyhow::ensure!((1..=1 << 20).contains(&size), "export file max size: {size} is not 1 to 1048576");

@@ -60,6 +60,8 @@ fn a_file_with_a_mistake_starts_nothing() {
     let (code, error) = up("manifests: .\nmode: audit\nmaskerade: true\n");
     assert_eq!(code, Some(2));
     assert!(error.starts_with("signet.yaml:3: document 1, maskerade: unknown field"), "{error}");
+    let (code, error) = up("manifests: .\nmtu: 1000\n");
+    assert!(code == Some(2) && error.contains("mtu: 1000 is not 1280 to 65535"), "{error}");
     let (code, error) = up("mode: audit\n");
     assert!(code == Some(2) && error.contains("--manifests"), "{error}");
 }

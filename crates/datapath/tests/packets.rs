@@ -235,6 +235,33 @@ fn icmp_errors_pass_only_to_the_sender_of_a_live_flow() {
     }
 }
 
+/// A router says of each fragment that it is too big.
+#[test]
+fn icmp_errors_pass_that_quote_a_later_fragment_of_a_flow() {
+    let Some(mut node) = Node::new(&[CLIENT, SERVER], isolate("pod-1", "ingress")) else { return };
+    for v6 in [false, true] {
+        let sent = |id, offset| {
+            CLIENT.to(&SERVER, v6, L4::Udp { from: 5000, to: 53 }).fragment(id, offset, offset == 0)
+        };
+        let too_big = |quoted: &Frame| {
+            let (kind, code) = if v6 { (2, 0) } else { (3, 4) };
+            let error = SERVER.to(&CLIENT, v6, L4::Icmp { kind, code, id: 0, body: quoted.ip_bytes() });
+            Frame { from: if v6 { "2001:db8::1" } else { "192.168.9.9" }.parse().unwrap(), ..error }
+        };
+        node.pass(&CLIENT, Some(&SERVER), &sent(77, 0));
+        node.pass(&CLIENT, Some(&SERVER), &sent(77, 1480));
+        for offset in [0, 1480] {
+            assert_eq!(
+                node.deliver(&CLIENT, &too_big(&sent(77, offset))).0,
+                Passed::On,
+                "v6: {v6}, at {offset}"
+            );
+        }
+        let made_up = too_big(&sent(78, 1480));
+        assert_eq!(node.deliver(&CLIENT, &made_up), (Passed::Dropped, Reason::PolicyDefaultDeny), "v6: {v6}");
+    }
+}
+
 #[test]
 fn a_pod_tells_no_errors_about_packets_that_went_to_another() {
     let third = Pod { index: 3, v4: "10.244.0.4", v6: "fd00:10:244::4" };

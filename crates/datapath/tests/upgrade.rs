@@ -145,6 +145,7 @@ fn connected(sandbox: &Sandbox, name: &str) -> SandboxPod {
             namespace: "ns".to_owned(),
             name: name.to_owned(),
             addresses: vec![std::net::IpAddr::from([10, 244, 0, last])],
+            mtu: None,
             hosts: String::new(),
             resolv_conf: None,
         })

@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeMap, fs};
 
-use futures_util::TryStreamExt;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 use rtnetlink::packet_route::{
     link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
@@ -118,7 +117,7 @@ fn forward(own: &Own<'_>) -> Result<Option<String>> {
 
 impl Netlink {
     fn links(&self, prefix: &str) -> Result<Vec<(u32, LinkMessage)>> {
-        let links: Vec<LinkMessage> = self.collect("listing links", self.handle().link().get().execute())?;
+        let links = self.every_link()?;
         let named = |link: &LinkMessage| {
             link.attributes
                 .iter()
@@ -137,13 +136,5 @@ impl Netlink {
         let mut filters = self.collect("listing filters", get().ingress().execute())?;
         filters.extend(self.collect("listing filters", get().egress().execute())?);
         Ok(filters)
-    }
-
-    fn collect<M>(
-        &self,
-        action: &'static str,
-        stream: impl TryStreamExt<Ok = M, Error = rtnetlink::Error>,
-    ) -> Result<Vec<M>> {
-        self.run(action, stream.try_collect())
     }
 }

@@ -21,6 +21,7 @@ mod foreign;
 mod init;
 mod key;
 mod masquerade;
+mod mtu;
 mod netlink;
 mod netns;
 mod network;

@@ -16,9 +16,9 @@ const RAW: i32 = -300;
 /// Where sources are translated.
 const SOURCE_NAT: i32 = 100;
 
-/// Translates what comes from `pods` and goes to none of `inside`.
-pub(crate) fn enable(table: &str, pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
-    nftables::replace(&Table { name: table, chains: chains(pods, inside) })
+/// Translates what comes from `own` and goes to none of `inside`; what goes on among `pods` is not tracked.
+pub(crate) fn enable(table: &str, own: &[IpNet], pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
+    nftables::replace(&Table { name: table, chains: chains(own, pods, inside) })
 }
 
 /// Whether this kernel can let pods of these ranges reach the world with the node's address; nothing is changed.
@@ -26,15 +26,15 @@ pub(crate) fn enable(table: &str, pods: &[IpNet], inside: &[IpNet]) -> Result<()
 /// # Errors
 /// What it cannot do.
 pub fn can_masquerade(pods: &[IpNet]) -> Result<()> {
-    nftables::try_out(&Table { name: "signet-try-out", chains: chains(pods, pods) })
+    nftables::try_out(&Table { name: "signet-try-out", chains: chains(pods, pods, pods) })
 }
 
-fn chains(pods: &[IpNet], inside: &[IpNet]) -> Vec<Chain> {
+fn chains(own: &[IpNet], pods: &[IpNet], inside: &[IpNet]) -> Vec<Chain> {
     let family = |net: &IpNet, nets: &[IpNet]| -> Vec<IpNet> {
         nets.iter().filter(|other| other.max_prefix_len() == net.max_prefix_len()).copied().collect()
     };
     let from = |net: &IpNet| Rule::default().address(Side::Source, Operator::Equal, net);
-    let translated = pods.iter().map(|net| {
+    let translated = own.iter().map(|net| {
         let outside = |rule: Rule, net| rule.address(Side::Destination, Operator::NotEqual, net);
         family(net, inside).iter().fold(from(net), outside).action("masq")
     });

@@ -7,11 +7,12 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
+use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
         address::AddressHeaderFlags,
-        link::{InfoData, InfoVeth},
+        link::{InfoData, InfoVeth, LinkMessage},
         route::{RouteMessage, RouteScope},
     },
 };
@@ -52,22 +53,23 @@ impl Netlink {
         Ok(Self { runtime, handle })
     }
 
-    /// Makes a veth pair, both ends down, `peer` in the namespace of `peer_netns`.
+    /// Makes a veth pair, both ends down, `peer` in the namespace of `peer_netns`; the kernel knows an MTU where none is said.
     pub(crate) fn add_veth(
         &self,
         host: VethEnd<'_>,
         peer: VethEnd<'_>,
         peer_netns: BorrowedFd<'_>,
+        mtu: Option<u32>,
     ) -> Result<()> {
-        let far = LinkMessageBuilder::<LinkUnspec>::default()
+        let mut far = LinkMessageBuilder::<LinkUnspec>::default()
             .name(peer.name)
             .address(peer.mac.0.to_vec())
-            .setns_by_fd(peer_netns.as_raw_fd())
-            .build();
-        let pair = LinkVeth::new(host.name, peer.name)
-            .address(host.mac.0.to_vec())
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
-            .build();
+            .setns_by_fd(peer_netns.as_raw_fd());
+        let mut near = LinkVeth::new(host.name, peer.name).address(host.mac.0.to_vec());
+        if let Some(mtu) = mtu {
+            (far, near) = (far.mtu(mtu), near.mtu(mtu));
+        }
+        let pair = near.set_info_data(InfoData::Veth(InfoVeth::Peer(far.build()))).build();
         self.run("adding a veth pair", self.handle.link().add(pair).execute())
     }
 
@@ -109,6 +111,18 @@ impl Netlink {
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    pub(crate) fn every_link(&self) -> Result<Vec<LinkMessage>> {
+        self.collect("listing links", self.handle.link().get().execute())
+    }
+
+    pub(crate) fn collect<M>(
+        &self,
+        action: &'static str,
+        stream: impl TryStreamExt<Ok = M, Error = rtnetlink::Error>,
+    ) -> Result<Vec<M>> {
+        self.run(action, stream.try_collect())
     }
 
     pub(crate) fn run<T>(

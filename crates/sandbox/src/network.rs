@@ -58,8 +58,8 @@ const POD_V6: [(&str, &str); 5] = [
 ];
 
 /// Makes the pair and everything in the pod; the node's end stays down. Returns the index of that end.
-pub(crate) fn create(key: &Key, pod_netns: &Path, addresses: &[IpAddr]) -> Result<u32> {
-    let ifindex = netns::on_thread(|| add_pair(key, pod_netns))?;
+pub(crate) fn create(key: &Key, pod_netns: &Path, addresses: &[IpAddr], mtu: Option<u32>) -> Result<u32> {
+    let ifindex = netns::on_thread(|| add_pair(key, pod_netns, mtu))?;
     netns::inside(pod_netns, || configure_pod(key, addresses))?;
     Ok(ifindex)
 }
@@ -96,12 +96,12 @@ pub(crate) fn remove(key: &Key) -> Result<()> {
     })
 }
 
-fn add_pair(key: &Key, pod_netns: &Path) -> Result<u32> {
+fn add_pair(key: &Key, pod_netns: &Path, mtu: Option<u32>) -> Result<u32> {
     let target = fs::File::open(pod_netns).map_err(Error::at("opening the network namespace", pod_netns))?;
     let ifname = key.ifname();
     let host = VethEnd { name: &ifname, mac: key.host_mac() };
     let pod = VethEnd { name: POD_IFNAME, mac: key.pod_mac() };
-    Netlink::open()?.add_veth(host, pod, target.as_fd())?;
+    Netlink::open()?.add_veth(host, pod, target.as_fd(), mtu)?;
     for (name, value) in NODE_V4 {
         sysctl::set(&format!("net/ipv4/conf/{ifname}/{name}"), value)?;
     }

@@ -13,6 +13,8 @@ pub struct PodSpec {
     pub name: String,
     /// Its addresses, at most one of each family.
     pub addresses: Vec<IpAddr>,
+    /// The MTU of its link, in bytes. `None`: the kernel's, 1500.
+    pub mtu: Option<u32>,
     /// The contents of its `/etc/hosts`.
     pub hosts: String,
     /// The contents of its `/etc/resolv.conf`; `None` leaves it the node's.

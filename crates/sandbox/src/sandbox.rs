@@ -14,7 +14,7 @@ use crate::{
     foreign::{self, Own, Survey},
     init::{InitSpec, Place},
     key::{IFNAME_PREFIX, Key},
-    masquerade,
+    masquerade, mtu,
     netlink::Netlink,
     netns, network, nftables,
     pod::{PodSpec, PodState, Process, SandboxPod},
@@ -105,13 +105,14 @@ impl Sandbox {
         usable_addresses(addresses, sysctl::families()?)
     }
 
-    /// Lets pods reach the world with the node's address: what comes from `pods` and goes to none of `inside`. It holds
-    /// until [`Sandbox::cleanup`], and replaces what an earlier call said.
+    /// Lets pods reach the world with the node's address: what comes from `own` and goes to none of `inside`. What goes on
+    /// among `pods`, those of other nodes too, is not tracked. It holds until [`Sandbox::cleanup`], and replaces what an
+    /// earlier call said.
     ///
     /// # Errors
     /// The kernel has no nftables, or cannot translate addresses.
-    pub fn masquerade(&self, pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
-        masquerade::enable(&self.table(), pods, inside)
+    pub fn masquerade(&self, own: &[IpNet], pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
+        masquerade::enable(&self.table(), own, pods, inside)
     }
 
     /// Takes back what [`Sandbox::masquerade`] did; nothing to do where it did nothing.
@@ -129,6 +130,15 @@ impl Sandbox {
     /// The firewall cannot be read or added to.
     pub fn pass_firewall(&self) -> Result<bool> {
         firewall::admit(&self.table(), IFNAME_PREFIX)
+    }
+
+    /// How large packets may be on their way into `cluster`, pods of this node left out; where no route leads there, to
+    /// the world. None: no route does.
+    ///
+    /// # Errors
+    /// If routes and interfaces cannot be looked at.
+    pub fn mtu_of_ways(&self, cluster: &[IpNet]) -> Result<Option<u32>> {
+        mtu::of_ways(cluster, IFNAME_PREFIX)
     }
 
     /// What others have on the way of packets between pods. `own_filter`: the handle of filters that are not foreign.
@@ -338,7 +348,7 @@ impl Sandbox {
         cgroup::create(&cgroup)?;
         let netns = self.store.netns(key);
         netns::create(&netns)?;
-        let ifindex = network::create(key, &netns, &addresses)?;
+        let ifindex = network::create(key, &netns, &addresses, spec.mtu)?;
         let pod = SandboxPod {
             namespace: key.namespace.clone(),
             name: key.name.clone(),

@@ -13,8 +13,8 @@ use super::Node;
 use crate::{error::Error, host};
 
 impl Node {
-    /// All pods, with the addresses that they have or are given here; those on the host's network have the node's, and
-    /// nobody else has.
+    /// All pods, with the addresses that they have or are given here; those on the host's network have their node's, and
+    /// nobody else has. Another node's pod has those that its manifest says.
     pub(super) fn with_addresses<'s>(
         &mut self,
         snapshot: &'s Snapshot,
@@ -38,10 +38,13 @@ impl Node {
         fixed.iter().for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
         let address = |manifest: &'s PodManifest| {
             let mut pod = manifest.pod.clone();
-            match (pod.addresses.is_empty(), pod.host_network) {
-                (true, true) => pod.addresses.clone_from(&own),
-                (true, false) => pod.addresses = self.ipam.addresses(&pod.name),
-                (false, _) => {}
+            if pod.addresses.is_empty() {
+                pod.addresses = match (pod.host_network, self.config.runs(&pod)) {
+                    (true, true) => own.clone(),
+                    (true, false) => addresses_of_node(snapshot, pod.node.as_deref()),
+                    (false, true) => self.ipam.addresses(&pod.name),
+                    (false, false) => vec![],
+                };
             }
             (pod, manifest)
         };
@@ -104,6 +107,14 @@ impl Node {
     pub(super) fn heard() -> Result<BTreeSet<IpAddr>, Error> {
         host::heard().map_err(|source| Error::Host { what: "reading own addresses", source })
     }
+}
+
+/// What is known of another node: its first address of each family.
+fn addresses_of_node(snapshot: &Snapshot, name: Option<&str>) -> Vec<IpAddr> {
+    let node = snapshot.nodes.iter().find(|node| Some(node.name.as_str()) == name);
+    let addresses = node.map(|node| node.addresses.as_slice()).unwrap_or_default();
+    let first = |v4: bool| addresses.iter().copied().find(|a| a.is_ipv4() == v4);
+    [first(true), first(false)].into_iter().flatten().collect()
 }
 
 fn refuse_addresses_of_node(manifest: &PodManifest, heard: &BTreeSet<IpAddr>) -> Result<(), Error> {

@@ -22,6 +22,7 @@ impl Node {
             json!({
                 "pod": name.to_string(),
                 "addresses": pod.addresses,
+                "mtu": self.direct.of(pod.ifindex).0,
                 "identity": self.told.endpoints.get(name),
                 "revision": self.datapath.endpoint_revision(pod.ifindex),
                 "flows": usage.flows,
@@ -56,7 +57,7 @@ impl Node {
     /// If one of the names is nobody's, or nothing is in force yet.
     pub(crate) fn why(&mut self, why: &Why) -> Result<WhySaid, String> {
         let snapshot = self.in_force().map_err(|e| e.to_string())?;
-        let ranges = self.config.cluster_ranges();
+        let ranges = self.config.all_ranges();
         let names = explain::Names::new(&snapshot, &ranges);
         let (from, to) = (explain::in_flows(&names, &why.from)?, explain::in_flows(&names, &why.to)?);
         let protocol = explain::protocol_of(&why.protocol)?;

@@ -1,20 +1,14 @@
 //! What was counted: by the interfaces of pods, and by the node.
 
-use std::{fs, thread};
+use std::fs;
 
-use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 use super::node::Node;
 
 /// IPv4 packets, and fragments of such, that a pod received.
 pub(crate) fn received(node: &Node, pod: &str) -> u64 {
-    let netns = node.run_dir().join("netns").join(pod);
-    let read = || {
-        setns(fs::File::open(&netns).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-        fs::read_to_string("/proc/thread-self/net/snmp").unwrap()
-    };
-    let text = thread::scope(|scope| scope.spawn(read).join().unwrap());
+    let text = node.inside_pod(pod, || fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
     of_ip(&text, "InReceives")
 }
 

@@ -4,9 +4,12 @@
 
 pub(crate) mod asked;
 pub(crate) mod counts;
+pub(crate) mod ends;
 pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod other;
+pub(crate) mod pair;
+pub(crate) mod sizes;
 pub(crate) mod world;
 
 use std::{path::Path, process::Command};

@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::{
+    sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -24,8 +25,13 @@ pub(crate) struct Node {
     name: String,
     /// The `signet` that is started.
     program: PathBuf,
+    /// What `signet up` knows it by.
+    node: String,
+    manifests: PathBuf,
     /// Options of `signet up` beside where things are.
     options: Vec<String>,
+    /// The network namespace that it runs in.
+    network: fs::File,
     up: Option<Child>,
 }
 
@@ -37,11 +43,46 @@ impl Node {
         }
         signet_sandbox::isolate_node(&["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap())).unwrap();
         let name = format!("signet-{name}-{}", std::process::id());
-        let program = env!("CARGO_BIN_EXE_signet").into();
-        let node = Self { folder: tempfile::tempdir().unwrap(), name, program, options: vec![], up: None };
-        fs::create_dir(node.manifests()).unwrap();
+        let node = Self::here(name, "test", None);
         node.write("pods.yaml", manifests);
         Some(node)
+    }
+
+    /// A node in the network namespace of the calling thread, with a folder of manifests of its own, or that of others too.
+    pub(crate) fn here(name: String, node: &str, manifests: Option<&Path>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("manifests");
+        fs::create_dir(&own).unwrap();
+        Self {
+            name,
+            program: env!("CARGO_BIN_EXE_signet").into(),
+            node: node.to_owned(),
+            manifests: manifests.map_or(own, Path::to_owned),
+            options: vec![],
+            network: fs::File::open("/proc/thread-self/ns/net").unwrap(),
+            folder,
+            up: None,
+        }
+    }
+
+    /// The folder of its manifests.
+    pub(crate) fn manifests(&self) -> &Path {
+        &self.manifests
+    }
+
+    /// Its network namespace.
+    pub(crate) fn network(&self) -> &fs::File {
+        &self.network
+    }
+
+    /// Runs `work` on a thread in the node's network.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_network(&self.network, work)
+    }
+
+    /// Runs `work` on a thread in the network of a pod (`namespace_name`).
+    pub(crate) fn inside_pod<T: Send>(&self, pod: &str, work: impl FnOnce() -> T + Send) -> T {
+        in_network(&fs::File::open(self.run_dir().join("netns").join(pod)).unwrap(), work)
     }
 
     /// From the next start on, this build.
@@ -72,19 +113,15 @@ impl Node {
         PathBuf::from(format!("/sys/fs/bpf/{}", self.name))
     }
 
-    fn manifests(&self) -> PathBuf {
-        self.folder.path().join("manifests")
-    }
-
     /// Writes a file of manifests, at once and whole.
     pub(crate) fn write(&self, file: &str, text: &str) {
-        let next = self.manifests().join(".next");
+        let next = self.manifests.join(".next");
         fs::write(&next, text).unwrap();
-        fs::rename(next, self.manifests().join(file)).unwrap();
+        fs::rename(next, self.manifests.join(file)).unwrap();
     }
 
     pub(crate) fn remove(&self, file: &str) {
-        fs::remove_file(self.manifests().join(file)).unwrap();
+        fs::remove_file(self.manifests.join(file)).unwrap();
     }
 
     /// Writes a file of manifests and waits until they are in force.
@@ -97,18 +134,16 @@ impl Node {
     /// Starts `signet up`.
     pub(crate) fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.own_log()).unwrap();
-        let child = Command::new(&self.program)
-            .args(["up", "--node", "test", "--flow-address", "127.0.0.1:0", "--manifests"])
-            .arg(self.manifests())
+        let mut up = Command::new(&self.program);
+        up.args(["up", "--node", &self.node, "--flow-address", "127.0.0.1:0", "--manifests"])
+            .arg(&self.manifests)
             .args([Path::new("--run-dir"), &self.run_dir(), Path::new("--bpffs"), &self.bpffs()])
             .args([Path::new("--state"), &self.folder.path().join("state")])
             .args(&self.options)
             .stdout(log.try_clone().unwrap())
             .stderr(log)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.up = Some(child);
+            .stdin(Stdio::null());
+        self.up = Some(self.inside(|| up.spawn().unwrap()));
     }
 
     /// Starts it and waits until the manifests are in force.
@@ -122,6 +157,13 @@ impl Node {
         let mut child = self.up.take().unwrap();
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
         child.wait().unwrap();
+    }
+
+    /// Ends it, if it runs.
+    pub(crate) fn end(&mut self) {
+        if self.up.is_some() {
+            self.signal(Signal::SIGTERM);
+        }
     }
 
     /// The process of `signet up`.
@@ -174,11 +216,18 @@ impl Drop for Node {
             // killed by its test: the next one takes its pods over, and removes them
             self.start();
         }
-        if let Some(child) = &mut self.up {
-            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
-            let _ = child.wait();
-        }
+        self.end();
     }
+}
+
+/// Runs `work` on a thread in a network namespace.
+pub(crate) fn in_network<T: Send>(network: &fs::File, work: impl FnOnce() -> T + Send) -> T {
+    let there = || {
+        setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    };
+    let done = thread::scope(|scope| scope.spawn(there).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Waits until something is so.

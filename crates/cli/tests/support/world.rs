@@ -31,6 +31,7 @@ impl World {
             namespace: "the".to_owned(),
             name: "world".to_owned(),
             addresses: vec![V4.parse().unwrap(), V6.parse().unwrap()],
+            mtu: None,
             hosts: String::new(),
             resolv_conf: None,
         });

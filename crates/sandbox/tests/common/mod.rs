@@ -111,6 +111,7 @@ pub fn spec(name: &str, host: u8) -> PodSpec {
         namespace: "default".to_owned(),
         name: name.to_owned(),
         addresses: vec![v4(host), v6(host)],
+        mtu: None,
         hosts: "127.0.0.1 localhost\n".to_owned(),
         resolv_conf: None,
     }
