@@ -19,6 +19,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::scale::{self, Whose};
+
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nHello, world!";
 /// A thread for each connection needs little.
 const STACK: usize = 64 << 10;
@@ -44,6 +46,16 @@ pub(crate) enum Program {
     /// Connects, hears the answer, closes, and again; prints how often in a second.
     #[command(hide = true)]
     Connect { address: SocketAddr, milliseconds: u64 },
+    /// Compiles a large cluster, and says how long that took and what it needed.
+    #[command(hide = true)]
+    Compile {
+        #[arg(long)]
+        whose: Whose,
+        #[arg(long)]
+        namespaces: usize,
+        #[arg(long)]
+        rounds: usize,
+    },
 }
 
 impl Program {
@@ -57,6 +69,7 @@ impl Program {
                 Err(Command::new("nice").args(["-n", "-20"]).args(command).exec()).context("running nice")
             }
             Self::Serve { keep, close } => Ok(serve(keep, close)?),
+            Self::Compile { whose, namespaces, rounds } => scale::compile(whose, namespaces, rounds),
             Self::Connect { address, milliseconds } => {
                 let start = Instant::now();
                 let mut connections = 0;

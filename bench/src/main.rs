@@ -2,7 +2,9 @@
 //! it is taken. A goal that is missed is stored with `met: false`.
 
 mod change;
+mod cluster;
 mod envoy;
+mod events;
 mod load;
 mod memory;
 mod packets;
@@ -10,6 +12,7 @@ mod plot;
 mod policies;
 mod readme;
 mod report;
+mod scale;
 mod subjects;
 mod tools;
 mod topology;
@@ -66,10 +69,12 @@ impl Args {
 
 type Bench = fn(&Args) -> anyhow::Result<Vec<Row>>;
 
-const BENCHES: [(&str, Bench); 5] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("verdicts", verdicts::run),
     ("packets", packets::run),
+    ("scale", scale::run),
     ("change", change::run),
+    ("events", events::run),
     ("memory", memory::run),
     ("traffic", traffic::run),
 ];

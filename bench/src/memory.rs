@@ -21,6 +21,8 @@ use crate::{
 };
 
 const FEW: usize = 10;
+/// Of each of the pods that are added here, so many are known to be elsewhere.
+const ELSEWHERE: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
@@ -37,13 +39,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
     let many = up.with_pods(FEW + more)?;
     up.write("policy.yaml", &policy(more))?;
     let told_apart = up.with_identities(more)?;
+    up.write("elsewhere.yaml", &elsewhere(more * ELSEWHERE))?;
+    let known = up.with_known(more * ELSEWHERE)?;
     let each = |a: f64, b: f64| (a - b) / more as f64 / 1024.0;
+    let each_known = |a: f64, b: f64| (a - b) / (more * ELSEWHERE) as f64 / 1024.0;
     let row = |subject: &str, metric, value, unit| Row::new("memory", subject, metric, value, unit);
     let mut rows = vec![
         row("agent, 10 pods", "resident", few.resident / 1e6, "MB").at_most(30.0),
         row(&format!("agent, {} pods", FEW + more), "resident", many.resident / 1e6, "MB"),
         row("kernel's maps, 10 pods", "memory", few.maps / 1e6, "MB"),
         row("an identity that a rule names", "maps", each(told_apart.maps, many.maps), "KiB"),
+        row("a pod of another node", "maps", each_known(known.maps, told_apart.maps), "KiB"),
+        row("a pod of another node", "agent", each_known(known.resident, told_apart.resident), "KiB"),
     ];
     let pod = row("a pod", "maps", each(many.maps, few.maps), "KiB").at_most(4.0);
     if let Some(envoy) = &args.envoy {
@@ -110,15 +117,31 @@ impl Up {
         })
     }
 
+    /// As soon as the kernel knows the addresses of so many pods that are not here.
+    fn with_known(&self, count: usize) -> anyhow::Result<Sizes> {
+        let entries = |status: &Value| {
+            let maps = status["maps"].as_array().into_iter().flatten();
+            maps.filter(|map| map["name"] == "addresses")
+                .filter_map(|map| map["entries"].as_u64())
+                .sum::<u64>()
+        };
+        self.until(|status| entries(status) as usize >= count)
+    }
+
     fn when(&self, so: impl Fn(&[Value]) -> bool) -> anyhow::Result<Sizes> {
+        let ours = |e: &&Value| e["pod"].as_str().is_some_and(|pod| pod.starts_with(NAMESPACE));
+        self.until(|status| {
+            let endpoints = status["endpoints"].as_array().into_iter().flatten().filter(ours);
+            so(&endpoints.cloned().collect::<Vec<_>>())
+        })
+    }
+
+    fn until(&self, so: impl Fn(&Value) -> bool) -> anyhow::Result<Sizes> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             // it may not listen yet
             let status = ask(&self.run_dir.join("control.sock"), &Request::Status).unwrap_or_default();
-            let ours = |e: &&Value| e["pod"].as_str().is_some_and(|pod| pod.starts_with(NAMESPACE));
-            let endpoints: Vec<Value> =
-                status["endpoints"].as_array().into_iter().flatten().filter(ours).cloned().collect();
-            if so(&endpoints) {
+            if so(&status) {
                 let pid = self.process.pid();
                 return Ok(Sizes { resident: resident(pid)?, maps: maps(pid)? });
             }
@@ -193,6 +216,26 @@ spec: {{containers: [{{name: idle, image: none}}]}}
         )
     };
     (0..count).map(pod).collect()
+}
+
+/// Pods of another node, in a namespace of their own.
+fn elsewhere(count: usize) -> String {
+    let pod = |i: usize| {
+        format!(
+            "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: pod-{i}, namespace: elsewhere, labels: {{app: app-{}}}}}
+spec: {{nodeName: elsewhere, containers: [{{name: idle, image: none}}]}}
+status: {{podIPs: [{{ip: 10.244.{}.{}}}]}}
+",
+            i % 100,
+            100 + i / 250,
+            1 + i % 250
+        )
+    };
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: elsewhere}\n".to_owned();
+    std::iter::once(node).chain((0..count).map(pod)).collect()
 }
 
 /// Mentions each of them.

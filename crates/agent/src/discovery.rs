@@ -10,6 +10,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -62,10 +63,12 @@ impl Discovery {
     pub(crate) fn complete(&mut self, mut complete: Snapshot) -> Snapshot {
         if needs_dns(&complete) {
             let (pod, service) = dns_pod(&complete, &self.zone_file, self.ips.dns());
-            complete.pods.push(pod);
-            complete.pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
-            complete.services.push(service);
-            complete.services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+            let pods = Arc::make_mut(&mut complete.pods);
+            let place = pods.partition_point(|known| known.pod.name < pod.pod.name);
+            pods.insert(place, Arc::new(pod));
+            let services = Arc::make_mut(&mut complete.services);
+            services.push(service);
+            services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         }
         self.ips.assign(&complete.services);
         let dns = complete.services.iter().find(|s| s.is_cluster_dns());
@@ -94,11 +97,18 @@ impl Discovery {
         text
     }
 
-    /// Tells the kernel who stands behind each Service, and the DNS pod what each name means.
-    pub(crate) fn publish(&mut self, snapshot: &Snapshot, pods: &[Pod]) -> Result<(), Error> {
+    /// Tells the kernel who stands behind each Service, and the DNS pod what each name means. Single pods have names on
+    /// their own node alone.
+    pub(crate) fn publish(
+        &mut self,
+        snapshot: &Snapshot,
+        pods: &[Pod],
+        here: impl Fn(&Pod) -> bool,
+    ) -> Result<(), Error> {
         let backings = backings(&snapshot.services, &snapshot.endpoint_slices, pods, &self.ips);
         self.services.publish_services(&entries(&backings))?;
-        let mut zone = zone(&backings, pods, &stable_names(snapshot), &self.ranges);
+        let named: Vec<&Pod> = pods.iter().filter(|pod| here(pod)).collect();
+        let mut zone = zone(&backings, &named, &stable_names(snapshot), &self.ranges);
         zone.upstreams = self.upstreams();
         zone.write(&self.zone_file)
             .map_err(|e| Error::Host { what: "writing the cluster's names", source: io::Error::other(e) })
@@ -119,7 +129,7 @@ impl Discovery {
 }
 
 fn needs_dns(snapshot: &Snapshot) -> bool {
-    let taken = |p: &PodManifest| p.pod.name.namespace == DNS_NAMESPACE && p.pod.name.name == DNS_POD;
+    let taken = |p: &Arc<PodManifest>| p.pod.name.namespace == DNS_NAMESPACE && p.pod.name.name == DNS_POD;
     !snapshot.services.is_empty()
         && !snapshot.services.iter().any(Service::is_cluster_dns)
         && !snapshot.pods.iter().any(taken)
@@ -128,7 +138,7 @@ fn needs_dns(snapshot: &Snapshot) -> bool {
 /// Pods that are known by their own name: those of StatefulSets.
 fn stable_names(snapshot: &Snapshot) -> BTreeSet<PodName> {
     let of_stateful_set =
-        |p: &&PodManifest| p.owner.as_deref().is_some_and(|o| o.starts_with("StatefulSet/"));
+        |p: &&Arc<PodManifest>| p.owner.as_deref().is_some_and(|o| o.starts_with("StatefulSet/"));
     snapshot.pods.iter().filter(of_stateful_set).map(|p| p.pod.name.clone()).collect()
 }
 

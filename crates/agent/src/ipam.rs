@@ -47,6 +47,16 @@ impl Ipam {
         self.held.insert(pod.clone(), addresses.to_vec());
     }
 
+    /// Who has an address.
+    pub(crate) fn holder(&self, address: &IpAddr) -> Option<&PodName> {
+        self.taken.get(address)
+    }
+
+    /// The addresses that a pod has, whatever becomes of it.
+    pub(crate) fn held(&self, pod: &PodName) -> &[IpAddr] {
+        self.held.get(pod).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// No pod is given any of these from now on, and who has one has none any more.
     pub fn reserve(&mut self, addresses: BTreeSet<IpAddr>) {
         let holders: Vec<PodName> = addresses.iter().filter_map(|a| self.taken.get(a).cloned()).collect();
@@ -71,7 +81,7 @@ impl Ipam {
         gone.iter().for_each(|pod| self.give_back(pod));
     }
 
-    fn give_back(&mut self, pod: &PodName) {
+    pub(crate) fn give_back(&mut self, pod: &PodName) {
         for address in self.held.remove(pod).unwrap_or_default() {
             self.taken.remove(&address);
         }

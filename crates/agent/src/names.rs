@@ -9,10 +9,7 @@ use std::{
 use signet_cluster::PodManifest;
 use signet_flow::{EndpointInfo, Names};
 use signet_identity::{Facts, Identity, Key, Pod, PodName, Seen};
-use signet_policy::{RuleBook, RuleNumber, RuleRef};
-use signet_sandbox::SandboxPod;
-
-use crate::plan::Plan;
+use signet_policy::{Compiled, RuleBook, RuleNumber, RuleRef};
 
 /// The node's view of everybody, shared with the readers of events.
 pub struct Directory {
@@ -25,29 +22,30 @@ struct View {
     /// By endpoint number. A pod that is gone stays: its last events may still be on their way.
     endpoints: BTreeMap<u32, Arc<EndpointInfo>>,
     addresses: BTreeMap<IpAddr, Arc<EndpointInfo>>,
-    identities: BTreeMap<Identity, Facts>,
+    identities: BTreeMap<Identity, Arc<Facts>>,
     rules: RuleBook,
 }
 
 impl Directory {
     /// Nobody is known yet.
-    pub(crate) fn new(node: &str) -> Self {
+    pub fn new(node: &str) -> Self {
         Self { node: node.to_owned(), view: RwLock::default() }
     }
 
-    /// Takes over what a plan says about these pods (with their addresses), of which `local` run here.
-    pub(crate) fn update(
+    /// Takes over what a revision says about these pods (with their addresses); `id` is the endpoint's of those that run
+    /// here, and 0 of others.
+    pub fn update(
         &self,
         pods: &[(Pod, &PodManifest)],
-        local: &BTreeMap<PodName, SandboxPod>,
-        plan: &Plan,
+        id: impl Fn(&PodName) -> u32,
+        compiled: &Compiled,
         rules: &RuleBook,
     ) {
         let mut endpoints = BTreeMap::new();
         let mut addresses = BTreeMap::new();
         for (pod, manifest) in pods.iter().filter(|(pod, _)| !pod.host_network) {
-            let id = local.get(&pod.name).map_or(0, |p| p.ifindex);
-            let info = Arc::new(info(pod, manifest, id, plan));
+            let id = id(&pod.name);
+            let info = Arc::new(info(pod, manifest, id, compiled));
             addresses.extend(pod.addresses.iter().map(|a| (*a, info.clone())));
             if id != 0 {
                 endpoints.insert(id, info);
@@ -56,8 +54,38 @@ impl Directory {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         view.endpoints.extend(endpoints);
         view.addresses = addresses;
-        view.identities.clone_from(&plan.compiled.directory.identities);
+        view.identities.clone_from(&compiled.directory.identities);
         view.rules = rules.clone();
+    }
+
+    /// Takes over what a revision says about these pods, in place of what was said about those; rules may have come.
+    pub(crate) fn follow(
+        &self,
+        gone: &[Pod],
+        come: &[(Pod, &PodManifest)],
+        id: impl Fn(&PodName) -> u32,
+        (compiled, rules): (&Compiled, &RuleBook),
+    ) {
+        let infos: Vec<(&Pod, Arc<EndpointInfo>)> =
+            come.iter().map(|(pod, m)| (pod, Arc::new(info(pod, m, id(&pod.name), compiled)))).collect();
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        for address in gone.iter().flat_map(|pod| &pod.addresses) {
+            view.addresses.remove(address);
+        }
+        for (pod, info) in infos {
+            view.addresses.extend(pod.addresses.iter().map(|a| (*a, info.clone())));
+            if info.id != 0 {
+                view.endpoints.insert(info.id, info);
+            }
+            let known = |a: &IpAddr| compiled.directory.addresses.get(a);
+            for identity in pod.addresses.iter().filter_map(known) {
+                let facts = compiled.directory.identities.get(identity).cloned();
+                view.identities.extend(facts.map(|facts| (*identity, facts)));
+            }
+        }
+        if view.rules.len() != rules.len() {
+            view.rules = rules.clone();
+        }
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {
@@ -79,7 +107,7 @@ impl Names for Directory {
     }
 
     fn identity_labels(&self, identity: Identity) -> Vec<String> {
-        self.view().identities.get(&identity).map(labels_of_facts).unwrap_or_default()
+        self.view().identities.get(&identity).map(|facts| labels_of_facts(facts)).unwrap_or_default()
     }
 
     fn node_name(&self) -> &str {
@@ -87,8 +115,8 @@ impl Names for Directory {
     }
 }
 
-fn info(pod: &Pod, manifest: &PodManifest, id: u32, plan: &Plan) -> EndpointInfo {
-    let identities = &plan.compiled.directory.addresses;
+fn info(pod: &Pod, manifest: &PodManifest, id: u32, compiled: &Compiled) -> EndpointInfo {
+    let identities = &compiled.directory.addresses;
     let identity = pod.addresses.iter().find_map(|a| identities.get(a));
     let workload = manifest.owner.as_deref().and_then(|o| o.split_once('/'));
     EndpointInfo {

@@ -3,6 +3,7 @@
 mod addresses;
 mod asked;
 mod direct;
+mod follow;
 mod processes;
 
 use std::{
@@ -17,8 +18,8 @@ use std::{
 
 use signet_cluster::{PodManifest, Snapshot};
 use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
-use signet_identity::{Interner, Pod, PodName};
-use signet_policy::{RuleBook, Unenforceable, unenforceable};
+use signet_identity::{Identity, Interner, Pod, PodName};
+use signet_policy::{Compiled, Numbers, RuleBook, Unenforceable, unenforceable};
 use signet_sandbox::{Options, PodSpec, PodState, Sandbox, SandboxPod};
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     host,
     ipam::Ipam,
     names::Directory,
-    plan::{Cluster, Numbers, plan},
+    plan::{Cluster, plan},
     pods::{hosts_file, process_of},
     programs::Programs,
     restarts::Restarts,
@@ -47,6 +48,8 @@ pub struct Node {
     pods: BTreeMap<PodName, SandboxPod>,
     directory: Arc<Directory>,
     told: Told,
+    /// What is in force, all of it; none after something failed.
+    standing: Option<follow::Standing>,
     restarts: Restarts,
     programs: Programs,
     direct: direct::Direct,
@@ -133,6 +136,7 @@ impl Node {
             pods,
             directory,
             told: Told::default(),
+            standing: None,
             restarts: Restarts::default(),
             programs,
             direct: direct::Direct::default(),
@@ -169,6 +173,8 @@ impl Node {
         if self.survey()
             && let Some(manifests) = self.manifests.take()
         {
+            // every endpoint says whether it hands over
+            self.standing = None;
             let enforced = self.enforce(&manifests);
             self.manifests = Some(manifests);
             enforced?;
@@ -209,21 +215,26 @@ impl Node {
 
     fn enforce(&mut self, manifests: &Snapshot) -> Result<Applied, Error> {
         let snapshot = &self.discovery.complete(self.programs.join(manifests));
-        let is_wanted = |p: &&PodManifest| !p.pod.host_network && self.config.runs(&p.pod);
+        if let Some(revision) = self.follow(snapshot)? {
+            return Ok(Applied { revision, started: vec![], removed: vec![] });
+        }
+        let is_wanted = |p: &&Arc<PodManifest>| !p.pod.host_network && self.config.runs(&p.pod);
         let wanted: BTreeMap<PodName, &PodManifest> =
-            snapshot.pods.iter().filter(is_wanted).map(|p| (p.pod.name.clone(), p)).collect();
+            snapshot.pods.iter().filter(is_wanted).map(|p| (p.pod.name.clone(), &**p)).collect();
         self.ipam.release(|name| wanted.contains_key(name));
         let addressed = self.with_addresses(snapshot)?;
         let removed = self.remove_pods(&self.keeping(&wanted, &addressed)?)?;
         let pods: Vec<Pod> = addressed.iter().map(|(pod, _)| pod.clone()).collect();
-        let hosts = hosts_file(&pods);
+        let is_named = |pod: &Pod| pod.host_network || wanted.contains_key(&pod.name);
+        let hosts = hosts_file(pods.iter().filter(|pod| is_named(pod)));
         let created = self.create_pods(&wanted, &pods, &hosts)?;
-        let revision = self.publish(snapshot, &addressed)?;
-        self.discovery.publish(snapshot, &pods)?;
+        let (revision, compiled) = self.publish(snapshot, &addressed)?;
+        self.discovery.publish(snapshot, &pods, is_named)?;
         self.discovery.take_over(&mut self.datapath)?;
         self.told.revision = revision;
         let started = self.start_pods(&wanted, hosts, &created)?;
         self.restarts.keep(&wanted);
+        self.standing = Some(follow::Standing { snapshot: snapshot.clone(), compiled });
         Ok(Applied { revision, started, removed })
     }
 
@@ -291,7 +302,11 @@ impl Node {
         Ok(created)
     }
 
-    fn publish(&mut self, snapshot: &Snapshot, pods: &[(Pod, &PodManifest)]) -> Result<u32, Error> {
+    fn publish(
+        &mut self,
+        snapshot: &Snapshot,
+        pods: &[(Pod, &PodManifest)],
+    ) -> Result<(u32, Compiled), Error> {
         let heard = Self::heard()?;
         let cluster = Cluster {
             pods: pods.iter().map(|(pod, _)| pod).collect(),
@@ -303,28 +318,15 @@ impl Node {
         let mut plan = plan(&cluster, &mut self.numbers);
         for (name, pod) in &self.pods {
             let Some(table) = plan.compiled.subjects.get(name) else { continue };
-            let (mtu, direct) = self.direct.of(pod.ifindex);
-            // an interface's index is not given out again while the host is up
-            let endpoint = Endpoint {
-                id: pod.ifindex,
-                table: *table,
-                addresses: pod.addresses.clone(),
-                mac: pod.mac.0,
-                mtu,
-                direct,
-                guarded: true,
-                // the id of a cgroup of version 2 is the inode of its folder
-                cgroup: std::fs::metadata(&pod.cgroup).ok().map(|folder| folder.ino()),
-            };
-            plan.desired.endpoints.insert(pod.ifindex, endpoint);
+            plan.desired.endpoints.insert(pod.ifindex, self.endpoint(pod, *table));
         }
         // names first: an event of the new revision may come before publishing returns
-        self.directory.update(pods, &self.pods, &plan, &self.numbers.rules);
+        self.directory.update(pods, id_among(&self.pods), &plan.compiled, &self.numbers.rules);
         let revision = self.datapath.publish(&plan.desired)?;
         let on_host = |pod: &&Pod| pod.host_network && self.config.runs(pod);
-        let identity = |pod: &Pod| {
+        let identity = |(name, pod): (&PodName, &SandboxPod)| {
             let known = &plan.compiled.directory.addresses;
-            Some((pod.name.clone(), pod.addresses.iter().find_map(|a| known.get(a))?.0))
+            Some((name.clone(), pod.addresses.iter().find_map(|a| known.get(a))?.0))
         };
         self.told = Told {
             // until all of it is in force
@@ -332,9 +334,26 @@ impl Node {
             heard,
             unenforceable: unenforceable(&snapshot.policies),
             host_network: pods.iter().map(|(p, _)| p).filter(on_host).map(|p| p.name.clone()).collect(),
-            endpoints: pods.iter().filter_map(|(pod, _)| identity(pod)).collect(),
+            endpoints: self.pods.iter().filter_map(identity).collect(),
         };
-        Ok(revision)
+        Ok((revision, plan.compiled))
+    }
+
+    /// A pod's endpoint, with this table.
+    fn endpoint(&self, pod: &SandboxPod, table: Identity) -> Endpoint {
+        let (mtu, direct) = self.direct.of(pod.ifindex);
+        Endpoint {
+            // an interface's index is not given out again while the host is up
+            id: pod.ifindex,
+            table,
+            addresses: pod.addresses.clone(),
+            mac: pod.mac.0,
+            mtu,
+            direct,
+            guarded: true,
+            // the id of a cgroup of version 2 is the inode of its folder
+            cgroup: std::fs::metadata(&pod.cgroup).ok().map(|folder| folder.ino()),
+        }
     }
 
     fn start_pods(
@@ -366,6 +385,11 @@ impl Node {
         self.resolvers = Some(resolvers.to_vec());
         Ok(started)
     }
+}
+
+/// The endpoint's number of pods of this node; 0 of others.
+fn id_among(pods: &BTreeMap<PodName, SandboxPod>) -> impl Fn(&PodName) -> u32 {
+    |name| pods.get(name).map_or(0, |pod| pod.ifindex)
 }
 
 fn open_sandbox(config: &Config, init: Vec<OsString>) -> Result<Sandbox, Error> {

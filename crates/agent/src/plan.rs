@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use signet_datapath::Desired;
-use signet_identity::{Interner, Kind, Members, Pod, PodName};
-use signet_policy::{Compiled, Policy, RuleBook};
+use signet_identity::{Kind, Members, Pod, PodName};
+use signet_policy::{Compiled, Numbers, Policy};
 
 /// Who is where: the input of a plan.
 pub struct Cluster<'a> {
@@ -19,15 +19,6 @@ pub struct Cluster<'a> {
     pub ranges: Vec<IpNet>,
     /// The policies.
     pub policies: &'a [Policy],
-}
-
-/// What keeps its meaning from one plan to the next.
-#[derive(Debug, Clone)]
-pub struct Numbers {
-    /// Identities.
-    pub identities: Interner,
-    /// Rules.
-    pub rules: RuleBook,
 }
 
 /// The result: everything to publish but the endpoints, which need interfaces.

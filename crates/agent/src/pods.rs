@@ -30,8 +30,8 @@ pub(crate) fn process_of(manifest: &PodManifest) -> Process {
     Process::Command { argv, env, working_dir: container.working_dir.as_ref().map(Into::into) }
 }
 
-/// Names of all pods: `<pod>.<namespace>.pod`.
-pub(crate) fn hosts_file(pods: &[Pod]) -> String {
+/// Names of pods: `<pod>.<namespace>.pod`.
+pub(crate) fn hosts_file<'a>(pods: impl Iterator<Item = &'a Pod>) -> String {
     let mut out = String::from("127.0.0.1 localhost\n::1 localhost\n");
     for pod in pods {
         for address in &pod.addresses {

@@ -9,6 +9,7 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -113,9 +114,13 @@ impl Programs {
     /// The snapshot with the programs' pods in it. A pod of the manifests whose name a program has waits for its end.
     pub(crate) fn join(&self, snapshot: &Snapshot) -> Snapshot {
         let mut joined = snapshot.clone();
-        joined.pods.retain(|p| !self.contains(&p.pod.name));
-        joined.pods.extend(self.running.values().map(|p| p.manifest(snapshot)));
-        joined.pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
+        if self.running.is_empty() {
+            return joined;
+        }
+        let pods = Arc::make_mut(&mut joined.pods);
+        pods.retain(|p| !self.contains(&p.pod.name));
+        pods.extend(self.running.values().map(|p| Arc::new(p.manifest(snapshot))));
+        pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
         joined
     }
 

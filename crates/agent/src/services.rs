@@ -135,11 +135,8 @@ pub fn backings<'a>(
     let backing = |service: &'a Service| {
         let hosts = match &service.selector {
             _ if matches!(service.frontend, Frontend::ExternalName(_)) => vec![],
-            Some(labels) => {
-                let selected = |pod: &&Pod| {
-                    pod.name.namespace == service.namespace
-                        && labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
-                };
+            Some(_) => {
+                let selected = |pod: &&Pod| selects(service, pod);
                 let of_pod = |pod: &'a Pod| {
                     pod.addresses.iter().map(move |a| Host { address: *a, source: Source::Pod(pod) })
                 };
@@ -158,6 +155,14 @@ pub fn backings<'a>(
         Backing { service, cluster_ips: ips.of(service), hosts }
     };
     services.iter().map(backing).collect()
+}
+
+/// Whether a pod stands behind a Service, if it has an address.
+pub(crate) fn selects(service: &Service, pod: &Pod) -> bool {
+    service.selector.as_ref().is_some_and(|labels| {
+        pod.name.namespace == service.namespace
+            && labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+    })
 }
 
 impl<'a> Host<'a> {

@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     control::{self, Asked, Request},
     error::Error,
-    events,
+    events::{self, Recorder},
     export::Exporter,
     ledger::Ledger,
     node::{Applied, Node},
@@ -152,8 +152,8 @@ fn serve(
 ) -> Result<(), Error> {
     let stop = Arc::new(AtomicBool::new(false));
     let ledger = Arc::new(Mutex::new(Ledger::open(node.state_dir())));
-    let collector =
-        events::collect(node.event_reader()?, node.directory(), ring.clone(), ledger.clone(), stop.clone())?;
+    let recorder = Recorder::new(node.directory(), ring.clone(), ledger.clone());
+    let collector = events::collect(node.event_reader()?, recorder, stop.clone())?;
     // nobody may be listening; the node goes on
     let tell = |progress| drop(report.send(progress));
     let mut refused = String::new();

@@ -14,7 +14,7 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// All names of a cluster. `stable` are the pods that are known by their own name (StatefulSets); `ranges` are the
 /// cluster's, whose addresses nobody else has names for.
-pub fn zone(backings: &[Backing<'_>], pods: &[Pod], stable: &BTreeSet<PodName>, ranges: &[IpNet]) -> Zone {
+pub fn zone(backings: &[Backing<'_>], pods: &[&Pod], stable: &BTreeSet<PodName>, ranges: &[IpNet]) -> Zone {
     let mut zone = Zone::default();
     zone.domains.insert(CLUSTER_DOMAIN.to_owned());
     zone.domains.extend(ranges.iter().filter_map(reverse_domain));
@@ -141,7 +141,8 @@ spec: {type: ExternalName, externalName: example.org}
         let ips = ClusterIps::new(&[]);
         let backings = backings(&snapshot.services, &snapshot.endpoint_slices, &pods, &ips);
         let stable = [pods[0].name.clone()].into();
-        let zone = zone(&backings, &pods, &stable, &ranges);
+        let named: Vec<&Pod> = pods.iter().collect();
+        let zone = zone(&backings, &named, &stable, &ranges);
         let text = |name: &str| {
             let name = if name.ends_with("arpa") { name.to_owned() } else { format!("{name}.cluster.local") };
             let data = zone.names.get(&name).unwrap_or_else(|| panic!("{name}"));

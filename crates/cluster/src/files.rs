@@ -19,36 +19,48 @@ pub(crate) struct Text {
     pub(crate) text: String,
 }
 
-/// Reads every `.yaml`, `.yml` and `.json` below `root` (or `root` itself, where it is a file). Hidden files and
-/// folders are left out.
-pub(crate) fn read(root: &Path, problems: &mut Vec<Problem>) -> Vec<Text> {
-    let mut found = Vec::new();
-    match fs::metadata(root) {
-        Ok(metadata) if metadata.is_dir() => walk(root, &mut BTreeSet::new(), &mut found, problems),
-        Ok(_) => found.push(root.to_owned()),
-        Err(error) => problems.push(unreadable(root, &error)),
-    }
-    found.into_iter().filter_map(|path| read_file(&path, problems)).collect()
+/// The manifests of a folder.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// In a fixed order.
+    pub(crate) files: Vec<PathBuf>,
+    /// Whether there is a link among what is there.
+    pub(crate) links: bool,
+    /// What cannot be looked at.
+    pub(crate) problems: Vec<Problem>,
 }
 
-fn walk(
-    folder: &Path,
-    visited: &mut BTreeSet<PathBuf>,
-    found: &mut Vec<PathBuf>,
-    problems: &mut Vec<Problem>,
-) {
+/// Finds every `.yaml`, `.yml` and `.json` below `root` (or `root` itself, where it is a file). Hidden files and
+/// folders are left out.
+pub(crate) fn find(root: &Path) -> Found {
+    let mut found = Found::default();
+    match fs::metadata(root) {
+        Ok(metadata) if metadata.is_dir() => walk(root, &mut BTreeSet::new(), &mut found),
+        Ok(_) => found.files.push(root.to_owned()),
+        Err(error) => found.problems.push(unreadable(root, &error)),
+    }
+    found
+}
+
+fn walk(folder: &Path, visited: &mut BTreeSet<PathBuf>, found: &mut Found) {
     match entries(folder, visited) {
-        Err(error) => problems.push(unreadable(folder, &error)),
+        Err(error) => found.problems.push(unreadable(folder, &error)),
         Ok(paths) => {
             for path in paths {
+                found.links |= path.is_symlink();
                 match fs::metadata(&path) {
-                    Ok(metadata) if metadata.is_dir() => walk(&path, visited, found, problems),
-                    _ if is_manifest(&path) => found.push(path),
+                    Ok(metadata) if metadata.is_dir() => walk(&path, visited, found),
+                    _ if is_manifest(&path) => found.files.push(path),
                     _ => {}
                 }
             }
         }
     }
+}
+
+/// Whether a part of a path is hidden.
+pub(crate) fn is_hidden(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str().to_string_lossy().starts_with('.'))
 }
 
 /// What a folder holds, sorted; nothing the second time, so that links cannot lead in circles.
@@ -62,12 +74,13 @@ fn entries(folder: &Path, visited: &mut BTreeSet<PathBuf>) -> io::Result<Vec<Pat
     Ok(paths)
 }
 
-fn is_manifest(path: &Path) -> bool {
+pub(crate) fn is_manifest(path: &Path) -> bool {
     path.extension()
         .is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 
-fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Option<Text> {
+/// The text of one file; what is wrong with it goes to `problems`.
+pub(crate) fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Option<Text> {
     let file: Arc<str> = path.to_string_lossy().into();
     let bytes = match read_bounded(path) {
         Ok(bytes) if bytes.len() > document::MAX_BYTES => {

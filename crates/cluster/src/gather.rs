@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// The most pods of a snapshot: the largest cluster that Kubernetes supports.
-const MAX_PODS: usize = 150_000;
+pub(crate) const MAX_PODS: usize = 150_000;
 /// The label by which a namespace is always known.
 const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// What has been read so far.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    pub(crate) pods: Vec<Placed<PodManifest>>,
+    pub(crate) pods: Vec<Placed<Arc<PodManifest>>>,
     pub(crate) workloads: Vec<Workload>,
     pub(crate) policies: Vec<Draft>,
     pub(crate) namespaces: BTreeMap<String, Namespace>,
@@ -36,11 +36,12 @@ pub(crate) struct Gathered {
     pub(crate) service_accounts: Vec<ServiceAccount>,
     pub(crate) cidr_groups: Vec<CidrGroup>,
     seen: BTreeMap<ObjectKey, Site>,
-    referred: BTreeSet<String>,
+    pub(crate) referred: BTreeSet<String>,
     controllers: BTreeSet<ObjectKey>,
 }
 
 /// A policy, and the mode that its own annotation asks for.
+#[derive(Clone)]
 pub(crate) struct Draft {
     pub(crate) policy: Policy,
     pub(crate) mode: Option<Mode>,
@@ -55,6 +56,7 @@ pub(crate) struct ObjectKey {
 }
 
 /// A pod and the places that problems with it point at.
+#[derive(Clone)]
 pub(crate) struct Placed<T> {
     pub(crate) item: T,
     pub(crate) name: Site,
@@ -62,6 +64,7 @@ pub(crate) struct Placed<T> {
 }
 
 /// Pods by their template.
+#[derive(Clone)]
 pub(crate) struct Workload {
     pub(crate) key: ObjectKey,
     /// A pod as it would be, under the name of the workload.
@@ -123,6 +126,38 @@ impl Gathered {
         self.controllers.insert(key);
     }
 
+    /// Adds what was gathered elsewhere.
+    pub(crate) fn absorb(&mut self, other: &Self, problems: &mut Vec<Problem>) {
+        let Self { pods, workloads, policies, namespaces, nodes, services, added_service, .. } = other;
+        let Self { endpoint_slices, service_accounts, cidr_groups, seen, referred, controllers, .. } = other;
+        seen.iter().for_each(|(key, site)| self.note(key.clone(), site.clone(), problems));
+        self.pods.extend_from_slice(pods);
+        self.workloads.extend_from_slice(workloads);
+        self.policies.extend_from_slice(policies);
+        self.namespaces.extend(namespaces.clone());
+        self.nodes.extend_from_slice(nodes);
+        self.services.extend_from_slice(services);
+        self.added_service = self.added_service.take().or_else(|| added_service.clone());
+        self.endpoint_slices.extend_from_slice(endpoint_slices);
+        self.service_accounts.extend_from_slice(service_accounts);
+        self.cidr_groups.extend_from_slice(cidr_groups);
+        self.referred.extend(referred.iter().cloned());
+        self.controllers.extend(controllers.iter().cloned());
+    }
+
+    /// Whether pods are all that there is, which nothing else depends on.
+    pub(crate) fn is_pods_alone(&self) -> bool {
+        let Self { pods, workloads, policies, namespaces, nodes, services, .. } = self;
+        let Self { endpoint_slices, service_accounts, cidr_groups, seen, controllers, .. } = self;
+        let others = [policies.len(), namespaces.len(), nodes.len(), services.len(), endpoint_slices.len()];
+        seen.len() == pods.len()
+            && others.iter().all(|n| *n == 0)
+            && workloads.is_empty()
+            && service_accounts.is_empty()
+            && cidr_groups.is_empty()
+            && controllers.is_empty()
+    }
+
     /// The services that policies may refer to.
     pub(crate) fn known_services(&self) -> impl Iterator<Item = &Service> {
         self.services.iter().chain(&self.added_service)
@@ -151,7 +186,15 @@ impl Gathered {
         pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
         self.service_accounts.sort();
         let Self { namespaces, nodes, services, endpoint_slices, service_accounts, .. } = self;
-        Snapshot { pods, policies, namespaces, nodes, services, endpoint_slices, service_accounts }
+        Snapshot {
+            pods: pods.into(),
+            policies: policies.into(),
+            namespaces: namespaces.into(),
+            nodes: nodes.into(),
+            services: services.into(),
+            endpoint_slices: endpoint_slices.into(),
+            service_accounts: service_accounts.into(),
+        }
     }
 
     /// Adds the policies of RSVP-only namespaces.
@@ -212,7 +255,7 @@ impl Gathered {
     }
 
     fn check_names(&self, problems: &mut Vec<Problem>) {
-        let mut first: BTreeMap<&PodName, &Placed<PodManifest>> = BTreeMap::new();
+        let mut first: BTreeMap<&PodName, &Placed<Arc<PodManifest>>> = BTreeMap::new();
         for placed in &self.pods {
             let name = &placed.item.pod.name;
             let Some(other) = first.insert(name, placed) else { continue };
@@ -230,7 +273,8 @@ impl Gathered {
         let nodes: BTreeMap<IpAddr, &str> =
             self.nodes.iter().flat_map(|n| n.addresses.iter().map(of_node(n.name.as_str()))).collect();
         let mut owners: BTreeMap<IpAddr, (&PodName, &Site)> = BTreeMap::new();
-        for Placed { item: PodManifest { pod, .. }, addresses, .. } in &self.pods {
+        for Placed { item, addresses, .. } in &self.pods {
+            let pod = &item.pod;
             if pod.host_network {
                 continue;
             }
@@ -252,9 +296,11 @@ impl Gathered {
 
     fn share_namespace_labels(&mut self) {
         let namespaces = &self.namespaces;
-        for Placed { item: PodManifest { pod, .. }, .. } in &mut self.pods {
-            if let Some(namespace) = namespaces.get(&pod.name.namespace) {
-                pod.namespace_labels = Arc::clone(&namespace.labels);
+        for Placed { item, .. } in &mut self.pods {
+            let Some(namespace) = namespaces.get(&item.pod.name.namespace) else { continue };
+            // one that has them is the one that was there before
+            if item.pod.namespace_labels != namespace.labels {
+                Arc::make_mut(item).pod.namespace_labels = Arc::clone(&namespace.labels);
             }
         }
     }
@@ -276,7 +322,7 @@ impl Workload {
         }
     }
 
-    fn pod(&self, instance: Instance<'_>) -> Placed<PodManifest> {
+    fn pod(&self, instance: Instance<'_>) -> Placed<Arc<PodManifest>> {
         let Placed { item, name, addresses } = &self.template;
         let mut item = item.clone();
         match instance {
@@ -289,7 +335,7 @@ impl Workload {
                 item.pod.node = Some(node.to_owned());
             }
         }
-        Placed { item, name: name.clone(), addresses: addresses.clone() }
+        Placed { item: Arc::new(item), name: name.clone(), addresses: addresses.clone() }
     }
 
     fn label(&self, labels: &mut Labels, number: usize) {

@@ -20,6 +20,8 @@ mod files;
 mod gather;
 mod names;
 mod object;
+mod part;
+mod reading;
 mod scalar;
 mod snapshot;
 mod watch;

@@ -6,12 +6,9 @@ use signet_identity::{Labels, Pod, Protocol};
 use signet_policy::{Mode, Origin, Policy};
 
 use crate::{
-    document,
-    error::{Error, Problem},
-    files::{self, Text},
-    gather::Gathered,
-    object::Object,
-    wire,
+    error::Error,
+    part::{Part, merge},
+    reading::{Changes, Reading},
 };
 
 /// How manifests are understood.
@@ -43,23 +40,24 @@ impl Default for Settings {
     }
 }
 
-/// Everything that a set of manifests says. Lists are sorted by namespace and name.
+/// Everything that a set of manifests says. Lists are sorted by namespace and name. What did not change from one reading to
+/// the next is the same value, shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The pods, those of workloads included.
-    pub pods: Vec<PodManifest>,
+    pub pods: Arc<Vec<Arc<PodManifest>>>,
     /// The policies, by their name.
-    pub policies: Vec<Policy>,
+    pub policies: Arc<Vec<Policy>>,
     /// The namespaces, those that are only referred to included.
-    pub namespaces: BTreeMap<String, Namespace>,
+    pub namespaces: Arc<BTreeMap<String, Namespace>>,
     /// The nodes.
-    pub nodes: Vec<Node>,
+    pub nodes: Arc<Vec<Node>>,
     /// The services.
-    pub services: Vec<Service>,
+    pub services: Arc<Vec<Service>>,
     /// The endpoint slices.
-    pub endpoint_slices: Vec<EndpointSlice>,
+    pub endpoint_slices: Arc<Vec<EndpointSlice>>,
     /// The service accounts that have an object of their own.
-    pub service_accounts: Vec<ServiceAccount>,
+    pub service_accounts: Arc<Vec<ServiceAccount>>,
 }
 
 /// A pod, and how it is run.
@@ -250,9 +248,7 @@ impl Snapshot {
     /// # Errors
     /// All problems of all files, if there is any.
     pub fn read_dir(dir: &Path, settings: &Settings) -> Result<Self, Error> {
-        let mut problems = Vec::new();
-        let texts = files::read(dir, &mut problems);
-        Self::of(texts, settings, problems)
+        Reading::of(dir, settings.clone()).read(&Changes::Anything)
     }
 
     /// Reads texts under the names that errors are to give them.
@@ -260,28 +256,9 @@ impl Snapshot {
     /// # Errors
     /// All problems of all texts, if there is any.
     pub fn from_texts(texts: &[(&str, &str)], settings: &Settings) -> Result<Self, Error> {
-        let text = |(file, text): &(&str, &str)| Text { file: (*file).into(), text: (*text).to_owned() };
-        Self::of(texts.iter().map(text).collect(), settings, Vec::new())
-    }
-
-    fn of(texts: Vec<Text>, settings: &Settings, mut problems: Vec<Problem>) -> Result<Self, Error> {
-        let (mut gathered, mut late) = (Gathered::default(), Vec::new());
-        for Text { file, text } in texts {
-            document::read(&file, &text, &mut problems, &mut |document, problems| {
-                for object in Object::all_of(&file, document, problems) {
-                    match wire::refers_to_others(&object) {
-                        true => late.push(object),
-                        false => wire::read(&object, settings, &mut gathered, problems),
-                    }
-                }
-            });
-        }
-        gathered.sort(settings);
-        for object in late {
-            wire::read(&object, settings, &mut gathered, &mut problems);
-        }
-        let snapshot = gathered.finish(settings, &mut problems);
-        Error::of(problems).map_or(Ok(snapshot), Err)
+        let part = |(file, text): &(&str, &str)| Part::of(&(*file).into(), text, settings);
+        let parts: Vec<Part> = texts.iter().map(part).collect();
+        merge(parts.iter(), settings, vec![])
     }
 }
 

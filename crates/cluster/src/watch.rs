@@ -1,10 +1,11 @@
 //! A watched folder → a snapshot after each change.
 //!
-//! Input: what the operating system tells of changes. Output: first the folder as it is, then a full new reading
-//! after each burst of changes. One thread, which ends when its [`Watch`] is dropped. A folder that is replaced by
+//! Input: what the operating system tells of changes. Output: first the folder as it is, then what it is after each burst
+//! of changes, of which only the files that changed are read. One thread, which ends when its [`Watch`] is dropped. A folder that is replaced by
 //! another of its name is watched again: the watch follows the name.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ use notify::{
 
 use crate::{
     error::{Error, Site},
+    reading::{Changes, Reading},
     snapshot::{Settings, Snapshot},
 };
 
@@ -42,12 +44,18 @@ pub struct Watch {
 }
 
 /// What the thread of a watch waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Signal {
     /// A file is there, or gone: renamed, closed after it was written, removed.
-    Changed,
+    Changed(Changes),
     /// A file is being written, as far as one can tell.
-    Writing,
+    Writing(Changes),
+    Stop,
+}
+
+/// How a burst of changes ended.
+enum Burst {
+    Over(Changes),
     Stop,
 }
 
@@ -63,7 +71,8 @@ pub fn watch(dir: &Path, settings: Settings) -> Result<Watch, Error> {
     let watcher = watcher(dir, signals.clone()).map_err(|error| unwatchable(dir, error))?;
     let dir_name = dir.to_owned();
     let own_signals = signals.clone();
-    let mut reader = Reader { dir: dir_name, settings, changes, own_signals, sender, watcher, folder };
+    let reading = Reading::of(dir, settings);
+    let mut reader = Reader { dir: dir_name, reading, changes, own_signals, sender, watcher, folder };
     let spawned = thread::Builder::new().name("signet-manifests".to_owned()).spawn(move || reader.run());
     spawned.map_err(|error| unwatchable(dir, error))?;
     Ok(Watch { snapshots, signals })
@@ -116,7 +125,7 @@ impl Folder {
 
 struct Reader {
     dir: PathBuf,
-    settings: Settings,
+    reading: Reading,
     changes: Receiver<Signal>,
     own_signals: Sender<Signal>,
     sender: Sender<Result<Snapshot, Error>>,
@@ -127,27 +136,44 @@ struct Reader {
 
 impl Reader {
     fn run(&mut self) {
+        let mut changes = Changes::Anything;
         loop {
-            let snapshot = Snapshot::read_dir(&self.dir, &self.settings);
-            if self.sender.send(snapshot).is_err() || self.wait() == Signal::Stop {
+            if self.sender.send(self.reading.read(&changes)).is_err() {
                 return;
+            }
+            match self.wait() {
+                Burst::Over(changed) => changes = changed,
+                Burst::Stop => return,
             }
         }
     }
 
     /// Waits for a change, and then for the end of the burst that it is part of.
-    fn wait(&mut self) -> Signal {
-        let mut last = self.first_change();
+    fn wait(&mut self) -> Burst {
+        let mut changes = Changes::Named(BTreeSet::new());
+        let mut signal = self.first_change();
         let begun = Instant::now();
-        while begun.elapsed() < LONGEST && last != Signal::Stop {
-            let quiet = if last == Signal::Writing { WITHIN_A_FILE } else { BETWEEN_FILES };
-            last = match self.changes.recv_timeout(quiet) {
+        loop {
+            let quiet = match signal {
+                Signal::Stop => return Burst::Stop,
+                Signal::Changed(more) => {
+                    changes.add(more);
+                    BETWEEN_FILES
+                }
+                Signal::Writing(more) => {
+                    changes.add(more);
+                    WITHIN_A_FILE
+                }
+            };
+            if begun.elapsed() >= LONGEST {
+                return Burst::Over(changes);
+            }
+            signal = match self.changes.recv_timeout(quiet) {
                 Ok(signal) => signal,
-                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Timeout) => return Burst::Over(changes),
                 Err(RecvTimeoutError::Disconnected) => Signal::Stop,
             };
         }
-        last
     }
 
     fn first_change(&mut self) -> Signal {
@@ -155,7 +181,9 @@ impl Reader {
             match self.changes.recv_timeout(RECHECK) {
                 Ok(signal) => return signal,
                 Err(RecvTimeoutError::Disconnected) => return Signal::Stop,
-                Err(RecvTimeoutError::Timeout) if self.follow_name() => return Signal::Changed,
+                Err(RecvTimeoutError::Timeout) if self.follow_name() => {
+                    return Signal::Changed(Changes::Anything);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -191,18 +219,19 @@ fn watcher(dir: &Path, signals: Sender<Signal>) -> notify::Result<RecommendedWat
 /// What an event says. Reading the folder opens files, which must not make it be read again; lost events and errors of
 /// the watcher may hide any change.
 fn signal_of(event: &notify::Result<Event>) -> Option<Signal> {
-    match event {
-        Err(_) => Some(Signal::Changed),
-        Ok(event) if event.need_rescan() => Some(Signal::Changed),
-        Ok(event) => match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write))
-            | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_))
-            | EventKind::Remove(_) => Some(Signal::Changed),
-            EventKind::Access(_) => None,
-            EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Other => {
-                Some(Signal::Writing)
-            }
-        },
+    let Some(event) = event.as_ref().ok().filter(|event| !event.need_rescan() && !event.paths.is_empty())
+    else {
+        return Some(Signal::Changed(Changes::Anything));
+    };
+    let named = || Changes::Named(event.paths.iter().cloned().collect());
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_))
+        | EventKind::Remove(_) => Some(Signal::Changed(named())),
+        EventKind::Access(_) => None,
+        EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Other => {
+            Some(Signal::Writing(named()))
+        }
     }
 }
 

@@ -34,9 +34,9 @@ fn workload(kind: &str, spec: &str) -> String {
 }
 
 fn only_pod(text: &str) -> PodManifest {
-    let mut snapshot = read(text);
+    let snapshot = read(text);
     assert_eq!(snapshot.pods.len(), 1);
-    snapshot.pods.remove(0)
+    PodManifest::clone(&snapshot.pods[0])
 }
 
 const POD: &str = r"
@@ -291,13 +291,13 @@ fn kinds_that_do_not_matter_are_ignored_whatever_they_hold() {
 #[test]
 fn services_have_ports_targets_and_a_frontend() {
     let service = |spec: &str| object("v1", "Service", &format!("metadata: {{name: s}}\nspec: {{{spec}}}"));
-    let frontend = |spec: &str| read(&service(spec)).services.remove(0).frontend;
+    let frontend = |spec: &str| read(&service(spec)).services[0].frontend.clone();
     assert_eq!(frontend("ports: []"), Frontend::Unassigned);
     assert_eq!(frontend("clusterIP: None, clusterIPs: [None]"), Frontend::Headless);
     assert_eq!(frontend("clusterIP: 10.96.0.1"), Frontend::ClusterIps(vec!["10.96.0.1".parse().unwrap()]));
     assert_eq!(frontend("type: ExternalName, externalName: a.b"), Frontend::ExternalName("a.b".into()));
     let ports = "selector: {a: b}, ports: [{port: 80}, {name: x, port: 1, targetPort: web}, {port: 2, targetPort: 3}]";
-    let service = read(&service(ports)).services.remove(0);
+    let service = read(&service(ports)).services[0].clone();
     let targets: Vec<_> = service.ports.iter().map(|p| p.target.clone()).collect();
     assert_eq!(targets, [TargetPort::Number(80), TargetPort::Name("web".into()), TargetPort::Number(3)]);
     assert_eq!(service.selector.unwrap()["a"], "b");

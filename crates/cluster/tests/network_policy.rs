@@ -17,7 +17,7 @@ fn read(text: &str) -> Result<Snapshot, String> {
 }
 
 fn policy(spec: &str) -> Policy {
-    read(&manifest(spec)).unwrap().policies.remove(0)
+    read(&manifest(spec)).unwrap().policies[0].clone()
 }
 
 fn problem(spec: &str) -> String {
@@ -124,7 +124,7 @@ fn a_missing_or_null_selector_of_the_spec_selects_the_namespace() {
         assert_eq!(policy(spec).subject, on(Selector::everything().in_namespace("ml")), "{spec}");
     }
     let bare = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n";
-    let p = read(bare).unwrap().policies.remove(0);
+    let p = read(bare).unwrap().policies[0].clone();
     assert_eq!(p.subject, on(Selector::everything().in_namespace("default")));
     assert!(p.ingress.isolates);
 }

@@ -94,12 +94,15 @@ pub fn encode_entry(entry: &Entry) -> abi::policy_entry {
 /// How an endpoint names the table under this number.
 pub(crate) fn encode_table(number: u32, table: &Table) -> abi::policy_table {
     let mut encoded = abi::policy_table { number, audited: u8::from(table.audited()), ..Default::default() };
-    for key in table.entries.keys() {
-        let way = direction(key.direction) as usize;
-        encoded.levels[way] |= 1 << level(key.peer).0;
-        if key.port.protocol != 0 {
-            encoded.port_bits[way] |= 1 << key.port.bits;
-        }
-    }
+    table.entries.keys().for_each(|key| widen(&mut encoded, key));
     encoded
+}
+
+/// What has to be looked up so that a row with this key is found.
+pub(crate) fn widen(table: &mut abi::policy_table, key: &Key) {
+    let way = direction(key.direction) as usize;
+    table.levels[way] |= 1 << level(key.peer).0;
+    if key.port.protocol != 0 {
+        table.port_bits[way] |= 1 << key.port.bits;
+    }
 }

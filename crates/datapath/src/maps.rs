@@ -97,6 +97,9 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
 
     /// Removes many entries at once; those that are not there are removed already.
     pub(crate) fn remove_all(&self, keys: &[K]) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         let bytes: Vec<u8> = keys.iter().flat_map(bytemuck::bytes_of).copied().collect();
         let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         // it stops at the first that is not there

@@ -9,13 +9,22 @@ use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
     net::IpAddr,
+    path::Path,
 };
 
 use ipnet::IpNet;
+use libbpf_rs::MapHandle;
 use signet_abi as abi;
+use signet_identity::Identity;
 use signet_policy::PeerKey;
 
-use crate::{encode::peer_kind, error::Error, load::Datapath, publish::Desired};
+use crate::{
+    encode::peer_kind,
+    error::Error,
+    load::Datapath,
+    maps::Map,
+    publish::{Desired, Endpoint},
+};
 
 /// Which of an endpoint's two tables knows the number of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +49,29 @@ pub(crate) struct Peers {
     pub(crate) prefixes: HashMap<abi::prefix_key, abi::peer>,
 }
 
+/// Who the kernel says is behind an address, for those who look on from another process or thread.
+pub struct Onlooker(Map<abi::address, abi::peer>);
+
+impl Onlooker {
+    /// Looks at the maps that are pinned in this folder.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if there are none.
+    pub fn open(pins: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Map { map: "addresses", source };
+        let handle = MapHandle::from_pinned_path(pins.join("maps/addresses")).map_err(failed)?;
+        Ok(Self(Map::new("addresses", handle)))
+    }
+
+    /// The identity of a single address.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if it cannot be looked up.
+    pub fn identity(&self, address: IpAddr) -> Result<Option<Identity>, Error> {
+        Ok(self.0.get(&address.into())?.map(|peer| Identity(peer.identity)))
+    }
+}
+
 /// One write. No peer: the entry goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -54,7 +86,7 @@ impl Peers {
     }
 
     pub(crate) fn wanted(desired: &Desired) -> Self {
-        let interfaces = interfaces(desired);
+        let interfaces = interfaces(&desired.endpoints);
         let address = |(ip, peer): (&IpAddr, &PeerKey)| {
             (abi::address::from(*ip), encode_peer(peer, interfaces.get(ip).copied().unwrap_or_default()))
         };
@@ -111,6 +143,30 @@ impl Peers {
 }
 
 impl Datapath {
+    /// Takes one step on the way to other `peers`, and voids what was decided about the address if it is somebody else now.
+    pub(crate) fn publish_peer(
+        &self,
+        peers: &mut Peers,
+        address: IpAddr,
+        peer: Option<abi::peer>,
+    ) -> Result<(), Error> {
+        let key = abi::address::from(address);
+        let before = match peer {
+            Some(peer) => {
+                self.addresses.set(&key, &peer)?;
+                peers.addresses.insert(key, peer)
+            }
+            None => {
+                self.addresses.remove(&key)?;
+                peers.addresses.remove(&key)
+            }
+        };
+        if before.map(|p| without_generation(&p)) == peer.map(|p| without_generation(&p)) {
+            return Ok(());
+        }
+        self.bump(&key)
+    }
+
     /// Takes the steps from `known` to `wanted`, and voids what was decided about addresses that are somebody else now.
     pub(crate) fn publish_peers(&self, known: &Peers, wanted: &Peers) -> Result<(), Error> {
         for step in known.steps(wanted) {
@@ -163,12 +219,12 @@ fn without_generation(peer: &abi::peer) -> abi::peer {
 }
 
 /// Over which interface packets from each address come, for pods of this node.
-fn interfaces(desired: &Desired) -> BTreeMap<IpAddr, u32> {
-    let guarded = desired.endpoints.iter().filter(|(_, endpoint)| endpoint.guarded);
+pub(crate) fn interfaces(endpoints: &BTreeMap<u32, Endpoint>) -> BTreeMap<IpAddr, u32> {
+    let guarded = endpoints.iter().filter(|(_, endpoint)| endpoint.guarded);
     guarded.flat_map(|(ifindex, e)| e.addresses.iter().map(|address| (*address, *ifindex))).collect()
 }
 
-fn encode_peer(peer: &PeerKey, ifindex: u32) -> abi::peer {
+pub(crate) fn encode_peer(peer: &PeerKey, ifindex: u32) -> abi::peer {
     abi::peer {
         ifindex,
         identity: peer.identity.0,

@@ -75,8 +75,7 @@ impl Desired {
     /// the caller's.
     pub fn of(compiled: &mut Compiled) -> Self {
         let tables = std::mem::take(&mut compiled.tables);
-        let (directory, universe) = (&compiled.directory, &compiled.universe);
-        let peer = |identity: &Identity| Some(universe.peer(*identity, directory.identities.get(identity)?));
+        let (directory, peer) = (&compiled.directory, |identity: &Identity| compiled.peer_of(*identity));
         Self {
             endpoints: BTreeMap::new(),
             tables,
@@ -89,16 +88,19 @@ impl Desired {
 /// What was last published, so that only differences are written.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    revision: u32,
+    pub(crate) revision: u32,
     /// What is in each table, and how endpoints name it.
-    tables: BTreeMap<Identity, (abi::policy_table, Table)>,
+    pub(crate) tables: BTreeMap<Identity, (abi::policy_table, Table)>,
     /// Which table each endpoint has. What an earlier process published, or a publication that failed, is not here: the
     /// next one gives those endpoints a new revision, whatever their policy was.
-    endpoints: BTreeMap<u32, Identity>,
+    pub(crate) endpoints: BTreeMap<u32, Identity>,
+    /// Who is behind which address, as the last publication left it; none if that failed, or was an earlier process's.
+    /// Nobody but this process writes those maps.
+    pub(crate) peers: Option<Peers>,
     /// The last number that a table was given.
     last_table: u32,
     /// Rows of tables that endpoints may name until the publication is over.
-    superseded: Vec<abi::policy_key>,
+    pub(crate) superseded: Vec<abi::policy_key>,
     /// The highest identity that an earlier process gave out.
     highest_identity: u32,
 }
@@ -174,11 +176,18 @@ impl Datapath {
         self.reap()?;
         let (known, mut wanted) = (Peers::known(self)?, Peers::wanted(desired));
         self.check_sizes(desired, &known, &wanted)?;
+        self.published.peers = None;
         let published = self.publish_in_order(desired, &known, &mut wanted);
-        // whatever became of it: what passed before has to pass again
+        self.count_publication()?;
+        let revision = published?;
+        self.published.peers = Some(wanted);
+        Ok(revision)
+    }
+
+    /// Whatever became of a publication: what passed before has to pass again.
+    pub(crate) fn count_publication(&self) -> Result<(), Error> {
         let generation = self.generation.get(&0)?.unwrap_or_default();
-        self.generation.set(&0, &generation.wrapping_add(1))?;
-        published
+        self.generation.set(&0, &generation.wrapping_add(1))
     }
 
     fn publish_in_order(
@@ -263,45 +272,61 @@ impl Datapath {
     /// Writes every table that is new or different. Endpoints go on to use the old ones.
     fn publish_tables(&mut self, desired: &Desired) -> Result<(), Error> {
         for (identity, table) in &desired.tables {
-            if self.published.tables.get(identity).is_some_and(|(_, known)| known == table) {
-                continue;
+            if self.published.tables.get(identity).is_none_or(|(_, known)| known != table) {
+                self.write_table(*identity, table)?;
             }
-            self.published.last_table += 1;
-            let number = self.published.last_table;
-            let rows: Vec<_> =
-                table.entries.iter().map(|(k, v)| (encode_key(number, k), encode_entry(v))).collect();
-            if let Err(error) = self.policies.set_all(&rows) {
-                self.published.superseded.extend(rows.iter().map(|(key, _)| *key));
-                return Err(error);
-            }
-            let entry = (encode_table(number, table), table.clone());
-            if let Some((old, table)) = self.published.tables.insert(*identity, entry) {
-                self.published.superseded.extend(keys(old.number, &table));
-            }
+        }
+        Ok(())
+    }
+
+    /// Writes a table, whole and under a new number.
+    pub(crate) fn write_table(&mut self, identity: Identity, table: &Table) -> Result<(), Error> {
+        self.published.last_table += 1;
+        let number = self.published.last_table;
+        let rows: Vec<_> =
+            table.entries.iter().map(|(k, v)| (encode_key(number, k), encode_entry(v))).collect();
+        if let Err(error) = self.policies.set_all(&rows) {
+            self.published.superseded.extend(rows.iter().map(|(key, _)| *key));
+            return Err(error);
+        }
+        let entry = (encode_table(number, table), table.clone());
+        if let Some((old, table)) = self.published.tables.insert(identity, entry) {
+            self.published.superseded.extend(keys(old.number, &table));
         }
         Ok(())
     }
 
     fn publish_endpoints(&mut self, desired: &Desired, kept: &BTreeSet<u32>) -> Result<(), Error> {
         for (ifindex, endpoint) in &desired.endpoints {
-            let Some((table, _)) = self.published.tables.get(&endpoint.table) else {
-                return Err(Error::Missing("a table for each endpoint"));
-            };
-            let before = self.endpoints.get(ifindex)?;
-            let mut value = encode_endpoint(endpoint, *table);
-            value.revision = match before {
-                Some(b) if b.id == endpoint.id && kept.contains(ifindex) => b.revision,
-                _ => self.published.revision,
-            };
-            if self.usages.get(&endpoint.id)?.is_none() {
-                self.usages.set(&endpoint.id, &abi::usage { ifindex: *ifindex, ..Default::default() })?;
-            }
-            if before != Some(value) {
-                self.endpoints.set(ifindex, &value)?;
-            }
-            if let Some(cgroup) = endpoint.cgroup {
-                self.cgroups.set(&cgroup, ifindex)?;
-            }
+            self.publish_endpoint(*ifindex, endpoint, kept.contains(ifindex))?;
+        }
+        Ok(())
+    }
+
+    /// Turns one endpoint over. `kept`: its policy is what it was.
+    pub(crate) fn publish_endpoint(
+        &self,
+        ifindex: u32,
+        endpoint: &Endpoint,
+        kept: bool,
+    ) -> Result<(), Error> {
+        let Some((table, _)) = self.published.tables.get(&endpoint.table) else {
+            return Err(Error::Missing("a table for each endpoint"));
+        };
+        let before = self.endpoints.get(&ifindex)?;
+        let mut value = encode_endpoint(endpoint, *table);
+        value.revision = match before {
+            Some(b) if b.id == endpoint.id && kept => b.revision,
+            _ => self.published.revision,
+        };
+        if self.usages.get(&endpoint.id)?.is_none() {
+            self.usages.set(&endpoint.id, &abi::usage { ifindex, ..Default::default() })?;
+        }
+        if before != Some(value) {
+            self.endpoints.set(&ifindex, &value)?;
+        }
+        if let Some(cgroup) = endpoint.cgroup {
+            self.cgroups.set(&cgroup, &ifindex)?;
         }
         Ok(())
     }
@@ -322,6 +347,11 @@ impl Datapath {
     fn retire_tables(&mut self, desired: &Desired) {
         let gone: Vec<Identity> =
             self.published.tables.keys().filter(|i| !desired.tables.contains_key(i)).copied().collect();
+        self.retire(&gone);
+    }
+
+    /// Retires these tables, and whatever was superseded.
+    pub(crate) fn retire(&mut self, gone: &[Identity]) {
         for (table, rows) in gone.iter().filter_map(|identity| self.published.tables.remove(identity)) {
             self.published.superseded.extend(keys(table.number, &rows));
         }

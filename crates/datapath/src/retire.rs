@@ -2,7 +2,7 @@
 //! a row that is gone for a rule that is not there: they are removed when every program has ended that ran when they were
 //! retired. That takes the kernel some 20 ms, which nobody waits for.
 
-use std::thread::JoinHandle;
+use std::{collections::HashSet, thread::JoinHandle};
 
 use signet_abi as abi;
 
@@ -23,6 +23,16 @@ impl Retired {
     /// Retires rows that no endpoint names since now.
     pub(crate) fn add(&mut self, rows: Vec<abi::policy_key>) {
         self.rows.extend(rows);
+    }
+
+    /// Rows that are wanted again.
+    pub(crate) fn spare(&mut self, wanted: &[(abi::policy_key, abi::policy_entry)]) {
+        if self.rows() == 0 {
+            return;
+        }
+        let wanted: HashSet<&abi::policy_key> = wanted.iter().map(|(key, _)| key).collect();
+        let waiting = self.waiting.iter_mut().map(|(_, rows)| rows);
+        waiting.chain([&mut self.rows]).for_each(|rows| rows.retain(|key| !wanted.contains(key)));
     }
 
     /// How many there are.

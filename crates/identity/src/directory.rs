@@ -1,8 +1,9 @@
 //! Address -> identity, for everything that this node knows.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -32,6 +33,9 @@ pub struct Members<'a> {
 }
 
 /// Which identity each address has, and what each identity stands for.
+///
+/// INVARIANT: however pods came and went, it is what it would be if it were built now
+/// (`a_directory_that_changed_is_one_that_was_built`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Directory {
     /// Single addresses: pods and nodes.
@@ -39,9 +43,20 @@ pub struct Directory {
     /// Prefixes: those that policies mention, the cluster's ranges, multicast, and all the rest of both families.
     pub prefixes: BTreeMap<IpNet, Identity>,
     /// What the identities stand for.
-    pub identities: BTreeMap<Identity, Facts>,
+    pub identities: BTreeMap<Identity, Arc<Facts>>,
     /// What policies know of each pod, whatever its address: pods with equal facts share their policy.
-    pub subjects: BTreeMap<PodName, Facts>,
+    pub subjects: BTreeMap<PodName, Arc<Facts>>,
+    /// How many have each identity.
+    holders: HashMap<Identity, usize>,
+}
+
+/// What a change of pods made of the identities.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Those that nobody had before.
+    pub appeared: Vec<Identity>,
+    /// Those that nobody has any more, and what they stood for.
+    pub gone: Vec<(Identity, Arc<Facts>)>,
 }
 
 impl Directory {
@@ -49,27 +64,46 @@ impl Directory {
     pub fn build(members: &Members<'_>, vocabulary: &Vocabulary, interner: &mut Interner) -> Self {
         let mut directory = Self::default();
         for (net, facts) in prefix_facts(&members.ranges, vocabulary) {
-            let identity = directory.add(facts, interner);
+            let identity = directory.hold(interner.intern(facts));
             directory.prefixes.insert(net, identity);
         }
         for (address, kind) in &members.nodes {
             let facts = Facts { prefixes: vocabulary.prefixes_of(*address), ..Facts::of_kind(*kind) };
-            let identity = directory.add(facts, interner);
-            directory.addresses.insert(*address, identity);
+            let identity = directory.hold(interner.intern(facts));
+            directory.give(*address, identity);
         }
         for pod in members.pods.iter().filter(|p| !p.host_network) {
-            directory.subjects.insert(pod.name.clone(), vocabulary.project(pod, None));
-            // a pod without an address has an identity too: it may get one any time
-            let met_under: Vec<Option<IpAddr>> = match pod.addresses.as_slice() {
-                [] => vec![None],
-                addresses => addresses.iter().copied().map(Some).collect(),
-            };
-            for address in met_under {
-                let identity = directory.add(vocabulary.project(pod, address), interner);
-                directory.addresses.extend(address.map(|a| (a, identity)));
-            }
+            directory.add(pod, vocabulary, interner);
         }
         directory
+    }
+
+    /// Takes these pods out, as they were when they were put in, and puts those in. Their addresses are nobody else's.
+    pub fn change(
+        &mut self,
+        gone: &[&Pod],
+        come: &[&Pod],
+        vocabulary: &Vocabulary,
+        interner: &mut Interner,
+    ) -> Moved {
+        let mut released = vec![];
+        for pod in gone.iter().filter(|p| !p.host_network) {
+            let Some(subject) = self.subjects.remove(&pod.name) else { continue };
+            match pod.addresses.as_slice() {
+                [] => released.push(interner.number(&subject)),
+                addresses => released.extend(addresses.iter().filter_map(|a| self.addresses.remove(a))),
+            }
+        }
+        released.iter().for_each(|identity| self.release(*identity));
+        let mut held = BTreeSet::new();
+        for pod in come.iter().filter(|p| !p.host_network) {
+            held.extend(self.add(pod, vocabulary, interner));
+        }
+        // what has a new holder by now was not gone
+        let gone: BTreeSet<Identity> =
+            released.into_iter().filter(|identity| !self.holders.contains_key(identity)).collect();
+        let gone = gone.into_iter().filter_map(|i| Some((i, self.identities.remove(&i)?))).collect();
+        Moved { appeared: held.into_iter().collect(), gone }
     }
 
     /// The identity of an address, as the kernel finds it: exactly, then by the longest prefix.
@@ -81,10 +115,56 @@ impl Directory {
         exact.copied().or_else(|| longest().map(|(_, identity)| *identity)).unwrap_or(Identity::WORLD)
     }
 
-    fn add(&mut self, facts: Facts, interner: &mut Interner) -> Identity {
-        let identity = interner.number(&facts);
+    /// Puts a pod in. The identities that nobody had before.
+    fn add(&mut self, pod: &Pod, vocabulary: &Vocabulary, interner: &mut Interner) -> Vec<Identity> {
+        let mut subject = Arc::new(vocabulary.project(pod, None));
+        // a pod without an address has an identity too: it may get one any time
+        let met_under: Vec<Option<IpAddr>> = match pod.addresses.as_slice() {
+            [] => vec![None],
+            addresses => addresses.iter().copied().map(Some).collect(),
+        };
+        let mut new = vec![];
+        for address in met_under {
+            let prefixes = address.map(|a| vocabulary.prefixes_of(a)).unwrap_or_default();
+            let (identity, facts) = interner.intern(Facts { prefixes, ..Facts::clone(&subject) });
+            if facts.prefixes.is_empty() {
+                subject = Arc::clone(&facts);
+            }
+            if !self.identities.contains_key(&identity) {
+                new.push(identity);
+            }
+            self.hold((identity, facts));
+            if let Some(address) = address {
+                self.give(address, identity);
+            }
+        }
+        self.subjects.insert(pod.name.clone(), subject);
+        new
+    }
+
+    fn hold(&mut self, (identity, facts): (Identity, Arc<Facts>)) -> Identity {
+        *self.holders.entry(identity).or_default() += 1;
         self.identities.insert(identity, facts);
         identity
+    }
+
+    fn release(&mut self, identity: Identity) {
+        if let Some(count) = self.holders.get_mut(&identity) {
+            *count -= 1;
+            if *count == 0 {
+                self.holders.remove(&identity);
+            }
+        }
+    }
+
+    /// Who else had the address has it no more.
+    fn give(&mut self, address: IpAddr, identity: Identity) {
+        if let Some(before) = self.addresses.insert(address, identity) {
+            self.release(before);
+            if !self.holders.contains_key(&before) {
+                self.identities.remove(&before);
+            }
+        }
     }
 }
 

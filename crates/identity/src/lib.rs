@@ -14,7 +14,7 @@ mod number;
 mod pod;
 mod selector;
 
-pub use directory::{Directory, Members, kind_of_unknown};
+pub use directory::{Directory, Members, Moved, kind_of_unknown};
 pub use facts::{Facts, Kind, NamedPortNumbers, Seen, Vocabulary};
 pub use label::{LabelError, Labels, validate_key, validate_value};
 pub use number::{Identity, Interner};

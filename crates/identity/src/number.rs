@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    sync::Arc,
 };
 
 use crate::facts::{Facts, Kind};
@@ -46,7 +47,7 @@ impl fmt::Display for Identity {
 /// INVARIANT: numbers only grow; a number that was given out once never stands for other facts.
 #[derive(Debug, Clone)]
 pub struct Interner {
-    numbers: HashMap<Facts, Identity>,
+    numbers: HashMap<Arc<Facts>, Identity>,
     next: u32,
     namespaces: BTreeMap<String, u32>,
 }
@@ -63,19 +64,32 @@ impl Interner {
 
     /// The number of these facts. Reserved kinds inside no mentioned prefix have their reserved number.
     pub fn number(&mut self, facts: &Facts) -> Identity {
-        if let Some(reserved) = reserved(facts) {
-            return reserved;
+        match reserved(facts).or_else(|| self.numbers.get(facts).copied()) {
+            Some(known) => known,
+            None => self.give_out(Arc::new(facts.clone())),
         }
-        if let Some(known) = self.numbers.get(facts) {
-            return *known;
+    }
+
+    /// The same, and the one copy of the facts that all who have them share.
+    pub fn intern(&mut self, facts: Facts) -> (Identity, Arc<Facts>) {
+        if let Some(reserved) = reserved(&facts) {
+            return (reserved, Arc::new(facts));
         }
+        if let Some((shared, known)) = self.numbers.get_key_value(&facts) {
+            return (*known, Arc::clone(shared));
+        }
+        let shared = Arc::new(facts);
+        (self.give_out(Arc::clone(&shared)), shared)
+    }
+
+    fn give_out(&mut self, facts: Arc<Facts>) -> Identity {
         if let Some(namespace) = facts.namespace().filter(|n| !self.namespaces.contains_key(*n)) {
             let number = self.namespaces.len() as u32 + 1;
             self.namespaces.insert(namespace.to_owned(), number);
         }
         let number = Identity(self.next);
         self.next += 1;
-        self.numbers.insert(facts.clone(), number);
+        self.numbers.insert(facts, number);
         number
     }
 
@@ -87,6 +101,11 @@ impl Interner {
     /// The numbers of all namespaces that pods were ever seen in, from 1.
     pub fn namespaces(&self) -> &BTreeMap<String, u32> {
         &self.namespaces
+    }
+
+    /// Forgets these facts; their number is not given out again.
+    pub fn forget(&mut self, facts: &Facts) {
+        self.numbers.remove(facts);
     }
 
     /// Forgets facts that `used` does not name; their numbers are not given out again.

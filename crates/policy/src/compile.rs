@@ -1,56 +1,184 @@
-//! Rules -> [`Table`]: everything the policies say about the pods of one identity.
+//! Rules -> [`Outline`]: everything the policies say about the pods of one identity, whoever else there is; and
+//! [`Outline`] -> [`Table`], with everybody that there is.
 //!
-//! Each rule becomes a candidate with a rank; ranks order candidates exactly as `decide` orders the rules, and are
-//! numbered densely as precedences. A candidate is written under every key that its peers and ports stand for.
+//! Each rule becomes a line with a rank; ranks order lines exactly as `decide` orders the rules, and are numbered densely
+//! as precedences. A line is written under every key that its peers and ports stand for. Which keys that are depends on
+//! who there is, and for each identity on nobody but itself (`Outline::rows_of`): so a table follows those that come and
+//! go row by row, and needs nothing else to be worked out again.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use signet_abi::Reason;
-use signet_identity::{Facts, Identity, Kind, Protocol, Selector};
+use signet_identity::{Facts, Identity, Kind, Protocol};
 
 use crate::{
     clause::{Members, Narrowness, Peer, Peers, PortMatch, Ports},
     model::{Action, Authentication, Direction, Enforceable, Mode, Policy, PolicyName, Rule, Tier},
+    postings::Postings,
     rules::{RuleBook, RuleNumber, RuleRef},
-    table::{Ask, Entry, Key, Level, PeerKey, PortKey, Slot, Table, View},
+    table::{Ask, Entry, Key, Level, PortKey, Slot, Table, View},
 };
 
-/// Who there is: every identity that an address of this node's view can have.
-#[derive(Debug, Clone, Default)]
-pub struct Universe {
-    /// The identities and what each stands for.
-    pub identities: Vec<(Identity, Facts)>,
-    /// The numbers of namespaces, from 1.
-    pub namespaces: BTreeMap<String, u32>,
+/// What the policies say about the pods of one identity, whoever else there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Outline {
+    lines: Vec<Line>,
 }
 
-impl Universe {
-    /// The peer that stands for an identity of these facts.
-    pub fn peer(&self, identity: Identity, facts: &Facts) -> PeerKey {
-        let namespace = facts.namespace().and_then(|n| self.namespaces.get(n)).copied().unwrap_or(0);
-        PeerKey { identity, namespace, kind: facts.kind }
+/// What is written under all keys of a scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    view: View,
+    direction: Direction,
+    scope: Scope,
+    entry: Entry,
+}
+
+/// What a line is about: what all of these have in common. One, or two where a rule is named for what another denies.
+type Scope = Vec<Clause>;
+
+/// A peer, nobody in particular where there is none, and its ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Clause {
+    peer: Option<Peer>,
+    ports: PortsOf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum PortsOf {
+    /// These, whoever the peer is.
+    These(Vec<PortKey>),
+    /// What the name means at each peer.
+    Named(Protocol, String),
+}
+
+impl Outline {
+    /// What `policies` say about pods whose facts are `subject`.
+    pub(crate) fn new(policies: &[Policy], subject: &Facts, rules: &mut RuleBook) -> Self {
+        let all: Vec<&Policy> = policies.iter().filter(|p| p.subject.matches(subject)).collect();
+        let enforced: Vec<&Policy> = all.iter().copied().filter(|p| p.mode == Mode::Enforce).collect();
+        let mut views = vec![(View::Enforced, &enforced)];
+        if enforced.len() < all.len() {
+            views.push((View::WithAudit, &all));
+        }
+        let mut outline = Self::default();
+        for (view, selecting) in views {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let mut compiler = Compiler { direction, subject, rules, candidates: vec![], asks: vec![] };
+                compiler.collect(selecting);
+                compiler.write(view, &mut outline);
+            }
+        }
+        outline
+    }
+
+    /// The table, with everybody that there is.
+    pub(crate) fn table(&self, everybody: &Postings, namespaces: &BTreeMap<String, u32>) -> Table {
+        let mut table = Table::default();
+        for line in &self.lines {
+            match line.broad_keys(namespaces) {
+                Some(keys) => keys.into_iter().for_each(|key| table.insert(key, &line.entry)),
+                None => {
+                    for (identity, facts) in everybody.candidates(line.scope.iter().map(|c| c.peer.as_ref()))
+                    {
+                        let keys = line.keys_of(identity, facts);
+                        keys.into_iter().for_each(|key| table.insert(key, &line.entry));
+                    }
+                }
+            }
+        }
+        table
+    }
+
+    /// The rows of the table that speak of one identity alone.
+    pub(crate) fn rows_of(&self, identity: Identity, facts: &Facts) -> BTreeMap<Key, Entry> {
+        let mut rows = Table::default();
+        for line in self.lines.iter().filter(|line| line.chooses()) {
+            line.keys_of(identity, facts).into_iter().for_each(|key| rows.insert(key, &line.entry));
+        }
+        rows.entries
     }
 }
 
-/// Compiles what `policies` say about pods whose facts are `subject`.
-pub fn compile(policies: &[Policy], subject: &Facts, universe: &Universe, rules: &mut RuleBook) -> Table {
-    let all: Vec<&Policy> = policies.iter().filter(|p| p.subject.matches(subject)).collect();
-    let enforced: Vec<&Policy> = all.iter().copied().filter(|p| p.mode == Mode::Enforce).collect();
-    let mut views = vec![(View::Enforced, &enforced)];
-    if enforced.len() < all.len() {
-        views.push((View::WithAudit, &all));
+impl Line {
+    fn key(&self, (peer, port): (Level, PortKey)) -> Key {
+        Key { view: self.view, direction: self.direction, peer, port }
     }
-    let mut table = Table::default();
-    for (view, selecting) in views {
-        for direction in [Direction::Ingress, Direction::Egress] {
-            let mut compiler =
-                Compiler { view, direction, subject, universe, rules, candidates: vec![], asks: vec![] };
-            compiler.collect(selecting);
-            compiler.write(&mut table);
+
+    /// Whether its rows are those of identities.
+    fn chooses(&self) -> bool {
+        self.scope.iter().any(|clause| clause.breadth() == Breadth::Chosen)
+    }
+
+    /// The keys of a line that is about all of a kind or a namespace, or about anybody. None: it is about some identities.
+    fn broad_keys(&self, namespaces: &BTreeMap<String, u32>) -> Option<Vec<Key>> {
+        let sides: Option<Vec<_>> = self.scope.iter().map(|clause| clause.broad_keys(namespaces)).collect();
+        let common = sides?.into_iter().reduce(|a, b| intersection(&a, &b));
+        Some(common.unwrap_or_default().into_iter().map(|key| self.key(key)).collect())
+    }
+
+    /// The keys of one identity.
+    fn keys_of(&self, identity: Identity, facts: &Facts) -> Vec<Key> {
+        if !self.scope.iter().all(|clause| clause.peer.as_ref().is_none_or(|peer| is_peer(peer, facts))) {
+            return vec![];
+        }
+        let sides = self.scope.iter().map(|clause| clause.ports.at(facts));
+        let common = sides.reduce(|a, b| common_ports(&a, &b)).unwrap_or_default();
+        common.into_iter().map(|port| self.key((Level::Identity(identity), port))).collect()
+    }
+}
+
+/// Whom a clause is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Breadth<'a> {
+    Any,
+    Kind(Kind),
+    Namespace(&'a str),
+    /// Some identities.
+    Chosen,
+}
+
+impl Clause {
+    fn breadth(&self) -> Breadth<'_> {
+        match (&self.ports, &self.peer) {
+            // each has its own numbers
+            (PortsOf::Named(..), _) | (_, Some(Peer::Prefix { .. })) => Breadth::Chosen,
+            (_, None) => Breadth::Any,
+            (_, Some(Peer::Kind(kind))) => Breadth::Kind(*kind),
+            (_, Some(Peer::Pods(selector))) if selector.requirements().is_empty() => Breadth::Kind(Kind::Pod),
+            (_, Some(Peer::Pods(selector))) => {
+                selector.whole_namespace().map_or(Breadth::Chosen, Breadth::Namespace)
+            }
         }
     }
-    table
+
+    fn broad_keys(&self, namespaces: &BTreeMap<String, u32>) -> Option<Vec<Reach>> {
+        let level = match self.breadth() {
+            Breadth::Chosen => return None,
+            Breadth::Any => Some(Level::Any),
+            Breadth::Kind(kind) => Some(Level::Kind(kind)),
+            Breadth::Namespace(name) => namespaces.get(name).map(|n| Level::Namespace(*n)),
+        };
+        let PortsOf::These(ports) = &self.ports else { return None };
+        Some(level.into_iter().flat_map(|level| ports.iter().map(move |port| (level, *port))).collect())
+    }
 }
+
+impl PortsOf {
+    /// The ports that a peer of these facts has of them.
+    fn at(&self, peer: &Facts) -> Vec<PortKey> {
+        match self {
+            Self::These(ports) => ports.clone(),
+            Self::Named(protocol, name) => named_ports(peer, *protocol, name),
+        }
+    }
+}
+
+/// Peer and ports of a key.
+type Reach = (Level, PortKey);
 
 /// Where a rule stands among those of equal weight; greater goes first.
 type Order = Reverse<(PolicyName, u32, usize)>;
@@ -80,7 +208,7 @@ struct Unkept {
     place: Place,
     rule: RuleNumber,
     reason: Reason,
-    keys: Keys,
+    clauses: Vec<Clause>,
 }
 
 /// The order of what rules ask for; greater wins.
@@ -92,26 +220,22 @@ enum AskRank {
     OwnNode,
 }
 
-type Keys = Vec<(Level, PortKey)>;
-
-/// What is written under each of its keys, once its rank has a number.
+/// What becomes a line, once its rank has a number.
 struct Candidate {
     tier: Tier,
     rank: Rank,
     rule: RuleNumber,
     action: Action,
     reason: Reason,
-    keys: Keys,
+    scope: Scope,
 }
 
 struct Compiler<'a> {
-    view: View,
     direction: Direction,
     subject: &'a Facts,
-    universe: &'a Universe,
     rules: &'a mut RuleBook,
     candidates: Vec<Candidate>,
-    asks: Vec<(AskRank, Keys)>,
+    asks: Vec<(AskRank, Scope)>,
 }
 
 impl Compiler<'_> {
@@ -143,24 +267,18 @@ impl Compiler<'_> {
     /// is named, with its reason.
     fn collect_unkept(&mut self, policies: &[&Policy]) {
         let unkept = self.unkept(policies);
-        if unkept.is_empty() {
-            return;
-        }
-        let universe = self.universe;
-        let peers: BTreeMap<Identity, PeerKey> =
-            universe.identities.iter().map(|(i, facts)| (*i, universe.peer(*i, facts))).collect();
         let mut named = Vec::new();
         for denied in self.candidates.iter().filter(|c| c.action == Action::Deny) {
             let Rank::Ordered(Reverse(after), None) = &denied.rank else { continue };
             for before in unkept.iter().filter(|u| u.tier == denied.tier && u.place < *after) {
-                named.push(Candidate {
+                named.extend(before.clauses.iter().map(|clause| Candidate {
                     tier: denied.tier,
                     rank: Rank::Ordered(Reverse(after.clone()), Some(Reverse(before.place.clone()))),
                     rule: before.rule,
                     action: Action::Deny,
                     reason: before.reason,
-                    keys: intersection(&before.keys, &denied.keys, &peers),
-                });
+                    scope: denied.scope.iter().chain([clause]).cloned().collect(),
+                }));
             }
         }
         self.candidates.extend(named);
@@ -174,12 +292,11 @@ impl Compiler<'_> {
                     continue;
                 };
                 let number = self.rules.number(RuleRef::new(policy, rule));
-                let peers = clauses(&rule.peers);
-                let ports = port_clauses(&rule.ports);
+                let (peers, ports) = (clauses(&rule.peers), port_clauses(&rule.ports));
                 let pairs = peers.iter().flat_map(|(_, peer)| ports.iter().map(|(_, port)| (*peer, *port)));
-                let keys = pairs.flat_map(|(peer, port)| self.keys(peer, port)).collect();
+                let clauses = pairs.map(|(peer, port)| self.clause(peer, port)).collect();
                 let (tier, place, reason) = (policy.tier, place(policy, index), feature.reason());
-                found.push(Unkept { tier, place, rule: number, reason, keys });
+                found.push(Unkept { tier, place, rule: number, reason, clauses });
             }
         }
         found
@@ -193,14 +310,14 @@ impl Compiler<'_> {
             rule,
             action: Action::Deny,
             reason: Reason::PolicyDefaultDeny,
-            keys: vec![(Level::Any, PortKey::EVERYTHING)],
+            scope: vec![self.clause(None, None)],
         });
     }
 
     fn collect_own_node(&mut self) {
-        let keys = vec![(Level::Kind(Kind::Host), PortKey::EVERYTHING)];
+        let scope = vec![self.clause(Some(&Peer::Kind(Kind::Host)), None)];
         if !self.asks.is_empty() {
-            self.asks.push((AskRank::OwnNode, keys.clone()));
+            self.asks.push((AskRank::OwnNode, scope.clone()));
         }
         self.candidates.push(Candidate {
             tier: Tier::Normal,
@@ -208,11 +325,11 @@ impl Compiler<'_> {
             rule: RuleNumber::default(),
             action: Action::Allow,
             reason: Reason::OwnNode,
-            keys,
+            scope,
         });
     }
 
-    /// One candidate for each narrowness that the rule's clauses have.
+    /// One candidate for each clause of the rule.
     fn collect_rule(&mut self, policy: &Policy, rule: &Rule, index: usize) {
         let number = self.rules.number(RuleRef::new(policy, rule));
         let (action, reason) = match (rule.action, rule.enforceable) {
@@ -232,14 +349,14 @@ impl Compiler<'_> {
                     }
                     Tier::Admin | Tier::Baseline => Rank::Ordered(Reverse(place(policy, index)), None),
                 };
-                let keys = self.keys(peer_clause, port_clause);
+                let scope = vec![self.clause(peer_clause, port_clause)];
                 self.candidates.push(Candidate {
                     tier: policy.tier,
                     rank,
                     rule: number,
                     action,
                     reason,
-                    keys,
+                    scope,
                 });
             }
         }
@@ -253,90 +370,48 @@ impl Compiler<'_> {
         }
         for (peer, peer_clause) in clauses(&rule.peers) {
             for (port, port_clause) in port_clauses(&rule.ports) {
-                let keys = self.keys(peer_clause, port_clause);
-                self.asks.push((AskRank::Rule { peer, port, authentication }, keys));
+                let scope = vec![self.clause(peer_clause, port_clause)];
+                self.asks.push((AskRank::Rule { peer, port, authentication }, scope));
             }
         }
     }
 
-    /// Everything that one peer clause with one port clause stands for.
-    fn keys(&self, peer: Option<&Peer>, port: Option<&PortMatch>) -> Vec<(Level, PortKey)> {
+    /// What one peer clause with one port clause stands for.
+    fn clause(&self, peer: Option<&Peer>, port: Option<&PortMatch>) -> Clause {
         let ports = match (port, self.direction) {
-            (None, _) => vec![PortKey::EVERYTHING],
+            (None, _) => PortsOf::These(vec![PortKey::EVERYTHING]),
             (Some(PortMatch::Range { protocol, first, last }), _) => {
-                PortKey::of_range(*protocol, *first, *last)
+                PortsOf::These(PortKey::of_range(*protocol, *first, *last))
             }
             (Some(PortMatch::Named { protocol, name }), Direction::Ingress) => {
-                named_ports(self.subject, *protocol, name)
+                PortsOf::These(named_ports(self.subject, *protocol, name))
             }
             // the name means what it means at each destination
             (Some(PortMatch::Named { protocol, name }), Direction::Egress) => {
-                return self.named_at_peers(peer, *protocol, name);
+                PortsOf::Named(*protocol, name.clone())
             }
         };
-        let levels = self.levels(peer);
-        levels.iter().flat_map(|level| ports.iter().map(|port| (*level, *port))).collect()
+        Clause { peer: peer.cloned(), ports }
     }
 
-    fn named_at_peers(&self, peer: Option<&Peer>, protocol: Protocol, name: &str) -> Vec<(Level, PortKey)> {
-        let matching =
-            self.universe.identities.iter().filter(|(_, facts)| peer.is_none_or(|p| is_peer(p, facts)));
-        matching
-            .flat_map(|(identity, facts)| {
-                named_ports(facts, protocol, name).into_iter().map(|port| (Level::Identity(*identity), port))
-            })
-            .collect()
-    }
-
-    fn levels(&self, peer: Option<&Peer>) -> Vec<Level> {
-        match peer {
-            None => vec![Level::Any],
-            Some(Peer::Kind(kind)) => vec![Level::Kind(*kind)],
-            Some(Peer::Pods(selector)) => self.pod_levels(selector),
-            Some(peer @ Peer::Prefix { .. }) => self.identities(peer),
-        }
-    }
-
-    fn pod_levels(&self, selector: &Selector) -> Vec<Level> {
-        if selector.requirements().is_empty() {
-            return vec![Level::Kind(Kind::Pod)];
-        }
-        match selector.whole_namespace() {
-            Some(name) => {
-                self.universe.namespaces.get(name).map(|n| Level::Namespace(*n)).into_iter().collect()
-            }
-            None => self.identities(&Peer::Pods(selector.clone())),
-        }
-    }
-
-    fn identities(&self, peer: &Peer) -> Vec<Level> {
-        let matching = self.universe.identities.iter().filter(|(_, facts)| is_peer(peer, facts));
-        matching.map(|(identity, _)| Level::Identity(*identity)).collect()
-    }
-
-    /// Numbers the ranks, tier by tier, and writes the entries.
-    fn write(mut self, table: &mut Table) {
-        let (view, direction) = (self.view, self.direction);
-        let candidates = std::mem::take(&mut self.candidates);
+    /// Numbers the ranks, tier by tier, and writes the lines.
+    fn write(self, view: View, outline: &mut Outline) {
+        let Self { direction, candidates, asks, .. } = self;
         let numbers = numbered(candidates.iter().map(|c| (c.tier, c.rank.clone())));
-        for Candidate { tier, rank, rule, action, reason, keys } in candidates {
+        for Candidate { tier, rank, rule, action, reason, scope } in candidates {
             let Some(precedence) = numbers.get(&(tier, rank)).copied() else { continue };
             let entry = Entry::of_slot(tier, Slot { precedence, rule, action, reason });
-            for (peer, port) in keys {
-                table.insert(Key { view, direction, peer, port }, &entry);
-            }
+            outline.lines.push(Line { view, direction, scope, entry });
         }
-        let numbers = numbered(self.asks.iter().map(|(rank, _)| *rank));
-        for (rank, keys) in self.asks {
+        let numbers = numbered(asks.iter().map(|(rank, _)| *rank));
+        for (rank, scope) in asks {
             let Some(precedence) = numbers.get(&rank).copied() else { continue };
             let authentication = match rank {
                 AskRank::Rule { authentication, .. } => authentication,
                 AskRank::OwnNode => Authentication::Unspecified,
             };
             let entry = Entry::of_ask(Ask { precedence, authentication });
-            for (peer, port) in keys {
-                table.insert(Key { view, direction, peer, port }, &entry);
-            }
+            outline.lines.push(Line { view, direction, scope, entry });
         }
     }
 }
@@ -347,30 +422,33 @@ fn place(policy: &Policy, index: usize) -> Place {
 
 /// The keys that match what keys of both sides match. Levels and ports are nested: two keys have nothing in common, or
 /// one holds the other.
-fn intersection(a: &[(Level, PortKey)], b: &[(Level, PortKey)], peers: &BTreeMap<Identity, PeerKey>) -> Keys {
-    let narrower_level = |a: Level, b: Level| match (is_within(a, b, peers), is_within(b, a, peers)) {
-        (true, _) => Some(a),
-        (false, true) => Some(b),
-        (false, false) => None,
-    };
-    let narrower_port = |a: PortKey, b: PortKey| match (a.is_within(&b), b.is_within(&a)) {
-        (true, _) => Some(a),
-        (false, true) => Some(b),
-        (false, false) => None,
-    };
+fn intersection(a: &[Reach], b: &[Reach]) -> Vec<Reach> {
     let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (a, b)));
     pairs.filter_map(|(a, b)| Some((narrower_level(a.0, b.0)?, narrower_port(a.1, b.1)?))).collect()
 }
 
-/// Whether everybody of `a` is of `b`.
-fn is_within(a: Level, b: Level, peers: &BTreeMap<Identity, PeerKey>) -> bool {
-    match (a, b) {
-        (_, Level::Any) | (Level::Namespace(_), Level::Kind(Kind::Pod)) => true,
-        (Level::Identity(i), Level::Kind(kind)) => peers.get(&i).is_some_and(|p| p.kind == kind),
-        (Level::Identity(i), Level::Namespace(number)) => {
-            peers.get(&i).is_some_and(|p| p.namespace == number)
-        }
-        (a, b) => a == b,
+fn common_ports(a: &[PortKey], b: &[PortKey]) -> Vec<PortKey> {
+    let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (*a, *b)));
+    let common: BTreeSet<PortKey> = pairs.filter_map(|(a, b)| narrower_port(a, b)).collect();
+    common.into_iter().collect()
+}
+
+fn narrower_port(a: PortKey, b: PortKey) -> Option<PortKey> {
+    match (a.is_within(&b), b.is_within(&a)) {
+        (true, _) => Some(a),
+        (false, true) => Some(b),
+        (false, false) => None,
+    }
+}
+
+/// Of two levels that are no single identity's.
+fn narrower_level(a: Level, b: Level) -> Option<Level> {
+    let within =
+        |a, b| a == b || matches!((a, b), (_, Level::Any) | (Level::Namespace(_), Level::Kind(Kind::Pod)));
+    match (within(a, b), within(b, a)) {
+        (true, _) => Some(a),
+        (false, true) => Some(b),
+        (false, false) => None,
     }
 }
 

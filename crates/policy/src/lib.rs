@@ -1,7 +1,7 @@
 //! One meaning of policy.
 //!
 //! Rules come in as [`Policy`] values, lowered from whatever kind of object they were written as. [`decide`] interprets
-//! them, plainly and slowly: it is what the words mean. [`compile`] turns them into the [`Table`] that the kernel looks
+//! them, plainly and slowly: it is what the words mean. `compile` turns them into the [`Table`] that the kernel looks
 //! verdicts up in, and [`Compiled`] holds the tables of a whole revision with the identities they speak of. The two
 //! share the parsed types of `model` and `clause` and nothing else; tests hold one against the other, and both against
 //! the kernel. Around `decide`, and never instead of it: [`Index`] answers many questions, [`explain()`] shows how an answer
@@ -16,13 +16,13 @@ mod explain;
 mod index;
 mod lint;
 mod model;
+mod postings;
 mod rules;
 mod table;
 mod unenforceable;
 
 pub use clause::{Members, Narrowness, Peer, Peers, PortMatch, Ports};
-pub use compile::{Universe, compile};
-pub use compiled::Compiled;
+pub use compiled::{Change, Compiled, Numbers};
 pub use decide::{Answer, End, Judgement, Outcome, Traffic, Who, decide, judge};
 pub use explain::{Account, Explanation, PolicyAccount, RuleAccount, Step, explain};
 pub use index::Index;

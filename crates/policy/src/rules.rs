@@ -61,6 +61,16 @@ impl RuleBook {
         number
     }
 
+    /// How many rules have a number.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether no rule has one yet.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// The rule behind a number.
     pub fn get(&self, number: RuleNumber) -> Option<&RuleRef> {
         self.rules.get((number.0 as usize).checked_sub(1)?)

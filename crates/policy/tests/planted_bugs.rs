@@ -34,9 +34,8 @@ const BUGS: &[Bug] = &[
     bug(
         "a named port is that of the pod that asks",
         "policy/src/compile.rs",
-        "self.named_at_peers(peer, *protocol, name)",
-        "self.levels(peer).iter().flat_map(|l| named_ports(self.subject, *protocol, name).into_iter().map(|p| \
-         (*l, p))).collect()",
+        "PortsOf::Named(*protocol, name.clone())",
+        "PortsOf::These(named_ports(self.subject, *protocol, name))",
     ),
     bug(
         "what a prefix excepts matches",
@@ -84,8 +83,8 @@ const BUGS: &[Bug] = &[
     bug(
         "one namespace is every namespace",
         "policy/src/compile.rs",
-        "self.universe.namespaces.get(name).map(|n| Level::Namespace(*n)).into_iter().collect()",
-        "vec![Level::Kind(Kind::Pod)]",
+        "namespaces.get(name).map(|n| Level::Namespace(*n))",
+        "Some(Level::Kind(Kind::Pod))",
     ),
     bug(
         "the priority of a policy does not count",
@@ -102,8 +101,8 @@ const BUGS: &[Bug] = &[
     ),
     bug(
         "pods are met without their address",
-        "identity/src/facts.rs",
-        "address.map(|a| self.prefixes_of(a)).unwrap_or_default()",
+        "identity/src/directory.rs",
+        "address.map(|a| vocabulary.prefixes_of(a)).unwrap_or_default()",
         "BTreeSet::new()",
     ),
     bug(

@@ -43,7 +43,7 @@ impl<'a> Names<'a> {
         // the later ones win: an address of a node is the node's, whichever pods share it
         let mut addresses: BTreeMap<IpAddr, Named<'a>> = BTreeMap::new();
         addresses.extend(pods().filter(|p| p.host_network).flat_map(of_pod));
-        for node in &snapshot.nodes {
+        for node in snapshot.nodes.iter() {
             addresses.extend(node.addresses.iter().map(|a| (*a, Named::Node(*a, &node.name))));
         }
         for api in snapshot.api_servers() {

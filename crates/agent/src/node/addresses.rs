@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use signet_cluster::{PodManifest, Snapshot};
@@ -19,7 +20,7 @@ impl Node {
         &mut self,
         snapshot: &'s Snapshot,
     ) -> Result<Vec<(Pod, &'s PodManifest)>, Error> {
-        let on_host = |p: &PodManifest| p.pod.host_network && p.pod.addresses.is_empty();
+        let on_host = |p: &Arc<PodManifest>| p.pod.host_network && p.pod.addresses.is_empty();
         let own = match snapshot.pods.iter().any(on_host) {
             true => host::own_addresses()
                 .map_err(|source| Error::Host { what: "reading own addresses", source })?,
@@ -30,13 +31,13 @@ impl Node {
             .pods
             .iter()
             .filter(|p| !p.pod.addresses.is_empty())
-            .partition(|p: &&PodManifest| p.pod.host_network);
+            .partition(|p: &&Arc<PodManifest>| p.pod.host_network);
         fixed.iter().try_for_each(|manifest| refuse_addresses_of_node(manifest, &heard))?;
         let nodes = snapshot.nodes.iter().flat_map(|n| &n.addresses);
         let nodes = nodes.chain(on_nodes.iter().flat_map(|p| &p.pod.addresses)).copied();
         self.ipam.reserve(heard.into_iter().chain(nodes).collect());
         fixed.iter().for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
-        let address = |manifest: &'s PodManifest| {
+        let address = |manifest: &'s Arc<PodManifest>| {
             let mut pod = manifest.pod.clone();
             if pod.addresses.is_empty() {
                 pod.addresses = match (pod.host_network, self.config.runs(&pod)) {
@@ -46,9 +47,15 @@ impl Node {
                     (false, false) => vec![],
                 };
             }
-            (pod, manifest)
+            (pod, &**manifest)
         };
         Ok(snapshot.pods.iter().map(address).collect())
+    }
+
+    /// Whether a pod is another node's, under addresses that it has: it is known here, and not run.
+    pub(super) fn is_elsewhere(&self, manifest: &PodManifest) -> bool {
+        let pod = &manifest.pod;
+        !pod.host_network && !pod.addresses.is_empty() && !self.config.runs(pod)
     }
 
     /// The pods that are there and stay: their addresses are those that they are to have.
@@ -117,7 +124,10 @@ fn addresses_of_node(snapshot: &Snapshot, name: Option<&str>) -> Vec<IpAddr> {
     [first(true), first(false)].into_iter().flatten().collect()
 }
 
-fn refuse_addresses_of_node(manifest: &PodManifest, heard: &BTreeSet<IpAddr>) -> Result<(), Error> {
+pub(super) fn refuse_addresses_of_node(
+    manifest: &PodManifest,
+    heard: &BTreeSet<IpAddr>,
+) -> Result<(), Error> {
     let Some(address) = manifest.pod.addresses.iter().find(|a| heard.contains(a)) else { return Ok(()) };
     let message = format!(
         "status.podIPs of the pod {}: {address} is an address of this node: choose another, or none",

@@ -1,5 +1,7 @@
 //! What a node says when it is asked.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use signet_cluster::Snapshot;
 use signet_identity::PodName;
@@ -72,14 +74,16 @@ impl Node {
         let manifests = manifests.ok_or_else(|| Error::Program("nothing is in force yet".to_owned()))?;
         let mut snapshot = self.discovery.complete(self.programs.join(manifests));
         let pods = self.with_addresses(&snapshot)?.into_iter().map(|(pod, _)| pod).collect::<Vec<_>>();
-        for (manifest, pod) in snapshot.pods.iter_mut().zip(pods) {
+        for (manifest, pod) in Arc::make_mut(&mut snapshot.pods).iter_mut().zip(pods) {
+            let manifest = Arc::make_mut(manifest);
             manifest.pod = pod;
             if self.pods.contains_key(&manifest.pod.name) || manifest.pod.node.is_none() {
                 manifest.pod.node = Some(self.config.node.clone());
             }
         }
-        snapshot.nodes.retain(|node| node.name != self.config.node);
-        snapshot.nodes.push(signet_cluster::Node {
+        let nodes = Arc::make_mut(&mut snapshot.nodes);
+        nodes.retain(|node| node.name != self.config.node);
+        nodes.push(signet_cluster::Node {
             name: self.config.node.clone(),
             labels: [].into(),
             addresses: Self::heard()?.into_iter().collect(),

@@ -126,11 +126,10 @@ pub(super) fn read(
         restart: RestartPolicy::Always,
         owner: None,
     };
-    let mut placed = body.lower(object, &mut Report::new(object, problems));
+    let Placed { mut item, name, .. } = body.lower(object, &mut Report::new(object, problems));
     let (addresses, field) = addresses(status.unwrap_or_default(), &mut Report::new(object, problems));
-    placed.item.pod.addresses = addresses;
-    placed.addresses = object.site(field);
-    gathered.pods.push(placed);
+    item.pod.addresses = addresses;
+    gathered.pods.push(Placed { item: Arc::new(item), name, addresses: object.site(field) });
     Ok(())
 }
 
