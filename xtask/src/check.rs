@@ -60,6 +60,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     // for tests alone
     ("signet-testkit", &["signet-identity", "signet-policy"]),
+    (
+        "signet-fuzz",
+        &[
+            "signet-abi",
+            "signet-cluster",
+            "signet-datapath",
+            "signet-flow",
+            "signet-identity",
+            "signet-policy",
+            "signet-testkit",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,6 +1,7 @@
 //! Flows of the node -> a file, on a thread of its own.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -8,6 +9,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use serde_json::{Value, json};
 use signet_flow::{ExportConfig, ExportCounts, ExportEvent, Filters, Mask, Ring, export};
 
 use crate::{config::Export, error::Error};
@@ -16,6 +18,22 @@ use crate::{config::Export, error::Error};
 pub(crate) struct Exporter {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
+    progress: ExportProgress,
+}
+
+/// How far it is, for whoever is asked.
+#[derive(Clone)]
+pub(crate) struct ExportProgress {
+    file: PathBuf,
+    counts: Arc<ExportCounts>,
+}
+
+impl ExportProgress {
+    /// What `signet status` shows.
+    pub(crate) fn status(&self) -> Value {
+        let (written, unwritten) = (self.counts.written(), self.counts.unwritten());
+        json!({"file": self.file.to_string_lossy(), "written": written, "unwritten": unwritten})
+    }
 }
 
 impl Exporter {
@@ -36,8 +54,9 @@ impl Exporter {
         };
         let (stop, reader) = (Arc::new(AtomicBool::new(false)), ring.follow());
         let stopped = Arc::clone(&stop);
+        let progress = ExportProgress { file: config.path.clone(), counts: Arc::default() };
+        let counts = Arc::clone(&progress.counts);
         let work = move || {
-            let counts = ExportCounts::default();
             let path = config.path.display();
             export(&config, reader, &counts, &stopped, |event| match event {
                 ExportEvent::Failing(error) => {
@@ -48,7 +67,11 @@ impl Exporter {
         };
         let host = |source| Error::Host { what: "starting a thread", source };
         let thread = std::thread::Builder::new().name("export".to_owned()).spawn(work).map_err(host)?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, thread, progress })
+    }
+
+    pub(crate) fn progress(&self) -> &ExportProgress {
+        &self.progress
     }
 
     /// Writes what is left, and ends.

@@ -22,7 +22,7 @@ use crate::{
     control::{self, Asked, Request},
     error::Error,
     events::{self, Recorder},
-    export::Exporter,
+    export::{ExportProgress, Exporter},
     ledger::Ledger,
     node::{Applied, Node},
 };
@@ -75,11 +75,12 @@ impl Up {
         let (name, run_dir, peers) = (config.node.clone(), config.run_dir.clone(), config.peers.clone());
         let listen = Listen { tcp: config.flow_address, unix: Some(run_dir.join("agent.sock")) };
         let exporter = config.export.as_ref().map(|export| Exporter::start(export, &flows)).transpose()?;
+        let exported = exporter.as_ref().map(|exporter| exporter.progress().clone());
         // everything that touches the kernel's maps stays on one thread
         let node = spawn("node", move || match Node::open(config, init) {
             Ok(node) => {
                 let _ = opened.send(Ok(()));
-                serve(node, &inbox, &report, &ring)
+                serve(node, &inbox, &report, &Flows { ring, exported })
             }
             Err(error) => {
                 let _ = opened.send(Err(error));
@@ -143,13 +144,20 @@ fn spawn<T: Send + 'static>(
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(host)
 }
 
+/// Where flows go, and how far they are written to a file, if they are.
+struct Flows {
+    ring: Arc<Ring>,
+    exported: Option<ExportProgress>,
+}
+
 /// The node's thread: one command at a time, until it is told to stop.
 fn serve(
     mut node: Node,
     inbox: &Receiver<Command>,
     report: &Sender<Progress>,
-    ring: &Arc<Ring>,
+    flows: &Flows,
 ) -> Result<(), Error> {
+    let ring = &flows.ring;
     let stop = Arc::new(AtomicBool::new(false));
     let ledger = Arc::new(Mutex::new(Ledger::open(node.state_dir())));
     let recorder = Recorder::new(node.directory(), ring.clone(), ledger.clone());
@@ -162,7 +170,7 @@ fn serve(
         match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             Ok(Command::Asked(asked)) => {
-                let (answer, applied) = answer(&mut node, &asked, &ledger);
+                let (answer, applied) = answer(&mut node, &asked, flows, &ledger);
                 applied.into_iter().map(Progress::Applied).for_each(tell);
                 // whoever asked may be gone
                 let _ = asked.answer.send(answer);
@@ -212,9 +220,13 @@ fn serve(
 }
 
 /// The answer to a question, and what answering it changed.
-fn answer(node: &mut Node, asked: &Asked, ledger: &Mutex<Ledger>) -> (Value, Option<Applied>) {
+fn answer(node: &mut Node, asked: &Asked, flows: &Flows, ledger: &Mutex<Ledger>) -> (Value, Option<Applied>) {
     match &asked.request {
-        Request::Status => (node.status(), None),
+        Request::Status => {
+            let mut status = node.status();
+            status["export"] = flows.exported.as_ref().map_or(Value::Null, ExportProgress::status);
+            (status, None)
+        }
         Request::Audit => (serde_json::to_value(events::lock(ledger).lines()).unwrap_or_default(), None),
         Request::Why(why) => match node.why(why) {
             Ok(said) => (serde_json::to_value(said).unwrap_or_default(), None),

@@ -88,6 +88,7 @@ pub(crate) fn status(args: &NodeArgs) -> anyhow::Result<ExitCode> {
             text(&pod["detail"])
         )?;
     }
+    print_export(&mut out, &status["export"])?;
     writeln!(out)?;
     let mut table = Table::new(["MAP", "ENTRIES", "MAX"]);
     for m in rows(&status["maps"]) {
@@ -104,6 +105,19 @@ pub(crate) fn status(args: &NodeArgs) -> anyhow::Result<ExitCode> {
         )?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where flows are written to, and how many could not be.
+fn print_export(out: &mut impl Write, export: &Value) -> std::io::Result<()> {
+    let Some(file) = export["file"].as_str() else { return Ok(()) };
+    let (written, unwritten) = (&export["written"], &export["unwritten"]);
+    match unwritten.as_u64() {
+        None | Some(0) => writeln!(out, "\n{written} flows are written to {file}"),
+        Some(_) => writeln!(
+            out,
+            "\n{written} flows are written to {file}, {unwritten} are not: the file could not be written, or not fast enough"
+        ),
+    }
 }
 
 /// What audited policies would have denied.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::atomic::Order
 
 use anyhow::Context;
 use clap::Args;
-use signet_flow::{Listen, Listeners, serve_relay};
+use signet_flow::{Listen, Listeners, PeersEvent, RelayNodes, serve_relay};
 
 use crate::signals;
 
@@ -15,8 +15,11 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 pub(crate) struct RelayArgs {
     /// The flow APIs of the nodes, separated by commas: `host:port` or `unix:///path`.
-    #[arg(long, value_delimiter = ',', required = true)]
+    #[arg(long, value_delimiter = ',', required_unless_present = "peer_service")]
     peers: Vec<String>,
+    /// A Peer service, such as a node's flow API: the nodes that it tells of are followed as they come and go.
+    #[arg(long, value_name = "ADDRESS")]
+    peer_service: Option<String>,
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:4245")]
     listen: SocketAddr,
@@ -37,14 +40,29 @@ pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<ExitCode> {
         let listen = Listen { tcp: Some(args.listen), unix: args.socket.clone() };
         let listeners = Listeners::bind(&listen).await?;
         if let Some(address) = listeners.tcp_address() {
-            eprintln!("the flows of {} nodes are served at {address}", args.peers.len());
+            let told = args.peer_service.as_ref().map(|at| format!(" and of those that {at} tells of"));
+            let (count, told) = (args.peers.len(), told.unwrap_or_default());
+            eprintln!("the flows of {count} nodes{told} are served at {address}");
         }
         let stopped = async {
             while !stop.load(Ordering::Relaxed) {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        serve_relay(listeners, args.peers.clone(), env!("CARGO_PKG_VERSION").to_owned(), stopped).await?;
+        serve_relay(listeners, nodes(args), env!("CARGO_PKG_VERSION").to_owned(), stopped).await?;
         Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn nodes(args: &RelayArgs) -> RelayNodes {
+    let nodes = RelayNodes::fixed(args.peers.clone());
+    let Some(service) = args.peer_service.clone() else { return nodes };
+    nodes.and_of(service.clone(), move |event| match event {
+        PeersEvent::Connected => eprintln!("{service} tells of its nodes"),
+        PeersEvent::Failing(error) => {
+            eprintln!(
+                "{service} tells of no nodes: {error}; it is tried again, and those that are known stay"
+            );
+        }
     })
 }

@@ -136,6 +136,9 @@ fn a_node_exports_what_it_is_told_to() {
     ]);
     node.start_and_wait();
     wait_until("flows are in the file", || lines(&path).len() > 3);
+    let export = node.status().unwrap()["export"].clone();
+    assert_eq!((export["file"].as_str(), export["unwritten"].as_u64()), (path.to_str(), Some(0)), "{export}");
+    assert!(export["written"].as_u64() > Some(3), "{export}");
     node.signal(Signal::SIGTERM);
     for line in lines(&path) {
         let expected =
@@ -145,4 +148,27 @@ fn a_node_exports_what_it_is_told_to() {
     }
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.ends_with('\n'));
+}
+
+#[test]
+fn what_could_not_be_exported_is_counted_and_shown() {
+    let Some(mut node) = Node::new("unexported", &manifests("shop")) else { return };
+    // nothing can be written there: its folder is missing
+    let path = node.folder().join("missing/flows.log");
+    node.set_options(&["--export-file", path.to_str().unwrap()]);
+    node.start_and_wait();
+    let unwritten = || node.status().and_then(|status| status["export"]["unwritten"].as_u64());
+    wait_until("what is missing is counted", || unwritten() > Some(3));
+    let output = Command::new(env!("CARGO_BIN_EXE_signet"))
+        .args(["status", "--run-dir", node.run_dir().to_str().unwrap()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line =
+        text.lines().find(|line| line.contains(path.to_str().unwrap())).unwrap_or_else(|| panic!("{text}"));
+    let said = line.split_once(", ").unwrap().1;
+    assert!(line.starts_with("0 flows are written to "), "{line}");
+    assert!(said.ends_with(" are not: the file could not be written, or not fast enough"), "{line}");
+    assert!(said.split(' ').next().unwrap().parse::<u64>().unwrap() > 3, "{line}");
+    node.signal(Signal::SIGTERM);
 }

@@ -38,4 +38,5 @@ pub use probe::{Hook, Passed, WaitingEvents};
 pub use publish::{Desired, Endpoint};
 pub use services::{ServiceEntry, Services};
 pub use settle::Step;
+pub use shape::Shape;
 pub use sweep::Usage;

@@ -55,12 +55,17 @@ fn path_of(file: &File) -> PathBuf {
 
 /// Where the fields of a struct are: numbers and bytes, by their names; those of arrays and structs in it by their paths.
 #[derive(Debug, Clone)]
-pub(crate) struct Shape {
+pub struct Shape {
     size: usize,
     fields: BTreeMap<String, Range<usize>>,
 }
 
 impl Shape {
+    /// So many bytes, with these fields: names start with a dot.
+    pub fn new(size: usize, fields: BTreeMap<String, Range<usize>>) -> Self {
+        Self { size, fields }
+    }
+
     pub(crate) fn of(types: &Btf<'_>, name: &str) -> Option<Self> {
         let all = types.type_by_name::<Struct<'_>>(name)?;
         let mut shape = Self { size: 0, fields: BTreeMap::new() };
@@ -97,7 +102,7 @@ impl Shape {
     }
 
     /// A number of the struct, by its field's name.
-    pub(crate) fn number(&self, field: &str, bytes: &[u8]) -> Option<u64> {
+    pub fn number(&self, field: &str, bytes: &[u8]) -> Option<u64> {
         let value = bytes.get(self.fields.get(&format!(".{field}"))?.clone())?;
         let mut wide = [0; 8];
         wide.get_mut(..value.len())?.copy_from_slice(value);
@@ -105,7 +110,7 @@ impl Shape {
     }
 
     /// The same in another shape: fields go by their names, what one of the two does not have is left out.
-    pub(crate) fn translate(&self, bytes: &[u8], to: &Self) -> Vec<u8> {
+    pub fn translate(&self, bytes: &[u8], to: &Self) -> Vec<u8> {
         let mut out = vec![0; to.size];
         for (name, place) in &to.fields {
             let from = self.fields.get(name).and_then(|range| bytes.get(range.clone()));

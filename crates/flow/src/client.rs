@@ -73,19 +73,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Connect`] if nobody answers there.
     pub async fn connect(target: &str) -> Result<Self, ClientError> {
-        let address = match target {
-            path if path.starts_with('/') => format!("unix://{path}"),
-            url if url.contains("://") || url.starts_with("unix:") => url.to_owned(),
-            host => format!("http://{host}"),
-        };
-        let failed = |source| ClientError::Connect { target: target.to_owned(), source };
-        let endpoint = Endpoint::from_shared(address)
-            .map_err(failed)?
-            .connect_timeout(CONNECT_TIMEOUT)
-            // a host that vanished says nothing
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(CONNECT_TIMEOUT);
-        Ok(Self { inner: ObserverClient::new(endpoint.connect().await.map_err(failed)?) })
+        Ok(Self { inner: ObserverClient::new(channel(target).await?) })
     }
 
     /// Asks for flows, with what Signet says of them beyond Hubble's fields.
@@ -128,6 +116,23 @@ impl Client {
     pub async fn namespaces(&mut self) -> Result<Vec<Namespace>, ClientError> {
         Ok(self.inner.get_namespaces(GetNamespacesRequest {}).await?.into_inner().namespaces)
     }
+}
+
+/// A connection to `unix:///path`, `/path`, `http://host:port` or `host:port`.
+pub(crate) async fn channel(target: &str) -> Result<Channel, ClientError> {
+    let address = match target {
+        path if path.starts_with('/') => format!("unix://{path}"),
+        url if url.contains("://") || url.starts_with("unix:") => url.to_owned(),
+        host => format!("http://{host}"),
+    };
+    let failed = |source| ClientError::Connect { target: target.to_owned(), source };
+    let endpoint = Endpoint::from_shared(address)
+        .map_err(failed)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        // a host that vanished says nothing
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(CONNECT_TIMEOUT);
+    endpoint.connect().await.map_err(failed)
 }
 
 impl Flows {

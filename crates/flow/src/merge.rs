@@ -53,21 +53,28 @@ pub(crate) struct Merge {
 }
 
 impl Merge {
-    /// `count` streams.
-    pub(crate) fn new(count: usize, hold: Duration, endless: bool) -> (Self, Vec<Input>) {
-        let (inputs, sources) = (0..count)
-            .map(|_| {
-                let (sender, incoming) = mpsc::channel(AHEAD);
-                (Input(sender), Source { incoming, head: None, open: true })
-            })
-            .unzip();
-        (Self { sources, hold, endless }, inputs)
+    /// No stream yet.
+    pub(crate) fn new(hold: Duration, endless: bool) -> Self {
+        Self { sources: vec![], hold, endless }
     }
 
-    /// The next message; nothing once all streams have ended.
+    /// One more stream; it ends when what is returned is dropped.
+    pub(crate) fn add(&mut self) -> Input {
+        let (sender, incoming) = mpsc::channel(AHEAD);
+        self.sources.push(Source { incoming, head: None, open: true });
+        Input(sender)
+    }
+
+    /// Whether all streams have ended, and nothing is left of them.
+    pub(crate) fn is_over(&self) -> bool {
+        self.sources.iter().all(|source| !source.open && source.head.is_none())
+    }
+
+    /// The next message; nothing once all streams have ended. Whoever stops to wait for it loses none.
     pub(crate) async fn next(&mut self) -> Option<GetFlowsResponse> {
         loop {
             poll_fn(|context| Poll::Ready(self.look(context))).await;
+            self.sources.retain(|source| source.open || source.head.is_some());
             let complete = self.sources.iter().all(|source| !source.open || source.head.is_some());
             let Some(oldest) = self.heads().min_by_key(|(_, head)| head.at).map(|(n, head)| (n, head.at))
             else {
@@ -126,6 +133,12 @@ mod tests {
 
     const HOLD: Duration = Duration::from_secs(1);
 
+    fn merge(count: usize, endless: bool) -> (Merge, Vec<Input>) {
+        let mut merge = Merge::new(HOLD, endless);
+        let inputs = (0..count).map(|_| merge.add()).collect();
+        (merge, inputs)
+    }
+
     fn at(seconds: i64) -> GetFlowsResponse {
         GetFlowsResponse { time: Some(Timestamp { seconds, nanos: 0 }), ..GetFlowsResponse::default() }
     }
@@ -142,7 +155,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn streams_that_end_are_one_in_order_however_slow_their_reader_is() {
-        let (mut merge, mut inputs) = Merge::new(3, HOLD, false);
+        let (mut merge, mut inputs) = merge(3, false);
         for times in [&[5, 6, 9][..], &[1, 7], &[]] {
             send(&inputs.remove(0), times).await;
         }
@@ -156,7 +169,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_holds_the_others_back_for_a_moment_only() {
-        let (mut merge, inputs) = Merge::new(2, HOLD, true);
+        let (mut merge, inputs) = merge(2, true);
         send(&inputs[0], &[1, 2]).await;
         let began = Instant::now();
         assert_eq!(seconds(merge.next().await), Some(1));
@@ -166,8 +179,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn streams_come_and_go_meanwhile() {
+        let (mut merge, mut inputs) = merge(1, true);
+        send(&inputs[0], &[3]).await;
+        let late = merge.add();
+        send(&late, &[1]).await;
+        drop(inputs.remove(0));
+        assert_eq!(seconds(merge.next().await), Some(1));
+        assert_eq!(seconds(merge.next().await), Some(3), "what it had said is not lost with it");
+        drop(late);
+        assert_eq!(seconds(merge.next().await), None);
+        assert!(merge.is_over());
+        send(&merge.add(), &[5]).await;
+        assert_eq!(seconds(merge.next().await), Some(5));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_clock_that_is_ahead_holds_back_neither_its_own_nor_those_of_others() {
-        let (mut merge, inputs) = Merge::new(2, HOLD, true);
+        let (mut merge, inputs) = merge(2, true);
         send(&inputs[0], &[1_000_000, 1_000_001]).await;
         let began = Instant::now();
         let mut order = vec![];

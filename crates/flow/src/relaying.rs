@@ -1,17 +1,22 @@
 //! Hubble's Observer over several nodes: each answer is asked of all of them and given as one, in order of time.
 //!
-//! A node that does not answer is said to the client and, while it follows, tried again. Counts (`number`) are of each
+//! A node that does not answer is said to the client and, while it follows, tried again; nodes come and go meanwhile. Counts (`number`) are of each
 //! node, as with Hubble's relay.
 //!
 //! It keeps nothing: connections live as long as the request that needs them.
 
-use std::{collections::BTreeSet, pin::Pin, time::Duration, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    pin::Pin,
+    time::Duration,
+    time::SystemTime,
+};
 
 use futures_util::{Stream, stream};
 use pbjson_types::Timestamp;
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tonic::{Request, Response, Status};
@@ -26,6 +31,7 @@ use crate::{
         GetNodesResponse, Namespace, Node, ServerStatusRequest, ServerStatusResponse,
         get_flows_response::ResponseTypes, observer_server::Observer,
     },
+    peers::Nodes,
     query::Query,
     relay::{NodeState, NodeStatusEvent},
 };
@@ -41,8 +47,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 
 /// Several nodes, as one.
 pub(crate) struct Relay {
-    /// Where their flow APIs are.
-    pub(crate) nodes: Vec<String>,
+    /// Their names, and where their flow APIs are.
+    pub(crate) nodes: watch::Receiver<Nodes>,
     pub(crate) version: String,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -52,28 +58,73 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// One answer under way. Its tasks end with it.
 struct Merged {
     merge: Merge,
+    request: GetFlowsRequest,
+    nodes: watch::Receiver<Nodes>,
+    /// By name and address.
+    asked: BTreeMap<(String, String), AbortHandle>,
+    tasks: JoinSet<()>,
+    /// What is to be said of nodes that are no longer asked.
+    gone: VecDeque<GetFlowsResponse>,
     stop: watch::Receiver<bool>,
-    _tasks: JoinSet<()>,
+}
+
+impl Merged {
+    /// Asks those that are new, and no longer those that are not known any more.
+    fn look_again(&mut self) {
+        let nodes: Nodes = self.nodes.borrow_and_update().clone();
+        self.asked.retain(|(name, address), task| {
+            let stays = nodes.get(name) == Some(address);
+            if !stays {
+                task.abort();
+                let why = format!("{address} is no longer among the peers");
+                self.gone.push_back(status(name, NodeState::NodeGone, why));
+            }
+            stays
+        });
+        for node in nodes {
+            if !self.asked.contains_key(&node) {
+                let work = forward(node.clone(), self.request.clone(), self.merge.add());
+                self.asked.insert(node, self.tasks.spawn(work));
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<GetFlowsResponse, Status>> {
+        let follow = self.request.follow;
+        loop {
+            if let Some(gone) = self.gone.pop_front() {
+                return Some(Ok(gone));
+            }
+            let idle = follow && self.merge.is_over();
+            tokio::select! {
+                // stopping must win against nodes that never run dry, and who is asked against what they say
+                biased;
+                _ = self.stop.changed() => return Some(Err(Status::unavailable("the relay is stopping"))),
+                Ok(()) = self.nodes.changed(), if follow => self.look_again(),
+                next = self.merge.next(), if !idle => match next {
+                    // others may come
+                    None if follow => {}
+                    next => return next.map(Ok),
+                },
+            }
+        }
+    }
 }
 
 async fn next_or_stop(answer: Option<Merged>) -> Option<(Result<GetFlowsResponse, Status>, Option<Merged>)> {
     let mut answer = answer?;
-    let next = tokio::select! {
-        // stopping must win against nodes that never run dry
-        biased;
-        _ = answer.stop.changed() => return Some((Err(Status::unavailable("the relay is stopping")), None)),
-        next = answer.merge.next() => next?,
-    };
-    Some((Ok(next), Some(answer)))
+    let next = answer.next().await?;
+    let go_on = next.is_ok();
+    Some((next, go_on.then_some(answer)))
 }
 
 /// Asks one node until its answer ends or, where it has no end, for ever.
-async fn forward(node: String, mut request: GetFlowsRequest, out: Input) {
+async fn forward((name, address): (String, String), mut request: GetFlowsRequest, out: Input) {
     let mut wait = RETRY.0;
     let mut told = None;
     loop {
         let mut last = None;
-        let ended = pass(&node, &request, &out, &mut told, &mut last).await;
+        let ended = pass((&name, &address), &request, &out, &mut told, &mut last).await;
         let Err(error) = ended else { return };
         let state = match &error {
             ClientError::Stopping(_) => NodeState::NodeGone,
@@ -81,7 +132,7 @@ async fn forward(node: String, mut request: GetFlowsRequest, out: Input) {
             ClientError::Connect { .. } | ClientError::Failed(_) => NodeState::NodeUnavailable,
         };
         if told.replace(state) != Some(state)
-            && out.send(status(&node, state, error.to_string())).await.is_err()
+            && out.send(status(&name, state, error.to_string())).await.is_err()
         {
             return;
         }
@@ -101,19 +152,19 @@ async fn forward(node: String, mut request: GetFlowsRequest, out: Input) {
 
 /// Passes on one answer of one node. `last` is set once it is reached: to the moment after the last flow that it gave.
 async fn pass(
-    node: &str,
+    (name, address): (&str, &str),
     request: &GetFlowsRequest,
     out: &Input,
     told: &mut Option<NodeState>,
     last: &mut Option<Timestamp>,
 ) -> Result<(), ClientError> {
-    let mut client = Client::connect(node).await?;
+    let mut client = Client::connect(address).await?;
     let mut flows = client.get_flows_as_asked(request.clone()).await?;
     *last = Some(request.since.unwrap_or_else(|| timestamp(SystemTime::now())));
     let connected = NodeState::NodeConnected;
     let mut gone = request.follow
         && told.replace(connected) != Some(connected)
-        && out.send(status(node, connected, "connected".to_owned())).await.is_err();
+        && out.send(status(name, connected, "connected".to_owned())).await.is_err();
     while !gone {
         let Some(response) = flows.next().await? else {
             // an answer that has no end ended: the node went without a word
@@ -144,24 +195,31 @@ fn status(node: &str, state: NodeState, message: String) -> GetFlowsResponse {
     }
 }
 
+/// A node, as it was told of.
+struct Told {
+    name: String,
+    address: String,
+}
+
 impl Relay {
-    /// What each node says, in their order; nothing of those that do not answer.
-    async fn ask<T, F>(&self, question: fn(Client) -> F) -> Vec<(String, Option<T>)>
+    /// What each node says, in the order of their names; nothing of those that do not answer.
+    async fn ask<T, F>(&self, question: fn(Client) -> F) -> Vec<(Told, Option<T>)>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, ClientError>> + Send + 'static,
     {
         let mut asked = JoinSet::new();
-        for (at, node) in self.nodes.iter().cloned().enumerate() {
+        let nodes = self.nodes.borrow().clone();
+        for (name, address) in nodes {
             asked.spawn(async move {
-                let answer = async { question(Client::connect(&node).await?).await };
+                let answer = async { question(Client::connect(&address).await?).await };
                 let answer = timeout(ANSWER, answer).await.ok().and_then(Result::ok);
-                (at, node, answer)
+                (Told { name, address }, answer)
             });
         }
         let mut answers = asked.join_all().await;
-        answers.sort_by_key(|(at, ..)| *at);
-        answers.into_iter().map(|(_, node, answer)| (node, answer)).collect()
+        answers.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        answers
     }
 }
 
@@ -179,12 +237,16 @@ impl Observer for Relay {
         // what a node would refuse is refused here, once
         Query::try_from(&request).map_err(|refused| Status::invalid_argument(refused.to_string()))?;
         let hold = if request.follow { HOLD_LIVE } else { HOLD_PAST };
-        let (merge, inputs) = Merge::new(self.nodes.len(), hold, request.follow);
-        let mut tasks = JoinSet::new();
-        for (node, input) in self.nodes.iter().zip(inputs) {
-            tasks.spawn(forward(node.clone(), request.clone(), input));
-        }
-        let answer = Merged { merge, stop: self.stop.clone(), _tasks: tasks };
+        let mut answer = Merged {
+            merge: Merge::new(hold, request.follow),
+            request,
+            nodes: self.nodes.clone(),
+            asked: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            gone: VecDeque::new(),
+            stop: self.stop.clone(),
+        };
+        answer.look_again();
         Ok(Response::new(Box::pin(stream::unfold(Some(answer), next_or_stop))))
     }
 
@@ -204,12 +266,12 @@ impl Observer for Relay {
 
     async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
         let mut all = vec![];
-        for (address, nodes) in self.ask(|mut node| async move { node.nodes().await }).await {
+        for (told, nodes) in self.ask(|mut node| async move { node.nodes().await }).await {
             match nodes {
                 Some(nodes) => all.extend(nodes),
                 None => all.push(Node {
-                    name: address.clone(),
-                    address,
+                    name: told.name,
+                    address: told.address,
                     state: NodeState::NodeUnavailable.into(),
                     ..Node::default()
                 }),
@@ -236,9 +298,9 @@ impl Observer for Relay {
     ) -> Result<Response<ServerStatusResponse>, Status> {
         let mut sum = ServerStatusResponse { version: self.version.clone(), ..Default::default() };
         let mut connected = 0_u32;
-        for (address, status) in self.ask(|mut node| async move { node.server_status().await }).await {
+        for (told, status) in self.ask(|mut node| async move { node.server_status().await }).await {
             let Some(status) = status else {
-                sum.unavailable_nodes.push(address);
+                sum.unavailable_nodes.push(told.name);
                 continue;
             };
             connected += 1;

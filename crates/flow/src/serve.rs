@@ -22,6 +22,7 @@ use tonic::{
 use tonic_health::{ServingStatus, pb::health_server::HealthServer, server::HealthService};
 
 use crate::{
+    following::RelayNodes,
     observer::{
         GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
         GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
@@ -143,20 +144,26 @@ pub async fn serve(
     run(listeners, router(observer).await.add_service(peer), stop, shutdown).await
 }
 
-/// Serves the flows of all `nodes` (addresses of their flow APIs, as [`crate::Client::connect`] takes them) until
-/// `shutdown` ends.
+/// Serves the flows of all `nodes` until `shutdown` ends.
 ///
 /// # Errors
 /// [`ServeError::Transport`] if a listener fails for good.
 pub async fn serve_relay(
     listeners: Listeners,
-    nodes: Vec<String>,
+    nodes: RelayNodes,
     version: String,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (stop, stopped) = watch::channel(false);
+    let (nodes, following) = nodes.follow();
     let observer = Relay { nodes, version, stop: stopped };
-    run(listeners, router(observer).await, stop, shutdown).await
+    let router = router(observer).await;
+    tokio::select! {
+        // what follows has no end
+        biased;
+        served = run(listeners, router, stop, shutdown) => served,
+        () = following => Ok(()),
+    }
 }
 
 async fn run(

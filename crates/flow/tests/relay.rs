@@ -8,7 +8,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use common::{Cluster, at, web_to_db};
 use signet_abi::event;
 use signet_flow::{
-    Client, ClientError, Flows, Listen, Listeners, NodeInfo, Nodes, Peers, Ring, ServeError,
+    Client, ClientError, Flows, Listen, Listeners, NodeInfo, Nodes, Peers, PeersEvent, RelayNodes, Ring,
+    ServeError,
     flow::Flow,
     flow::FlowFilter,
     flow_of,
@@ -58,6 +59,10 @@ async fn node(name: &str, address: &str, ring: &Arc<Ring>, peers: &Peers) -> Ser
 }
 
 async fn relay(nodes: Vec<String>) -> Served {
+    relay_of(RelayNodes::fixed(nodes)).await
+}
+
+async fn relay_of(nodes: RelayNodes) -> Served {
     let (listeners, address) = listening("127.0.0.1:0").await;
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve_relay(listeners, nodes, "1".into(), async {
@@ -230,4 +235,79 @@ async fn peers_are_told_and_so_is_what_changes() {
     // the listener must not keep the server from ending
     drop((client, changes));
     timeout(PATIENCE, served.served).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_relay_follows_what_a_peer_service_tells() {
+    let rings = [ring_with(&[1]), ring_with(&[2]), ring_with(&[3]), ring_with(&[])];
+    let listed = |list: &[(&str, &Served)]| -> Nodes {
+        list.iter().map(|(name, node)| ((*name).to_owned(), node.address.to_string())).collect()
+    };
+    let peers = Peers::default();
+    let service = node("a", "127.0.0.1:0", &rings[0], &peers).await;
+    let (b, c) = (
+        node("b", "127.0.0.1:0", &rings[1], &Peers::default()).await,
+        node("c", "127.0.0.1:0", &rings[2], &Peers::default()).await,
+    );
+    let (listeners, dead) = listening("127.0.0.1:0").await;
+    drop(listeners);
+    let (said, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let at = service.address.to_string();
+    let relay =
+        relay_of(RelayNodes::fixed(vec![]).and_of(at.clone(), move |event| _ = said.send(event))).await;
+    assert!(matches!(timeout(PATIENCE, events.recv()).await.unwrap(), Some(PeersEvent::Connected)));
+
+    let mut client = relay.client().await;
+    let follow = || GetFlowsRequest { follow: true, number: 10, ..GetFlowsRequest::default() };
+    let mut flows = client.get_flows(follow()).await.unwrap();
+    let state = |name: &str, state| Got::Node(name.to_owned(), state);
+    until(&mut flows, &state("a", NodeState::NodeConnected)).await;
+    until(&mut flows, &Got::Port(1)).await;
+    // added: its flows come too
+    peers.set(listed(&[("b", &b)]));
+    until(&mut flows, &state("b", NodeState::NodeConnected)).await;
+    until(&mut flows, &Got::Port(2)).await;
+    // updated: from now on it is asked elsewhere
+    peers.set(listed(&[("b", &c)]));
+    until(&mut flows, &state("b", NodeState::NodeGone)).await;
+    until(&mut flows, &state("b", NodeState::NodeConnected)).await;
+    until(&mut flows, &Got::Port(3)).await;
+    rings[1].push(flow_to(20));
+    rings[2].push(flow_to(30));
+    let between = until(&mut flows, &Got::Port(30)).await;
+    assert!(!between.contains(&Got::Port(20)), "{between:?}");
+    // one that is dead is reported, and the others go on
+    let mut all = listed(&[("b", &c)]);
+    all.insert("d".to_owned(), dead.to_string());
+    peers.set(all);
+    until(&mut flows, &state("d", NodeState::NodeUnavailable)).await;
+    let status = client.server_status().await.unwrap();
+    assert_eq!(
+        (status.num_connected_nodes.unwrap().value, status.unavailable_nodes),
+        (2, vec!["d".to_owned()])
+    );
+    // deleted: it is said, and no more of its flows come
+    peers.set(Nodes::new());
+    until(&mut flows, &state("b", NodeState::NodeGone)).await;
+    until(&mut flows, &state("d", NodeState::NodeGone)).await;
+    rings[2].push(flow_to(31));
+    rings[0].push(flow_to(10));
+    let between = until(&mut flows, &Got::Port(10)).await;
+    assert!(!between.contains(&Got::Port(31)), "{between:?}");
+
+    // the service goes, and what it told stays; it is back without one of them
+    peers.set(listed(&[("b", &b)]));
+    until(&mut flows, &state("b", NodeState::NodeConnected)).await;
+    service.end().await;
+    assert!(matches!(timeout(PATIENCE, events.recv()).await.unwrap(), Some(PeersEvent::Failing(_))));
+    until(&mut flows, &state("a", NodeState::NodeUnavailable)).await;
+    rings[1].push(flow_to(21));
+    until(&mut flows, &Got::Port(21)).await;
+    let back = node("a", &at, &rings[3], &Peers::default()).await;
+    assert!(matches!(timeout(PATIENCE, events.recv()).await.unwrap(), Some(PeersEvent::Connected)));
+    until(&mut flows, &state("b", NodeState::NodeGone)).await;
+    relay.end().await;
+    for node in [back, b, c] {
+        node.end().await;
+    }
 }

@@ -1,5 +1,7 @@
-//! What tests share: frames as bytes, random clusters and policies from a seed, those as manifests, planted bugs, and another layout.
+//! What tests share: frames as bytes, random clusters and policies from a seed, those as manifests, tables
+//! held against the interpreter, planted bugs, and another layout.
 
+mod agreement;
 mod kinds;
 pub mod layout;
 mod manifests;
@@ -7,6 +9,7 @@ mod packet;
 mod planted;
 mod random;
 
+pub use agreement::compare;
 pub use kinds::{KINDS, kinds_of_policy, kinds_of_rule};
 pub use manifests::{Manifests, manifests};
 pub use packet::{ACK, FIN, Frame, L4, RST, SYN};

@@ -15,18 +15,30 @@ use signet_policy::{
 
 /// A small deterministic generator (splitmix64): the same seed, the same test, on every machine.
 #[derive(Debug, Clone)]
-pub struct Rng(u64);
+pub struct Rng {
+    state: u64,
+    /// What comes before: the last one first.
+    given: Vec<u8>,
+}
 
 impl Rng {
     /// A generator for this seed.
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self { state: seed, given: vec![] }
+    }
+
+    /// A generator whose first choices are these bytes, one each: another byte is another choice, and no other.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self { state: 0, given: bytes.iter().rev().copied().collect() }
     }
 
     /// The next 64 random bits.
     pub fn next_bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        if let Some(byte) = self.given.pop() {
+            return byte.into();
+        }
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

@@ -73,8 +73,8 @@ impl Node {
     fn moving<'s>(&self, changed: &[Changed<'s>]) -> Option<Moving<'s>> {
         let mut moving = Moving { gone: vec![], come: vec![] };
         for (was, is) in changed {
-            let elsewhere = was.is_none_or(|was| self.is_elsewhere(was))
-                && is.is_none_or(|is| self.is_elsewhere(is));
+            let elsewhere =
+                was.is_none_or(|was| self.is_elsewhere(was)) && is.is_none_or(|is| self.is_elsewhere(is));
             let same_process = |(was, is): (&Arc<PodManifest>, &Arc<PodManifest>)| {
                 was.containers == is.containers
                     && was.restart == is.restart

@@ -2,10 +2,11 @@
 //!
 //! `PROPTEST_CASES` sets how many are tried.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use proptest::{collection, prelude::*, sample::select};
-use signet_identity::{Key, Labels, Pod, PodName, Selector, Test, Vocabulary};
+use signet_fuzz::{keeps, order_is_nothing};
+use signet_identity::{Key, Labels, Pod, PodName, Selector, Test};
 
 /// Few names, so that selectors and pods meet.
 fn word() -> impl Strategy<Value = String> {
@@ -62,22 +63,11 @@ proptest! {
         selectors in collection::vec(selector(), 1..4),
         pod in pod(),
     ) {
-        let mut vocabulary = Vocabulary::default();
-        selectors.iter().for_each(|s| vocabulary.mention_selector(s));
-        let facts = vocabulary.project(&pod, None);
-        for selector in &selectors {
-            prop_assert_eq!(selector.matches(&pod), selector.matches(&facts), "{:?} {:?}", selector, facts);
-        }
+        keeps(&selectors, &pod).map_err(TestCaseError::fail)?;
     }
 
     #[test]
     fn the_order_of_requirements_does_not_matter(list in collection::vec((key(), test()), 0..5), pod in pod()) {
-        let of = |list: &mut dyn Iterator<Item = &(Key, Test)>| {
-            list.fold(Selector::everything(), |s, (key, test)| s.and(key.clone(), test.clone()))
-        };
-        let (one, other) = (of(&mut list.iter()), of(&mut list.iter().rev()));
-        prop_assert_eq!(&one, &other);
-        let all: BTreeSet<bool> = list.iter().map(|(k, t)| Selector::everything().and(k.clone(), t.clone()).matches(&pod)).collect();
-        prop_assert_eq!(one.matches(&pod), !all.contains(&false));
+        order_is_nothing(&list, &pod).map_err(TestCaseError::fail)?;
     }
 }

@@ -1,12 +1,9 @@
 //! Any text as a manifest: a snapshot, or problems that say where they are; never a panic, and never without end.
 //!
 //! `PROPTEST_CASES` sets how many are tried.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-use std::time::{Duration, Instant};
 
 use proptest::{collection, prelude::*, sample::select};
-use signet_cluster::{On, Settings, Snapshot, selector_from_value};
+use signet_fuzz::{reads, selects};
 use signet_testkit::{Rng, World, manifests};
 
 /// What manifests are made of, and what breaks them.
@@ -86,45 +83,26 @@ fn value() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-fn read(text: &str) -> Result<(), TestCaseError> {
-    let started = Instant::now();
-    let read = Snapshot::from_texts(&[("any.yaml", text)], &Settings::default());
-    prop_assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
-    if let Err(error) = read {
-        // for YAML each of these ends a line, and so does the end
-        let lines = text.matches(['\n', '\r']).count() + 2;
-        for line in error.to_string().lines().filter(|l| l.starts_with("any.yaml:")) {
-            let number: usize = line.split(':').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-            prop_assert!((1..=lines).contains(&number), "of {lines} lines: {line}");
-        }
-    }
-    Ok(())
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_characters_are_a_snapshot_or_an_error_with_a_line(text in ".{0,200}") {
-        read(&text)?;
+        reads(&text).map_err(TestCaseError::fail)?;
     }
 
     #[test]
     fn any_pieces_of_manifests_are_a_snapshot_or_an_error_with_a_line(text in pieces()) {
-        read(&text)?;
+        reads(&text).map_err(TestCaseError::fail)?;
     }
 
     #[test]
     fn manifests_that_are_damaged_are_a_snapshot_or_an_error_with_a_line(text in broken()) {
-        read(&text)?;
+        reads(&text).map_err(TestCaseError::fail)?;
     }
 
     #[test]
     fn any_value_is_a_selector_or_faults(value in value()) {
-        for on in [On::Pod, On::Namespace] {
-            if let Err(faults) = selector_from_value(&value, on) {
-                prop_assert!(!faults.is_empty());
-            }
-        }
+        selects(&value).map_err(TestCaseError::fail)?;
     }
 }

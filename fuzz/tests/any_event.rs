@@ -1,15 +1,10 @@
 //! Any record from the ring buffer becomes a flow that can be printed and read again.
 //!
 //! `PROPTEST_CASES` sets how many are tried.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod common;
-
-use std::time::{Duration, SystemTime};
 
 use proptest::{collection, prelude::*, sample::select};
-use signet_abi::{Reason, VERDICT_AUDIT, VERDICT_DROPPED, VERDICT_FORWARDED, event};
-use signet_flow::{flow_of, line, response_of, to_json};
+use signet_abi::event;
+use signet_fuzz::printable;
 
 /// Bytes as the kernel would write them, and bytes as it never would.
 fn record() -> impl Strategy<Value = event> {
@@ -36,17 +31,6 @@ proptest! {
 
     #[test]
     fn any_record_is_a_flow_that_can_be_printed(event in record(), seconds in 0..4_000_000_000_u64) {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let response = response_of(flow_of(&event, &common::Cluster, time));
-        prop_assert!(!line(&response).is_empty());
-        // a verdict that the kernel never gives has no name in protojson: an error, and nothing worse
-        let known = [VERDICT_FORWARDED, VERDICT_DROPPED, VERDICT_AUDIT].contains(&u32::from(event.verdict));
-        match to_json(&response) {
-            Ok(json) => {
-                let reason = Reason::from_number(event.reason).name();
-                prop_assert_eq!(json["signet"]["reason"].as_str(), Some(reason));
-            }
-            Err(error) => prop_assert!(!known, "{error}"),
-        }
+        printable(&event, seconds).map_err(TestCaseError::fail)?;
     }
 }
