@@ -400,8 +400,7 @@ fn drops((rounds, repeat): (u32, u32)) -> anyhow::Result<Vec<Row>> {
     kernel.datapath.probe(INTERFACES + 1, Hook::FromPod, &frame)?;
     let mut meter = Meter::new(FLOOD, FIRST_PORT.into())?;
     let counted = |datapath: &Datapath| -> anyhow::Result<u64> {
-        let reason = signet_abi::Reason::PolicyDefaultDeny;
-        Ok(datapath.counter(reason, signet_abi::DIRECTION_INGRESS)?.packets)
+        Ok(datapath.usage()?.values().flat_map(|usage| usage.drops.values()).sum())
     };
     let (mut net, mut total) = (vec![], 0);
     for _ in 0..rounds {

@@ -22,7 +22,9 @@ const LAYERS: &[(&str, &[&str])] = &[
         "signet-bench",
         &[
             "signet-agent",
+            "signet-cluster",
             "signet-datapath",
+            "signet-flow",
             "signet-identity",
             "signet-policy",
             "signet-sandbox",
