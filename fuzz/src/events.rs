@@ -17,6 +17,9 @@ use signet_testkit::Rng;
 
 use crate::{Held, ensure};
 
+/// Seconds since 1970. The kernel counts nanoseconds in 64 bits, so no event is later.
+const LATEST: u64 = 20_000_000_000;
+
 /// A cluster in which some numbers stand for something and most do not.
 pub(crate) struct Cluster;
 
@@ -123,7 +126,7 @@ pub(crate) fn hold(bytes: &[u8]) -> Held {
     let mut whole = [0; size_of::<event>()];
     whole[..record.len()].copy_from_slice(record);
     let mut rng = Rng::of_bytes(rest);
-    printable(&bytemuck::pod_read_unaligned(&whole), rng.next_bits() << 24)?;
+    printable(&bytemuck::pod_read_unaligned(&whole), rng.next_bits() % LATEST)?;
     let (here, there) = (Layout::random(&mut rng), Layout::random(&mut rng));
     translates(&here, &there, &whole[..here.size.min(whole.len())])
 }
