@@ -77,8 +77,7 @@ fn events_that_find_no_room_while_nobody_reads_are_counted_and_no_verdict_change
     const FLOODERS: usize = 2;
     const FLOWS: u64 = 500_000;
     let sinks = pod("open", "catch --port 9000 --every 1000");
-    let Some(node) = Node::running("full-ring", &(sinks + &denied().replace("--rate 200", "--rate 1")))
-    else {
+    let Some(node) = Node::running("full-ring", &(sinks + &denied().replace("\"200\"", "\"1\""))) else {
         return;
     };
     let command = format!("flood open.shop.pod:9000 --shape new-flows --packets {FLOWS}");

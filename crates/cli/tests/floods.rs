@@ -164,5 +164,13 @@ fn every_event_of_a_flood_is_told_or_counted_as_not_told() {
         assert_ne!(named, [0, 0], "{victim}");
         node.remove("flooder.yaml");
         wait_until("it is gone", || node.endpoint("shop/flooder").is_none());
+        // the sweep tells the end of each
+        wait_until("its flows are gone", || new_flows(&node) < 100);
     }
+}
+
+fn new_flows(node: &Node) -> u64 {
+    let status = node.status().unwrap();
+    let maps = status["maps"].as_array().unwrap();
+    maps.iter().find(|map| map["name"] == "ct_new").unwrap()["entries"].as_u64().unwrap()
 }
