@@ -108,3 +108,20 @@ fn the_last_packets_of_a_connection_that_is_followed_end_it() {
     let packets: Vec<_> = closed.iter().map(|event| event.packets).collect();
     assert_eq!(packets, [[5, 2]], "what was followed is counted with the rest");
 }
+
+#[test]
+fn what_is_followed_comes_over_its_pods_own_interface() {
+    let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
+    node.guard();
+    let frame = CLIENT.to(&SERVER, false, L4::Udp { from: 5000, to: 53 }).bytes();
+    let back = SERVER.to(&CLIENT, false, L4::Udp { from: 53, to: 5000 }).bytes();
+    for _ in 0..4 {
+        for (from, to, bytes) in [(CLIENT, SERVER, &frame), (SERVER, CLIENT, &back)] {
+            assert_eq!(node.send_bytes_quietly(from.index, Hook::FromPod, bytes), Passed::On);
+            let hook = Hook::ToPodFrom(1000 + from.index);
+            assert_eq!(node.send_bytes_quietly(to.index, hook, bytes), Passed::On);
+        }
+    }
+    let elsewhere = node.send_bytes(SERVER.index, Hook::ToPodFrom(1000 + 9), &frame);
+    assert_eq!(elsewhere, (Passed::Dropped, Reason::SpoofedSource));
+}

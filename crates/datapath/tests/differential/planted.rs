@@ -283,12 +283,6 @@ const BUGS: &[Bug] = &[
         "} else if (0) {",
     ),
     bug(
-        "what is followed may come over any interface",
-        "tc.bpf.c",
-        "if (sender && sender != skb->ingress_ifindex)",
-        "if (0 && sender)",
-    ),
-    bug(
         "what is followed to another pod need not have passed there",
         "tc.bpf.c",
         "(!ct_is_stamped(entry, there, DIRECTION_INGRESS, entry->half[own].peer_ifindex, generation) ||",
