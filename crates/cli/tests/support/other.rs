@@ -37,14 +37,17 @@ fn make_it() -> PathBuf {
     sources.join("target/debug/signet")
 }
 
-/// The sources, with another layout; what did not change since the last time keeps its age.
+/// All sources, with another layout; what did not change since the last time keeps its age.
 fn copy(from: &Path, to: &Path) {
     let fresh = tempfile::tempdir().unwrap();
-    for folder in ["bench", "bpf", "crates", "docs", "examples", "xtask"] {
-        copy_folder(&from.join(folder), &fresh.path().join(folder)).unwrap();
-    }
-    for file in ["Cargo.toml", "Cargo.lock", "rustfmt.toml", "rust-toolchain.toml"] {
-        fs::copy(from.join(file), fresh.path().join(file)).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, target) = (entry.path(), fresh.path().join(entry.file_name()));
+        match entry.file_name().to_str() {
+            Some("target" | ".git") => {}
+            _ if path.is_dir() => copy_folder(&path, &target).unwrap(),
+            _ => drop(fs::copy(&path, &target).unwrap()),
+        }
     }
     let changes = layout::OF_PROGRAMS.iter().chain(layout::OF_BOTH);
     changes.for_each(|change| change.plant(&fresh.path().join("bpf"), change.bug).unwrap());
