@@ -120,12 +120,16 @@ impl Pair {
 
     /// Link 1 is the first node's, 2 the routers', 3 the second node's; routers are 1 there, and the second is 2 on link 2.
     fn connect(&self, between: Between) {
-        // who claims whose address is Signet's to say here
-        for node in &self.nodes {
-            node.inside(|| fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "0").unwrap());
-            node.inside(|| fs::write("/proc/sys/net/ipv4/conf/default/rp_filter", "0").unwrap());
-        }
         let [first, second] = &self.routers;
+        let all = ["all", "default"];
+        for node in &self.nodes {
+            // who claims whose address is Signet's to say here
+            all.iter().for_each(|of| sysctl(node.network(), &format!("ipv4/conf/{of}/rp_filter"), "0"));
+        }
+        for network in [first, second, self.nodes[0].network(), self.nodes[1].network()] {
+            // an address that may be taken asks for no neighbours: for two seconds no IPv6 would cross a new link
+            all.iter().for_each(|of| sysctl(network, &format!("ipv6/conf/{of}/accept_dad"), "0"));
+        }
         link((first, "near", "172.31.1.1"), (self.nodes[0].network(), "uplink", "172.31.1.2"), between.mtu);
         link((first, "far", "172.31.2.1"), (second, "far", "172.31.2.2"), between.middle);
         link((second, "near", "172.31.3.1"), (self.nodes[1].network(), "uplink", "172.31.3.2"), between.mtu);
@@ -192,6 +196,10 @@ fn router() -> fs::File {
         fs::write(format!("/proc/sys/net/{key}"), "1").unwrap();
     }
     fs::File::open("/proc/thread-self/ns/net").unwrap()
+}
+
+fn sysctl(network: &fs::File, key: &str, value: &str) {
+    in_network(network, || fs::write(format!("/proc/sys/net/{key}"), value).unwrap());
 }
 
 /// Runs `ip` in a network namespace; what it said.
