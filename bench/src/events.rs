@@ -174,6 +174,7 @@ impl Collector {
             load::pin(&[cpu])?;
             let mut began: Option<Duration> = None;
             let idle = || {
+                recorder.wake();
                 let now = own_time();
                 if let Some(began) = began {
                     // nobody listens at the end
@@ -256,12 +257,10 @@ fn in_process(cpu: usize, ring: Arc<Ring>) -> anyhow::Result<Taken> {
             while seen < EVENTS {
                 match reader.wait(Instant::now() + PATIENCE).context("a flow")? {
                     Record::Lost(lost) => bail!("{} flows were lost", lost.num_events_lost),
-                    Record::Flow(flow) => {
-                        let (from, to) = (flow.source.as_ref(), flow.destination.as_ref());
-                        let named = from.zip(to).is_some_and(|(from, to)| {
-                            from.pod_name.starts_with("client") && to.pod_name.starts_with("server")
-                        });
-                        ensure!(named, "whose flow is this? {flow:?}");
+                    Record::Flow(seen) => {
+                        let [(_, from), (_, to)] = seen.pods();
+                        let named = from.starts_with("client") && to.starts_with("server");
+                        ensure!(named, "whose flow is this? {seen:?}");
                     }
                 }
                 if seen == 0 {

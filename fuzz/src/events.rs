@@ -10,8 +10,8 @@ use std::{
 
 use signet_abi::{Reason, VERDICT_AUDIT, VERDICT_DROPPED, VERDICT_FORWARDED, event};
 use signet_datapath::Shape;
-use signet_flow::{EndpointInfo, Names, flow_of, line, response_of, to_json};
-use signet_identity::Identity;
+use signet_flow::{EndpointInfo, Names, Sighting, line, response_of, to_json};
+use signet_identity::{Facts, Identity, Kind};
 use signet_policy::{Origin, PolicyKind, PolicyName, RuleNumber, RuleRef};
 use signet_testkit::Rng;
 
@@ -34,19 +34,20 @@ impl Names for Cluster {
         self.endpoint(if ip.is_ipv4() { 1 } else { 9 })
     }
 
-    fn rule(&self, number: RuleNumber) -> Option<RuleRef> {
+    fn rule(&self, number: RuleNumber) -> Option<Arc<RuleRef>> {
         let (kind, namespace) = (PolicyKind::NetworkPolicy, Some("data".to_owned()));
         let policy = PolicyName { kind, namespace, name: "allow-web".into() };
         let origin = Origin { file: "policies.yaml".into(), line: 12 };
-        (number.0 % 4 < 2).then(|| RuleRef { policy, path: "ingress[0]".into(), origin })
+        (number.0 % 4 < 2).then(|| Arc::new(RuleRef { policy, path: "ingress[0]".into(), origin }))
     }
 
-    fn identity_labels(&self, identity: Identity) -> Vec<String> {
-        if identity.0.is_multiple_of(2) { vec![] } else { vec!["cidr:203.0.113.0/24".to_owned()] }
+    fn facts(&self, identity: Identity) -> Option<Arc<Facts>> {
+        let prefixes = ["203.0.113.0/24"].into_iter().filter_map(|net| net.parse().ok()).collect();
+        (identity.0 % 2 == 1).then(|| Arc::new(Facts { prefixes, ..Facts::of_kind(Kind::World) }))
     }
 
-    fn node_name(&self) -> &'static str {
-        "node-a"
+    fn node_name(&self) -> Arc<str> {
+        "node-a".into()
     }
 }
 
@@ -56,7 +57,7 @@ impl Names for Cluster {
 /// What does not hold.
 pub fn printable(event: &event, seconds: u64) -> Held {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    let response = response_of(flow_of(event, &Cluster, time));
+    let response = response_of(Sighting::of(event, &Cluster, time).flow());
     ensure(!line(&response).is_empty(), || "a line with nothing in it".to_owned())?;
     // a verdict that the kernel never gives has no name in protojson: an error, and nothing worse
     let known = [VERDICT_FORWARDED, VERDICT_DROPPED, VERDICT_AUDIT].contains(&u32::from(event.verdict));

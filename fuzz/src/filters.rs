@@ -5,9 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use prost::Message as _;
 use signet_abi::{Reason, event};
 use signet_flow::{
-    Filters, Mask,
+    Filters, Mask, Sighting,
     flow::{Dns, Flow, FlowFilter, Http, Layer7, flow_filter::Experimental, layer7::Record},
-    flow_of,
     observer::GetFlowsRequest,
 };
 
@@ -26,7 +25,7 @@ fn flows() -> Vec<Flow> {
         rule: 1,
         ..event::default()
     };
-    let of = |event: &event| flow_of(event, &Cluster, SystemTime::UNIX_EPOCH);
+    let of = |event: &event| Sighting::of(event, &Cluster, SystemTime::UNIX_EPOCH).flow();
     let first = of(&event { ether_type: 0x0800, verdict: 1, reason: Reason::PolicyAllow as u8, ..base });
     let http = Http { code: 404, method: "GET".into(), url: "http://db/v1?a=b".into(), ..Http::default() };
     let dns = Dns { query: "models.example.".into(), ..Dns::default() };

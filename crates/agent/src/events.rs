@@ -12,12 +12,14 @@ use std::{
 
 use signet_abi::{VERDICT_AUDIT, event};
 use signet_datapath::{EventReader, boot_offset};
-use signet_flow::{Names, Ring, flow_of};
+use signet_flow::{Names, Ring, Sighting};
 
 use crate::{error::Error, ledger::Ledger};
 
 /// How often the events of the kernel are collected.
 const PAUSE: Duration = Duration::from_millis(10);
+/// After how many events those who read them are woken, however many there still are.
+const WAKE_EVERY: u32 = 64;
 /// After how many polls the clock of events is compared with the wall's (clocks are set), and the ledger stored.
 const CLOCK_EVERY: u32 = 100;
 
@@ -27,23 +29,36 @@ pub struct Recorder<N> {
     ring: Arc<Ring>,
     ledger: Arc<Mutex<Ledger>>,
     offset: Cell<Duration>,
+    /// Events that readers were not woken for yet.
+    unread: Cell<u32>,
 }
 
 impl<N: Names> Recorder<N> {
     /// Events become flows of `ring`, and of `ledger` where policy that is audited would have denied them.
     pub fn new(names: Arc<N>, ring: Arc<Ring>, ledger: Arc<Mutex<Ledger>>) -> Self {
-        Self { names, ring, ledger, offset: Cell::new(boot_offset()) }
+        Self { names, ring, ledger, offset: Cell::new(boot_offset()), unread: Cell::new(0) }
     }
 
     /// Records one event.
     pub fn record(&self, event: &event) {
         let time = UNIX_EPOCH + self.offset.get() + Duration::from_nanos(event.time_ns);
-        let flow = flow_of(event, &*self.names, time);
+        let seen = Sighting::of(event, &*self.names, time);
         if u32::from(event.verdict) == VERDICT_AUDIT {
-            let time = serde_json::to_value(flow.time).unwrap_or_default();
-            lock(&self.ledger).note(&flow, time.as_str().unwrap_or_default());
+            let time = serde_json::to_value(seen.time()).unwrap_or_default();
+            lock(&self.ledger).note(&seen.flow(), time.as_str().unwrap_or_default());
         }
-        self.ring.push(flow);
+        self.ring.add(seen);
+        self.unread.set(self.unread.get() + 1);
+        if self.unread.get() >= WAKE_EVERY {
+            self.wake();
+        }
+    }
+
+    /// Wakes those who read flows. To be called when all events that there were are recorded.
+    pub fn wake(&self) {
+        if self.unread.take() > 0 {
+            self.ring.wake();
+        }
     }
 
     /// Keeps what is to be kept, and tells how many events the kernel lost in all.
@@ -66,6 +81,7 @@ pub(crate) fn collect<N: Names + 'static>(
     let work = move || {
         let mut polls = 0u32;
         let idle = || {
+            recorder.wake();
             polls = polls.wrapping_add(1);
             if polls.is_multiple_of(CLOCK_EVERY) {
                 recorder.settle(reader.lost());

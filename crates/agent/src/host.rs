@@ -4,14 +4,21 @@ use std::{
     collections::BTreeSet,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::{AsRawFd as _, OwnedFd},
     path::Path,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
 use nix::{
+    errno::Errno,
+    libc,
     mount::{MsFlags, mount},
     net::if_::InterfaceFlags,
-    sys::socket::SockaddrStorage,
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv,
+        socket,
+    },
 };
 use signet_sandbox::Sandbox;
 
@@ -29,7 +36,7 @@ const GATEWAY: [Ipv6Addr; 2] =
 
 /// Every single address under which this node hears what is sent to it: those of its interfaces and of pods' links, their
 /// broadcast addresses, and those of any router of their subnets, without loopback's.
-pub(crate) fn heard() -> io::Result<BTreeSet<IpAddr>> {
+fn heard() -> io::Result<BTreeSet<IpAddr>> {
     let mut heard: BTreeSet<IpAddr> = GATEWAY.map(IpAddr::V6).into();
     for interface in nix::ifaddrs::getifaddrs()? {
         let Some(ip) = interface.address.and_then(ip_of).filter(|ip| !ip.is_loopback()) else { continue };
@@ -41,6 +48,48 @@ pub(crate) fn heard() -> io::Result<BTreeSet<IpAddr>> {
         heard.extend(interface.broadcast.filter(|_| broadcasts).and_then(ip_of));
     }
     Ok(heard)
+}
+
+/// What this node hears, read again only when the kernel said that some address came or went (rtnetlink(7)): with hundreds
+/// of interfaces that takes a millisecond.
+#[derive(Debug)]
+pub(crate) struct Hearing {
+    news: OwnedFd,
+    known: Option<Arc<BTreeSet<IpAddr>>>,
+}
+
+impl Hearing {
+    /// In the network namespace of this thread.
+    pub(crate) fn open() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let news = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        let groups = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        bind(news.as_raw_fd(), &NetlinkAddr::new(0, groups.cast_unsigned()))?;
+        Ok(Self { news, known: None })
+    }
+
+    /// As of now.
+    pub(crate) fn now(&mut self) -> io::Result<Arc<BTreeSet<IpAddr>>> {
+        let known = self.known.take().filter(|_| !self.has_news());
+        // what changes while it is read is news again
+        let now = known.map_or_else(|| heard().map(Arc::new), Ok)?;
+        self.known = Some(now.clone());
+        Ok(now)
+    }
+
+    /// Whether something was said since it was asked last; what was said is left out, since it is read whole.
+    fn has_news(&self) -> bool {
+        let mut some = false;
+        loop {
+            match recv(self.news.as_raw_fd(), &mut [0; 256], MsgFlags::MSG_TRUNC) {
+                Err(Errno::EAGAIN) => return some,
+                Err(Errno::EINTR) => {}
+                // more than it had room for is news, too
+                Ok(_) | Err(Errno::ENOBUFS) => some = true,
+                Err(_) => return true,
+            }
+        }
+    }
 }
 
 /// The address of a subnet that the kernel hears beside its own: the broadcast address, or that of any router.

@@ -8,12 +8,12 @@ use std::{
 
 use signet_cluster::PodManifest;
 use signet_flow::{EndpointInfo, Names};
-use signet_identity::{Facts, Identity, Key, Pod, PodName, Seen};
+use signet_identity::{Facts, Identity, Pod, PodName};
 use signet_policy::{Compiled, RuleBook, RuleNumber, RuleRef};
 
 /// The node's view of everybody, shared with the readers of events.
 pub struct Directory {
-    node: String,
+    node: Arc<str>,
     view: RwLock<View>,
 }
 
@@ -29,7 +29,7 @@ struct View {
 impl Directory {
     /// Nobody is known yet.
     pub fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), view: RwLock::default() }
+        Self { node: node.into(), view: RwLock::default() }
     }
 
     /// Takes over what a revision says about these pods (with their addresses); `id` is the endpoint's of those that run
@@ -102,16 +102,16 @@ impl Names for Directory {
         self.view().addresses.get(&ip).cloned()
     }
 
-    fn rule(&self, number: RuleNumber) -> Option<RuleRef> {
-        self.view().rules.get(number).cloned()
+    fn rule(&self, number: RuleNumber) -> Option<Arc<RuleRef>> {
+        self.view().rules.shared(number).cloned()
     }
 
-    fn identity_labels(&self, identity: Identity) -> Vec<String> {
-        self.view().identities.get(&identity).map(|facts| labels_of_facts(facts)).unwrap_or_default()
+    fn facts(&self, identity: Identity) -> Option<Arc<Facts>> {
+        self.view().identities.get(&identity).cloned()
     }
 
-    fn node_name(&self) -> &str {
-        &self.node
+    fn node_name(&self) -> Arc<str> {
+        self.node.clone()
     }
 }
 
@@ -142,17 +142,4 @@ fn labels_of_pod(pod: &Pod) -> Vec<String> {
     let mut labels: Vec<String> = own.chain(namespace).chain(about).collect();
     labels.sort();
     labels
-}
-
-fn labels_of_facts(facts: &Facts) -> Vec<String> {
-    let values = facts.values.iter().filter_map(|(key, seen)| {
-        let Seen::Mentioned(value) = seen else { return None };
-        Some(match key {
-            Key::Label(k) => format!("k8s:{k}={value}"),
-            Key::NamespaceLabel(k) => format!("k8s:io.cilium.k8s.namespace.labels.{k}={value}"),
-            Key::Namespace => format!("k8s:io.kubernetes.pod.namespace={value}"),
-            Key::ServiceAccount => format!("k8s:io.cilium.k8s.policy.serviceaccount={value}"),
-        })
-    });
-    values.chain(facts.prefixes.iter().map(|prefix| format!("cidr:{prefix}"))).collect()
 }

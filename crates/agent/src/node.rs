@@ -44,6 +44,7 @@ pub struct Node {
     /// Why pods do not reach the world with the node's address, if they do not.
     unmasqueraded: Option<String>,
     ipam: Ipam,
+    hearing: host::Hearing,
     numbers: Numbers,
     pods: BTreeMap<PodName, SandboxPod>,
     directory: Arc<Directory>,
@@ -51,6 +52,7 @@ pub struct Node {
     /// What is in force, all of it; none after something failed.
     standing: Option<follow::Standing>,
     restarts: Restarts,
+    looked_after: processes::LookedAfter,
     programs: Programs,
     direct: direct::Direct,
     /// The manifests that are in force.
@@ -70,7 +72,7 @@ pub struct Node {
 struct Told {
     revision: u32,
     /// The addresses of this node that were made known.
-    heard: BTreeSet<IpAddr>,
+    heard: Arc<BTreeSet<IpAddr>>,
     unenforceable: Vec<Unenforceable>,
     host_network: Vec<PodName>,
     /// The identity and the revision of each pod.
@@ -111,6 +113,7 @@ impl Node {
         if config.network == Network::Host {
             host::pass_firewall(&sandbox);
         }
+        let hearing = host::Hearing::open().map_err(host("listening for changes of own addresses"))?;
         let mut ipam = Ipam::new(&config.ranges);
         let mut pods: BTreeMap<PodName, SandboxPod> = BTreeMap::new();
         sandbox.remove_broken()?;
@@ -132,12 +135,14 @@ impl Node {
             discovery,
             unmasqueraded,
             ipam,
+            hearing,
             numbers,
             pods,
             directory,
             told: Told::default(),
             standing: None,
             restarts: Restarts::default(),
+            looked_after: processes::LookedAfter::default(),
             programs,
             direct: direct::Direct::default(),
             manifests: None,
@@ -307,7 +312,7 @@ impl Node {
         snapshot: &Snapshot,
         pods: &[(Pod, &PodManifest)],
     ) -> Result<(u32, Compiled), Error> {
-        let heard = Self::heard()?;
+        let heard = self.heard()?;
         let cluster = Cluster {
             pods: pods.iter().map(|(pod, _)| pod).collect(),
             local: self.pods.keys().cloned().collect(),

@@ -27,7 +27,7 @@ use crate::{
     node::{Applied, Node},
 };
 
-/// How often pods are looked at whose process may have ended.
+/// How often each pod is looked at: its process may have ended.
 const SUPERVISE_EVERY: Duration = Duration::from_millis(500);
 /// How often idle flows are swept, and others' rules and programs looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -192,7 +192,7 @@ fn serve(
                 Ok(applied) => applied.into_iter().map(Progress::Applied).for_each(tell),
                 Err(error) => tracing::warn!(%error, "a pod could not be looked after; it is tried later"),
             }
-            look = Instant::now() + SUPERVISE_EVERY;
+            look = Instant::now() + node.supervise_in(SUPERVISE_EVERY);
         }
         if Instant::now() >= sweep {
             if let Err(error) = node.sweep() {

@@ -3,12 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests may fail")]
 
-use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, path::Path, thread};
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, path::Path, sync::Arc, thread};
 
 use signet_agent::{Config, Network, Node};
 use signet_cluster::{Settings, Snapshot};
 use signet_datapath::Onlooker;
 use signet_flow::Names as _;
+use signet_identity::Facts;
 use signet_testkit::Rng;
 
 const PODS: u8 = 24;
@@ -52,7 +53,7 @@ fn address(pod: u8) -> IpAddr {
 }
 
 /// What the kernel's identity of an address stands for, and what flows call it; nothing where nobody is.
-type Known = Option<(Vec<String>, Vec<String>)>;
+type Known = Option<(Option<Arc<Facts>>, Vec<String>)>;
 
 /// Who each address is.
 fn who(node: &Node, bpffs: &Path) -> BTreeMap<u8, Known> {
@@ -61,7 +62,7 @@ fn who(node: &Node, bpffs: &Path) -> BTreeMap<u8, Known> {
         let identity = onlooker.identity(address(pod)).unwrap();
         let info = names.address(address(pod));
         assert_eq!(identity.map(|i| i.0), info.as_ref().map(|info| info.identity), "{pod}");
-        Some((names.identity_labels(identity?), info?.labels.clone()))
+        Some((names.facts(identity?), info?.labels.clone()))
     };
     (0..PODS).map(|pod| (pod, of(pod))).collect()
 }

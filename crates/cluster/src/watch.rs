@@ -27,7 +27,7 @@ use crate::{
 
 /// How long it must be quiet before the folder is read, where every file is whole: `git` and `kubectl` write one after the
 /// other.
-const BETWEEN_FILES: Duration = Duration::from_millis(2);
+const BETWEEN_FILES: Duration = Duration::from_millis(1);
 /// The same where a file is being written.
 const WITHIN_A_FILE: Duration = Duration::from_millis(30);
 /// How long a burst may put a reading off.

@@ -61,6 +61,8 @@ pub struct Services {
     backends: Map<abi::service_slot, abi::service_end>,
     /// What was last published: the list of each key, and who is in it. Lists of an earlier process are not known.
     published: BTreeMap<Key, (abi::service, Vec<SocketAddr>)>,
+    /// Whether the kernel has nothing beside it: not before all was published, nor after something failed.
+    all_known: bool,
     next_list: u32,
 }
 
@@ -96,6 +98,7 @@ impl Services {
             deferred: datapath.predecessor.is_some(),
             links: vec![],
             published: BTreeMap::new(),
+            all_known: false,
             next_list: 1,
             object,
         };
@@ -147,6 +150,7 @@ impl Services {
             desired.entry((entry.address, entry.port, entry.protocol.0)).or_insert(&entry.backends);
         }
         self.check_room(&desired)?;
+        let all_known = std::mem::take(&mut self.all_known);
         for (key, backends) in &desired {
             if self.published.get(key).is_some_and(|(_, published)| published == backends) {
                 continue;
@@ -157,7 +161,13 @@ impl Services {
                 self.remove_list(old)?;
             }
         }
-        self.remove_others(&desired)
+        if all_known {
+            self.remove_gone(&desired)?
+        } else {
+            self.remove_others(&desired)?
+        }
+        self.all_known = true;
+        Ok(())
     }
 
     /// Old and new lists are there side by side for a moment.
@@ -190,6 +200,16 @@ impl Services {
     fn remove_list(&self, service: abi::service) -> Result<(), Error> {
         let slot = |index| abi::service_slot { list: service.list, index };
         (0..service.backends).try_for_each(|index| self.backends.remove(&slot(index)))
+    }
+
+    /// What was published and is not wanted any more.
+    fn remove_gone(&mut self, desired: &BTreeMap<Key, &[SocketAddr]>) -> Result<(), Error> {
+        let gone = |key: &Key, _: &mut _| !desired.contains_key(key);
+        for (key, (list, _)) in self.published.extract_if(.., gone).collect::<Vec<_>>() {
+            self.services.remove(&encode(key))?;
+            self.remove_list(list)?;
+        }
+        Ok(())
     }
 
     /// Whatever is in the kernel and not wanted: services that are gone, and all that an earlier process left.

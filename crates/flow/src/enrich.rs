@@ -1,24 +1,19 @@
-//! Event record → Flow: numbers become names.
+//! A [`Sighting`](crate::Sighting), written out as Hubble's `Flow`.
 //!
 //! The record carries the verdict, the reason and the number of the rule: nothing is decided again here, only named.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::SystemTime,
+    sync::LazyLock,
 };
 
 use pbjson_types::Timestamp;
 use signet_abi::{
-    DIRECTION_EGRESS, EVENT_CHANGE, EVENT_CLOSE, EVENT_NEW, EVENT_REPLY, EVENT_WOULD_ALLOW, Reason,
-    VERDICT_AUDIT, VERDICT_DROPPED, VERDICT_FORWARDED, event,
+    EVENT_CHANGE, EVENT_CLOSE, EVENT_NEW, EVENT_WOULD_ALLOW, Reason, VERDICT_AUDIT, VERDICT_DROPPED,
+    VERDICT_FORWARDED, event,
 };
-use signet_identity::{Identity, Protocol};
-use signet_policy::{RuleNumber, RuleRef};
+use signet_identity::Protocol;
 
 use crate::{
     extension::pack,
@@ -26,43 +21,12 @@ use crate::{
         CiliumEventType, DropReason, Endpoint, Flow, FlowType, Ip, IpVersion, Policy, TraceObservationPoint,
         TrafficDirection, Verdict, Workload,
     },
+    labels,
     layer4::{layer4, summary},
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
     proto::signet::{FlowExtension, Rule, Traffic},
+    sighting::{End, Seen, is_egress, is_reply, local_sent},
 };
-
-/// What is known about one end of a flow.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EndpointInfo {
-    /// The endpoint's number on this node; 0 for what lives elsewhere.
-    pub id: u32,
-    /// The pod's namespace; empty for what is not a pod.
-    pub namespace: String,
-    /// The pod's name; empty for what is not a pod.
-    pub pod: String,
-    /// Its identity on this node.
-    pub identity: u32,
-    /// Its labels with their source, as Hubble prints them: `k8s:app=web`, `reserved:host`.
-    pub labels: Vec<String>,
-    /// What made it: kind and name.
-    pub workloads: Vec<(String, String)>,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// Who and what the numbers of an event stand for.
-pub trait Names: Send + Sync {
-    /// The local pod with this number.
-    fn endpoint(&self, id: u32) -> Option<Arc<EndpointInfo>>;
-    /// Whoever has this address, on this node or elsewhere.
-    fn address(&self, ip: IpAddr) -> Option<Arc<EndpointInfo>>;
-    /// The rule with this number.
-    fn rule(&self, number: RuleNumber) -> Option<RuleRef>;
-    /// The labels that an identity above the reserved ones stands for, as Hubble prints them.
-    fn identity_labels(&self, identity: Identity) -> Vec<String>;
-    /// The name of this node.
-    fn node_name(&self) -> &str;
-}
 
 // Hubble's numbers of `event_type.type`.
 const MESSAGE_DROP: i32 = 1;
@@ -81,28 +45,27 @@ const ETHER_TYPE_IPV6: u32 = 0x86dd;
 /// Reasons from this number on are for drops: Hubble's numbers, then Signet's own.
 const FIRST_DROP_REASON: u8 = 130;
 
-/// The flow that an event reports; `time` is when it happened.
-pub fn flow_of(event: &event, names: &dyn Names, time: SystemTime) -> Flow {
-    let egress = u32::from(event.direction) == DIRECTION_EGRESS;
-    let reply = u32::from(event.flags) & EVENT_REPLY != 0;
-    let (source, destination) = ends(event, names, egress != reply);
+/// The flow that was seen.
+pub(crate) fn write_out(seen: &Seen, time: Timestamp) -> Flow {
+    let event = &seen.event;
+    let (egress, reply) = (is_egress(event), is_reply(event));
     let extension = FlowExtension {
         reason: Reason::from_number(event.reason).name().to_owned(),
         would_allow: u32::from(event.flags) & EVENT_WOULD_ALLOW != 0,
-        rule: names.rule(RuleNumber(event.rule)).map(Into::into),
+        rule: seen.rule.as_deref().map(Into::into),
         sent: traffic(event, 0),
         received: traffic(event, 1),
     };
     let mut flow = Flow {
-        time: Some(timestamp(time)),
-        uuid: uuid(),
+        time: Some(time),
+        uuid: uuid(seen.number),
         verdict: event.verdict.into(),
         ip: ip(event),
         l4: layer4(event),
-        source: Some(source),
-        destination: Some(destination),
+        source: Some(endpoint(&seen.source)),
+        destination: Some(endpoint(&seen.destination)),
         r#type: FlowType::L3L4.into(),
-        node_name: names.node_name().to_owned(),
+        node_name: seen.node.to_string(),
         reply,
         is_reply: Some(reply.into()),
         traffic_direction: direction(egress).into(),
@@ -111,7 +74,7 @@ pub fn flow_of(event: &event, names: &dyn Names, time: SystemTime) -> Flow {
         extensions: Some(pack(&extension)),
         ..Flow::default()
     };
-    set_kind(&mut flow, event, egress != reply);
+    set_kind(&mut flow, event, local_sent(event));
     if let Some(rule) = extension.rule {
         set_policy(&mut flow, rule, event, egress);
     }
@@ -175,75 +138,26 @@ fn set_policy(flow: &mut Flow, rule: Rule, event: &event, egress: bool) {
     list.push(Policy { name, namespace, labels, revision: event.revision.into(), kind });
 }
 
-/// Both ends of the packet; `local_sent` says which of them is the local pod.
-fn ends(event: &event, names: &dyn Names, local_sent: bool) -> (Endpoint, Endpoint) {
-    let (source, destination) = (event.source.into(), event.destination.into());
-    match local_sent {
-        true => (local(event, names, source), remote(event, names, destination)),
-        false => (remote(event, names, source), local(event, names, destination)),
-    }
-}
-
-/// The local end is known by its interface: its address may be forged.
-fn local(event: &event, names: &dyn Names, ip: IpAddr) -> Endpoint {
-    match names.endpoint(event.endpoint).or_else(|| names.address(ip)) {
-        Some(info) => endpoint(&info, Identity(info.identity), names),
-        None => Endpoint { id: event.endpoint, ..unnamed(Identity::UNKNOWN, names) },
-    }
-}
-
-/// The remote end is known by its address; the identity is the one that the kernel judged.
-fn remote(event: &event, names: &dyn Names, ip: IpAddr) -> Endpoint {
-    let judged = Identity(event.peer_identity);
-    match names.address(ip) {
-        Some(info) if judged == Identity::UNKNOWN => endpoint(&info, Identity(info.identity), names),
-        Some(info) => endpoint(&info, judged, names),
-        None => unnamed(judged, names),
-    }
-}
-
-fn endpoint(info: &EndpointInfo, identity: Identity, names: &dyn Names) -> Endpoint {
-    let labels = match info.labels.as_slice() {
-        [] => labels_of(identity, names),
-        labels => labels.to_vec(),
-    };
+fn endpoint(end: &End) -> Endpoint {
+    let known = Endpoint { id: end.id, identity: end.identity.0, ..Endpoint::default() };
+    let Some(info) = &end.info else { return Endpoint { labels: labels_of(end), ..known } };
     let workload = |(kind, name): &(String, String)| Workload { name: name.clone(), kind: kind.clone() };
     Endpoint {
-        id: info.id,
-        identity: identity.0,
-        cluster_name: String::new(),
         namespace: info.namespace.clone(),
-        labels,
+        labels: if info.labels.is_empty() { labels_of(end) } else { info.labels.clone() },
         pod_name: info.pod.clone(),
         workloads: info.workloads.iter().map(workload).collect(),
+        ..known
     }
 }
 
-fn unnamed(identity: Identity, names: &dyn Names) -> Endpoint {
-    Endpoint { identity: identity.0, labels: labels_of(identity, names), ..Endpoint::default() }
-}
-
-fn labels_of(identity: Identity, names: &dyn Names) -> Vec<String> {
-    match reserved_label(identity) {
-        Some(label) => vec![label.to_owned()],
-        None => names.identity_labels(identity),
+/// The labels of an end that has none of its own.
+fn labels_of(end: &End) -> Vec<String> {
+    match (labels::reserved(end.identity), &end.facts) {
+        (Some(label), _) => vec![label.to_owned()],
+        (None, Some(facts)) => labels::printed(facts),
+        (None, None) => vec![],
     }
-}
-
-/// The label of a reserved identity.
-fn reserved_label(identity: Identity) -> Option<&'static str> {
-    Some(match identity {
-        Identity::UNKNOWN => "reserved:unknown",
-        Identity::HOST => "reserved:host",
-        Identity::WORLD => "reserved:world",
-        Identity::UNMANAGED => "reserved:unmanaged",
-        Identity::HEALTH => "reserved:health",
-        Identity::INIT => "reserved:init",
-        Identity::REMOTE_NODE => "reserved:remote-node",
-        Identity::KUBE_APISERVER => "reserved:kube-apiserver",
-        Identity::INGRESS => "reserved:ingress",
-        _ => return None,
-    })
 }
 
 fn direction(egress: bool) -> TrafficDirection {
@@ -277,22 +191,12 @@ fn ip(event: &event) -> Option<Ip> {
     })
 }
 
-/// A time as the API carries it; what is before 1970 is 1970.
-pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: since.subsec_nanos().cast_signed(),
-    }
-}
-
-/// A version 4 UUID: 60 bits that are this process's own, and a counter. Unique, but no secret; asking the system for
+/// A version 4 UUID: 60 bits that are this process's own, and a number. Unique, but no secret; asking the system for
 /// random bytes for every flow would cost more than the rest of the work.
-fn uuid() -> String {
+fn uuid(number: u64) -> String {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-    static NEXT: AtomicU64 = AtomicU64::new(0);
     let high = (*PROCESS & !0xf000) | 0x4000;
-    let low = (NEXT.fetch_add(1, Ordering::Relaxed) & (u64::MAX >> 2)) | 1 << 63;
+    let low = (number & (u64::MAX >> 2)) | 1 << 63;
     uuid_text(u128::from(high) << 64 | u128::from(low))
 }
 

@@ -150,15 +150,20 @@ fn gather(config: &ExportConfig, reader: &mut Reader, counts: &ExportCounts, sto
 /// One line with its end; nothing for a flow that is not wanted.
 fn line(config: &ExportConfig, record: &Record) -> Result<Option<Vec<u8>>, JsonError> {
     let response = match record {
-        Record::Flow(flow) if !config.filters.pass(flow) => return Ok(None),
-        Record::Flow(flow) => match &config.mask {
-            None => response_of(flow.as_ref().clone()),
-            Some(mask) => GetFlowsResponse {
-                node_name: flow.node_name.clone(),
-                time: flow.time,
-                response_types: Some(ResponseTypes::Flow(mask.apply(flow))),
-            },
-        },
+        Record::Flow(seen) => {
+            let flow = seen.flow();
+            if !config.filters.pass(&flow) {
+                return Ok(None);
+            }
+            match &config.mask {
+                None => response_of(flow),
+                Some(mask) => GetFlowsResponse {
+                    response_types: Some(ResponseTypes::Flow(mask.apply(&flow))),
+                    node_name: flow.node_name,
+                    time: flow.time,
+                },
+            }
+        }
         Record::Lost(lost) => GetFlowsResponse {
             time: lost.last,
             response_types: Some(ResponseTypes::LostEvents(*lost)),

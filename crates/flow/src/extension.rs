@@ -17,14 +17,14 @@ use crate::{
 /// The type of a [`FlowExtension`] inside an `Any`.
 pub const FLOW_EXTENSION_URL: &str = "type.googleapis.com/signet.FlowExtension";
 
-impl From<RuleRef> for Rule {
-    fn from(rule: RuleRef) -> Self {
+impl From<&RuleRef> for Rule {
+    fn from(rule: &RuleRef) -> Self {
         let RuleRef { policy, path, origin } = rule;
         Self {
             kind: policy.kind.as_str().to_owned(),
-            namespace: policy.namespace.unwrap_or_default(),
-            name: policy.name,
-            rule: path,
+            namespace: policy.namespace.clone().unwrap_or_default(),
+            name: policy.name.clone(),
+            rule: path.clone(),
             file: origin.file.to_string(),
             line: origin.line,
         }

@@ -69,6 +69,11 @@ impl Filters {
         Ok(Self { whitelist: all(whitelist)?, blacklist: all(blacklist)? })
     }
 
+    /// Whether every flow passes.
+    pub(crate) fn are_none(&self) -> bool {
+        self.whitelist.is_empty() && self.blacklist.is_empty()
+    }
+
     /// Whether the flow passes.
     pub fn pass(&self, flow: &Flow) -> bool {
         (self.whitelist.is_empty() || self.whitelist.iter().any(|filter| filter.matches(flow)))

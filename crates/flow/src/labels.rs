@@ -1,11 +1,11 @@
-//! Label selectors as people type them, against labels as Hubble prints them (`k8s:app=web`).
+//! Labels as Hubble prints them (`k8s:app=web`), and label selectors as people type them, against those.
 //!
 //! The syntax is that of Kubernetes: `app=web`, `app!=web`, `app in (web, db)`, `tier notin (test)`, `app`, `!app`, joined
 //! by commas. A key may name the source of the label (`k8s:app`); without one any source will do.
 
 use std::collections::BTreeSet;
 
-use signet_identity::{Key, Lookup, Requirement, Selector, Test, Value};
+use signet_identity::{Facts, Identity, Key, Lookup, Requirement, Seen, Selector, Test, Value};
 
 /// The labels of one end, as a selector looks them up.
 pub(crate) struct Printed<'a>(pub(crate) &'a [String]);
@@ -20,6 +20,37 @@ impl Lookup for Printed<'_> {
         });
         found.map_or(Value::Absent, Value::Is)
     }
+}
+
+/// What is known of an identity, as labels.
+pub(crate) fn printed(facts: &Facts) -> Vec<String> {
+    let values = facts.values.iter().filter_map(|(key, seen)| {
+        let Seen::Mentioned(value) = seen else { return None };
+        Some(match key {
+            Key::Label(k) => format!("k8s:{k}={value}"),
+            Key::NamespaceLabel(k) => format!("k8s:io.cilium.k8s.namespace.labels.{k}={value}"),
+            Key::Namespace => format!("k8s:io.kubernetes.pod.namespace={value}"),
+            Key::ServiceAccount => format!("k8s:io.cilium.k8s.policy.serviceaccount={value}"),
+        })
+    });
+    let kind = facts.kind.identity().and_then(reserved).map(str::to_owned);
+    values.chain(facts.prefixes.iter().map(|prefix| format!("cidr:{prefix}"))).chain(kind).collect()
+}
+
+/// The label of a reserved identity.
+pub(crate) fn reserved(identity: Identity) -> Option<&'static str> {
+    Some(match identity {
+        Identity::UNKNOWN => "reserved:unknown",
+        Identity::HOST => "reserved:host",
+        Identity::WORLD => "reserved:world",
+        Identity::UNMANAGED => "reserved:unmanaged",
+        Identity::HEALTH => "reserved:health",
+        Identity::INIT => "reserved:init",
+        Identity::REMOTE_NODE => "reserved:remote-node",
+        Identity::KUBE_APISERVER => "reserved:kube-apiserver",
+        Identity::INGRESS => "reserved:ingress",
+        _ => return None,
+    })
 }
 
 /// Reads a selector.

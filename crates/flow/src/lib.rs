@@ -2,7 +2,7 @@
 //!
 //! Input: event records of the kernel, and names for the numbers in them. Output: [`flow::Flow`]s of Hubble's API, so
 //! that its clients work, with Signet's reason and rule beside them ([`FlowExtension`]). In order:
-//! [`flow_of`] → [`Ring`] → [`Filters`] → [`serve`] → [`Client`] → [`to_json`] or [`line()`].
+//! [`Sighting`] → [`Ring`] → [`Filters`] → [`serve`] → [`Client`] → [`to_json`] or [`line()`].
 //!
 //! INVARIANT: whoever pushes a flow never waits for whoever reads (`a_slow_reader_loses_only_its_own`).
 //! INVARIANT: what was lost is said, to the reader that lost it (`a_slow_reader_is_told_how_many_flows_it_lost`).
@@ -32,10 +32,11 @@ mod reader;
 mod relaying;
 mod ring;
 mod serve;
+mod sighting;
 mod value;
 
 pub use client::{Client, ClientError, Flows};
-pub use enrich::{EndpointInfo, Names, flow_of, response_of};
+pub use enrich::response_of;
 pub use export::{ExportConfig, ExportCounts, ExportEvent, export};
 pub use extension::{FLOW_EXTENSION_URL, ask_for_extensions, asks_for_extensions, extension_of};
 pub use filter::{FilterError, Filters};
@@ -51,3 +52,4 @@ pub use proto::{
 pub use reader::Reader;
 pub use ring::{DEFAULT_CAPACITY, Record, Ring};
 pub use serve::{DRAIN, Listen, Listeners, NodeInfo, ServeError, serve, serve_relay};
+pub use sighting::{EndpointInfo, Names, Sighting};

@@ -17,6 +17,7 @@ use crate::{
     observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes},
     reader::Reader,
     ring::{Found, Record, Ring, earlier},
+    sighting::Sighting,
 };
 
 /// Why a request was refused.
@@ -90,8 +91,8 @@ impl Query {
     fn rewind(&self, ring: &Ring, now: u64) -> u64 {
         let (mut start, mut found) = (now, 0);
         for place in (ring.oldest()..now).rev() {
-            if let Found::Here(Record::Flow(flow)) = ring.find(place)
-                && self.wants(&flow)
+            if let Found::Here(Record::Flow(seen)) = ring.find(place)
+                && self.wants(&seen)
             {
                 start = place;
                 found += 1;
@@ -103,8 +104,8 @@ impl Query {
         start
     }
 
-    fn wants(&self, flow: &Flow) -> bool {
-        self.in_time(flow.time) && self.filters.pass(flow)
+    fn wants(&self, seen: &Sighting) -> bool {
+        self.in_time(Some(seen.time())) && (self.filters.are_none() || self.filters.pass(&seen.flow()))
     }
 
     fn in_time(&self, time: Option<Timestamp>) -> bool {
@@ -114,20 +115,18 @@ impl Query {
     }
 
     /// The flow as it was asked for. What Signet says of it is asked for by itself.
-    fn masked(&self, flow: Arc<Flow>) -> GetFlowsResponse {
-        let Some(mask) = &self.mask else {
-            let mut flow = Arc::unwrap_or_clone(flow);
-            if !self.extensions {
-                flow.extensions = None;
-            }
-            return response_of(flow);
-        };
-        let mut masked = mask.apply(&flow);
-        masked.extensions = flow.extensions.clone().filter(|_| self.extensions);
+    fn masked(&self, mut flow: Flow) -> GetFlowsResponse {
+        if !self.extensions {
+            flow.extensions = None;
+        }
+        let Some(mask) = &self.mask else { return response_of(flow) };
         GetFlowsResponse {
-            node_name: flow.node_name.clone(),
+            response_types: Some(ResponseTypes::Flow(Flow {
+                extensions: flow.extensions.clone(),
+                ..mask.apply(&flow)
+            })),
+            node_name: flow.node_name,
             time: flow.time,
-            response_types: Some(ResponseTypes::Flow(masked)),
         }
     }
 
@@ -169,9 +168,12 @@ impl Answer {
 
     fn response(&mut self, record: Record) -> Option<GetFlowsResponse> {
         match record {
-            Record::Flow(flow) if self.query.wants(&flow) => {
-                self.given += 1;
-                Some(self.query.masked(flow))
+            Record::Flow(seen) if self.query.in_time(Some(seen.time())) => {
+                let flow = seen.flow();
+                self.query.filters.pass(&flow).then(|| {
+                    self.given += 1;
+                    self.query.masked(flow)
+                })
             }
             Record::Lost(lost) if self.query.in_time(lost.last) => Some(GetFlowsResponse {
                 node_name: self.node_name.to_string(),

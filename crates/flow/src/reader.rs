@@ -73,6 +73,9 @@ impl Reader {
 
     /// The next record, once there is one.
     pub async fn next(&mut self) -> Record {
+        if let Some(record) = self.try_next() {
+            return record;
+        }
         let ring = Arc::clone(&self.ring);
         loop {
             let mut changed = pin!(ring.changed.notified());
@@ -87,6 +90,9 @@ impl Reader {
 
     /// Blocks until there is a record; nothing once `deadline` has passed.
     pub fn wait(&mut self, deadline: Instant) -> Option<Record> {
+        if let Some(record) = self.try_next() {
+            return Some(record);
+        }
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut next = pin!(self.next());
         loop {
@@ -99,16 +105,13 @@ impl Reader {
     }
 
     /// Blocks until there is a flow that fulfils `predicate`; nothing once `deadline` has passed.
-    pub fn wait_for(
-        &mut self,
-        mut predicate: impl FnMut(&Flow) -> bool,
-        deadline: Instant,
-    ) -> Option<Arc<Flow>> {
+    pub fn wait_for(&mut self, mut predicate: impl FnMut(&Flow) -> bool, deadline: Instant) -> Option<Flow> {
         loop {
-            if let Record::Flow(flow) = self.wait(deadline)?
-                && predicate(&flow)
-            {
-                return Some(flow);
+            if let Record::Flow(seen) = self.wait(deadline)? {
+                let flow = seen.flow();
+                if predicate(&flow) {
+                    return Some(flow);
+                }
             }
         }
     }
@@ -121,7 +124,7 @@ impl Ring {
         self: &Arc<Self>,
         predicate: impl FnMut(&Flow) -> bool,
         deadline: Instant,
-    ) -> Option<Arc<Flow>> {
+    ) -> Option<Flow> {
         self.read().wait_for(predicate, deadline)
     }
 }

@@ -23,7 +23,6 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     client::{Client, ClientError},
-    enrich::timestamp,
     merge::{Input, Merge},
     observer::{
         GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
@@ -34,6 +33,7 @@ use crate::{
     peers::Nodes,
     query::Query,
     relay::{NodeState, NodeStatusEvent},
+    sighting::timestamp,
 };
 
 /// How long a node that is silent holds the others back, while they are followed.

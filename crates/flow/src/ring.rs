@@ -19,9 +19,9 @@ use prost::Message as _;
 use tokio::sync::Notify;
 
 use crate::{
-    enrich::timestamp,
-    flow::{Flow, LostEvent, LostEventSource},
+    flow::{LostEvent, LostEventSource},
     reader::Reader,
+    sighting::{Sighting, timestamp},
 };
 
 /// How many flows are kept unless somebody says otherwise.
@@ -35,17 +35,17 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 const NAMESPACE_WINDOW: Duration = Duration::from_secs(3600);
 
 /// What a reader gets.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Record {
     /// A flow.
-    Flow(Arc<Flow>),
+    Flow(Arc<Sighting>),
     /// Flows that are missing, and where they went missing.
     Lost(LostEvent),
 }
 
 impl Record {
     /// The flow, if it is one.
-    pub fn flow(&self) -> Option<&Arc<Flow>> {
+    pub fn flow(&self) -> Option<&Arc<Sighting>> {
         match self {
             Self::Flow(flow) => Some(flow),
             Self::Lost(_) => None,
@@ -55,7 +55,7 @@ impl Record {
     /// When it happened; for losses, when they were noticed.
     pub fn time(&self) -> Option<Timestamp> {
         match self {
-            Self::Flow(flow) => flow.time,
+            Self::Flow(flow) => Some(flow.time()),
             Self::Lost(lost) => lost.last,
         }
     }
@@ -148,18 +148,27 @@ impl Ring {
         }
     }
 
-    /// Adds one flow.
-    pub fn push(&self, flow: Flow) {
+    /// Adds one flow, and wakes the readers.
+    pub fn push(&self, flow: impl Into<Sighting>) {
         self.push_all([flow]);
     }
 
     /// Adds flows, and wakes the readers once.
-    pub fn push_all(&self, flows: impl IntoIterator<Item = Flow>) {
-        for flow in flows {
-            self.note_namespaces(&flow);
-            self.seen.fetch_add(1, Ordering::Relaxed);
-            self.write(Record::Flow(Arc::new(flow)));
-        }
+    pub fn push_all(&self, flows: impl IntoIterator<Item = impl Into<Sighting>>) {
+        flows.into_iter().for_each(|flow| self.add(flow));
+        self.wake();
+    }
+
+    /// Adds one flow. Readers that wait learn of it at the next [`Ring::wake`]: that costs more than adding does.
+    pub fn add(&self, flow: impl Into<Sighting>) {
+        let flow = flow.into();
+        self.note_namespaces(&flow);
+        self.seen.fetch_add(1, Ordering::Relaxed);
+        self.write(Record::Flow(Arc::new(flow)));
+    }
+
+    /// Wakes the readers.
+    pub fn wake(&self) {
         self.changed.notify_waiters();
     }
 
@@ -168,7 +177,7 @@ impl Ring {
     pub fn kernel_lost(&self, total: u64, now: SystemTime) {
         let Some(lost) = locked(&self.kernel).advance(total, now) else { return };
         self.write(Record::Lost(lost));
-        self.changed.notify_waiters();
+        self.wake();
     }
 
     /// How many flows can be kept.
@@ -297,14 +306,14 @@ impl Ring {
         }
     }
 
-    fn note_namespaces(&self, flow: &Flow) {
-        let seconds = flow.time.map_or(0, |time| time.seconds);
+    fn note_namespaces(&self, flow: &Sighting) {
+        let seconds = flow.time().seconds;
         let mut namespaces = locked(&self.namespaces);
-        for end in [&flow.source, &flow.destination].into_iter().flatten() {
-            match namespaces.get_mut(&end.namespace) {
+        for (namespace, _) in flow.pods() {
+            match namespaces.get_mut(namespace) {
                 Some(seen) => *seen = seconds.max(*seen),
-                None if end.namespace.is_empty() => {}
-                None => _ = namespaces.insert(end.namespace.clone(), seconds),
+                None if namespace.is_empty() => {}
+                None => _ = namespaces.insert(namespace.to_owned(), seconds),
             }
         }
     }
@@ -330,13 +339,12 @@ impl KernelLosses {
     }
 }
 
-/// Bytes that a record takes, about: that of its type, and twice what its texts and lists are when encoded.
+/// Bytes that a record takes, about.
 fn weight_of(record: &Record) -> u64 {
-    let (fixed, encoded) = match record {
-        Record::Flow(flow) => (size_of::<Flow>(), flow.encoded_len()),
-        Record::Lost(lost) => (0, lost.encoded_len()),
-    };
-    (fixed + 2 * encoded) as u64
+    (match record {
+        Record::Flow(flow) => flow.weight(),
+        Record::Lost(lost) => 2 * lost.encoded_len(),
+    }) as u64
 }
 
 /// `count` flows went missing between two moments.

@@ -16,12 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Cluster, at, web_to_db};
+use common::{flow_at, web_to_db};
 use signet_abi::event;
 use signet_flow::{
     ExportConfig, ExportCounts, ExportEvent, Filters, Mask, Ring, export,
     flow::{Flow, FlowFilter},
-    flow_of,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,7 +83,7 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 fn flow_to(port: u16) -> Flow {
-    flow_of(&event { destination_port: port, ..web_to_db() }, &Cluster, at(port.into()))
+    flow_at(&event { destination_port: port, ..web_to_db() }, port.into())
 }
 
 /// All files of the folder, in the order of their names.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cluster, DB_IDENTITY, WEB_IDENTITY, at, web_to_db};
+use common::{DB_IDENTITY, WEB_IDENTITY, flow_of, web_to_db};
 use signet_abi::{EVENT_DROP, REASON_POLICY_DEFAULT_DENY, VERDICT_DROPPED, event};
 use signet_flow::{
     Filters,
@@ -12,11 +12,10 @@ use signet_flow::{
         NetworkInterface, Service, TcpFlags, TraceContext, TraceParent, TrafficDirection, Verdict, Workload,
         flow_filter::Experimental, layer7::Record,
     },
-    flow_of,
 };
 
 fn allowed() -> Flow {
-    let mut flow = flow_of(&web_to_db(), &Cluster, at(0));
+    let mut flow = flow_of(&web_to_db());
     flow.uuid = "u-1".into();
     flow.source_names = strings(&["web.shop.example."]);
     flow.destination_names = strings(&["DB.data.example", "db.other.example"]);
@@ -62,7 +61,7 @@ fn dropped() -> Flow {
         reason: REASON_POLICY_DEFAULT_DENY as u8,
         ..web_to_db()
     };
-    flow_of(&event, &Cluster, at(0))
+    flow_of(&event)
 }
 
 fn passes(filter: FlowFilter) -> bool {

@@ -2,19 +2,19 @@
 
 mod common;
 
-use common::{Cluster, DEFAULT_DENY, at, ip, web_to_db};
+use common::{DEFAULT_DENY, flow_of, ip, web_to_db};
 use signet_abi::{
     EVENT_DROP, EVENT_REPLY, EVENT_WOULD_ALLOW, REASON_POLICY_DEFAULT_DENY, VERDICT_DROPPED, event,
 };
 use signet_flow::{
     flow::LostEvent,
-    flow_of, line,
+    line,
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
     response_of,
 };
 
 fn text(event: &event) -> String {
-    line(&response_of(flow_of(event, &Cluster, at(0))))
+    line(&response_of(flow_of(event)))
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn without_the_extension_hubbles_words_are_shown() {
         rule: DEFAULT_DENY,
         ..web_to_db()
     };
-    let mut flow = flow_of(&dropped, &Cluster, at(0));
+    let mut flow = flow_of(&dropped);
     flow.extensions = None;
     let text = line(&response_of(flow));
     assert!(text.ends_with("POLICY_DENIED (TCP Flags: SYN) by NetworkPolicy data/lockdown"), "{text}");

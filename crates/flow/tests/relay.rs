@@ -5,14 +5,13 @@ mod common;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use common::{Cluster, at, web_to_db};
+use common::{flow_at, web_to_db};
 use signet_abi::event;
 use signet_flow::{
     Client, ClientError, Flows, Listen, Listeners, NodeInfo, Nodes, Peers, PeersEvent, RelayNodes, Ring,
     ServeError,
     flow::Flow,
     flow::FlowFilter,
-    flow_of,
     observer::GetFlowsRequest,
     observer::get_flows_response::ResponseTypes,
     peer::{ChangeNotificationType, NotifyRequest, peer_client::PeerClient},
@@ -78,7 +77,7 @@ fn ring_with(ports: &[u16]) -> Arc<Ring> {
 }
 
 fn flow_to(port: u16) -> Flow {
-    flow_of(&event { destination_port: port, ..web_to_db() }, &Cluster, at(port.into()))
+    flow_at(&event { destination_port: port, ..web_to_db() }, port.into())
 }
 
 #[derive(Debug, PartialEq)]

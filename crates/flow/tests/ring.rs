@@ -28,7 +28,7 @@ fn drain(reader: &mut Reader) -> (Vec<u64>, Vec<LostEvent>) {
     let (mut flows, mut losses) = (vec![], vec![]);
     while let Some(record) = reader.try_next() {
         match record {
-            Record::Flow(flow) => flows.push(flow.socket_cookie),
+            Record::Flow(seen) => flows.push(seen.flow().socket_cookie),
             Record::Lost(lost) => losses.push(lost),
         }
     }
@@ -47,6 +47,21 @@ fn the_last_flows_are_kept() {
     assert_eq!(drain(&mut ring.read()).0, [2, 3, 4]);
     assert_eq!((ring.len(), ring.capacity(), ring.seen()), (3, 3, 5));
     assert!(drain(&mut ring.follow()).0.is_empty());
+}
+
+#[test]
+fn who_waits_learns_of_what_was_added_when_it_is_woken() {
+    let ring = Arc::new(Ring::new(3));
+    let mut reader = ring.follow();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(move || reader.wait(soon()));
+        ring.add(flow(1));
+        while !waiting.is_finished() {
+            ring.wake();
+            thread::yield_now();
+        }
+        assert!(waiting.join().unwrap().is_some());
+    });
 }
 
 #[test]

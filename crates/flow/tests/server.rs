@@ -9,12 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Cluster, at, web_to_db};
+use common::{at, flow_at, web_to_db};
 use signet_abi::event;
 use signet_flow::{
     Client, ClientError, Flows, Listen, Listeners, NodeInfo, Peers, Ring, ServeError, extension_of,
     flow::{Endpoint, Flow, FlowFilter, Layer4, LostEventSource, Tcp, TcpFlags, layer4::Protocol},
-    flow_of,
     observer::{
         GetAgentEventsRequest, GetFlowsRequest, get_flows_request, get_flows_response::ResponseTypes,
         observer_client::ObserverClient,
@@ -66,7 +65,7 @@ impl Running {
 }
 
 fn flow_to(port: u16) -> Flow {
-    flow_of(&event { destination_port: port, ..web_to_db() }, &Cluster, at(port.into()))
+    flow_at(&event { destination_port: port, ..web_to_db() }, port.into())
 }
 
 fn timestamp(time: SystemTime) -> Option<pbjson_types::Timestamp> {

@@ -115,18 +115,22 @@ impl Interner {
 }
 
 fn reserved(facts: &Facts) -> Option<Identity> {
-    if !facts.prefixes.is_empty() {
-        return None;
-    }
-    match facts.kind {
-        Kind::Host => Some(Identity::HOST),
-        Kind::World => Some(Identity::WORLD),
-        Kind::Unmanaged => Some(Identity::UNMANAGED),
-        Kind::Health => Some(Identity::HEALTH),
-        Kind::Init => Some(Identity::INIT),
-        Kind::RemoteNode => Some(Identity::REMOTE_NODE),
-        Kind::KubeApiserver => Some(Identity::KUBE_APISERVER),
-        Kind::Ingress => Some(Identity::INGRESS),
-        Kind::Pod => None,
+    if facts.prefixes.is_empty() { facts.kind.identity() } else { None }
+}
+
+impl Kind {
+    /// The identity of those about whom nothing else is known; pods have none.
+    pub fn identity(self) -> Option<Identity> {
+        match self {
+            Self::Host => Some(Identity::HOST),
+            Self::World => Some(Identity::WORLD),
+            Self::Unmanaged => Some(Identity::UNMANAGED),
+            Self::Health => Some(Identity::HEALTH),
+            Self::Init => Some(Identity::INIT),
+            Self::RemoteNode => Some(Identity::REMOTE_NODE),
+            Self::KubeApiserver => Some(Identity::KUBE_APISERVER),
+            Self::Ingress => Some(Identity::INGRESS),
+            Self::Pod => None,
+        }
     }
 }

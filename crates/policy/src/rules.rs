@@ -1,6 +1,6 @@
 //! The numbers of rules: what the kernel carries instead of a name.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::model::{Origin, Policy, PolicyName, Rule};
 
@@ -42,7 +42,7 @@ impl RuleRef {
 #[derive(Debug, Clone, Default)]
 pub struct RuleBook {
     numbers: HashMap<(PolicyName, String), RuleNumber>,
-    rules: Vec<RuleRef>,
+    rules: Vec<Arc<RuleRef>>,
 }
 
 impl RuleBook {
@@ -50,12 +50,14 @@ impl RuleBook {
     pub fn number(&mut self, rule: RuleRef) -> RuleNumber {
         let key = (rule.policy.clone(), rule.path.clone());
         if let Some(number) = self.numbers.get(&key) {
-            if let Some(known) = self.rules.get_mut(number.0 as usize - 1) {
-                known.origin = rule.origin;
+            if let Some(known) = self.rules.get_mut(number.0 as usize - 1)
+                && known.origin != rule.origin
+            {
+                Arc::make_mut(known).origin = rule.origin;
             }
             return *number;
         }
-        self.rules.push(rule);
+        self.rules.push(Arc::new(rule));
         let number = RuleNumber(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
         self.numbers.insert(key, number);
         number
@@ -73,6 +75,11 @@ impl RuleBook {
 
     /// The rule behind a number.
     pub fn get(&self, number: RuleNumber) -> Option<&RuleRef> {
+        self.shared(number).map(|rule| &**rule)
+    }
+
+    /// The same, to be kept.
+    pub fn shared(&self, number: RuleNumber) -> Option<&Arc<RuleRef>> {
         self.rules.get((number.0 as usize).checked_sub(1)?)
     }
 }

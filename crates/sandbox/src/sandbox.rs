@@ -237,13 +237,22 @@ impl Sandbox {
     /// # Errors
     /// A run directory that cannot be read. A pod whose record cannot is left out, with a warning.
     pub fn list(&self) -> Result<Vec<SandboxPod>> {
-        let load = |key: Key| {
-            self.store.load(&key).unwrap_or_else(|error| {
-                tracing::warn!(pod = %key, %error, "the record of a pod cannot be read");
-                None
-            })
-        };
-        Ok(self.store.keys()?.into_iter().filter_map(load).collect())
+        Ok(self.store.keys()?.into_iter().filter_map(|key| self.load(key)).collect())
+    }
+
+    /// A pod as it is now; none where its record is missing or cannot be read, the latter with a warning.
+    ///
+    /// # Errors
+    /// A name that no pod can have.
+    pub fn find(&self, namespace: &str, name: &str) -> Result<Option<SandboxPod>> {
+        Ok(self.load(Key::new(namespace, name)?))
+    }
+
+    fn load(&self, key: Key) -> Option<SandboxPod> {
+        self.store.load(&key).unwrap_or_else(|error| {
+            tracing::warn!(pod = %key, %error, "the record of a pod cannot be read");
+            None
+        })
     }
 
     /// Removes what is left of pods whose record is missing or cannot be read: a crash, or a broken disk. Says so.

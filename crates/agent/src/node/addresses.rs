@@ -26,7 +26,7 @@ impl Node {
                 .map_err(|source| Error::Host { what: "reading own addresses", source })?,
             false => vec![],
         };
-        let heard = Self::heard()?;
+        let heard = self.heard()?;
         let (on_nodes, fixed): (Vec<_>, Vec<_>) = snapshot
             .pods
             .iter()
@@ -35,7 +35,7 @@ impl Node {
         fixed.iter().try_for_each(|manifest| refuse_addresses_of_node(manifest, &heard))?;
         let nodes = snapshot.nodes.iter().flat_map(|n| &n.addresses);
         let nodes = nodes.chain(on_nodes.iter().flat_map(|p| &p.pod.addresses)).copied();
-        self.ipam.reserve(heard.into_iter().chain(nodes).collect());
+        self.ipam.reserve(heard.iter().copied().chain(nodes).collect());
         fixed.iter().for_each(|p| self.ipam.hold(&p.pod.name, &p.pod.addresses));
         let address = |manifest: &'s Arc<PodManifest>| {
             let mut pod = manifest.pod.clone();
@@ -111,8 +111,8 @@ impl Node {
     }
 
     /// Every address under which this node hears what is sent to it, as of now.
-    pub(super) fn heard() -> Result<BTreeSet<IpAddr>, Error> {
-        host::heard().map_err(|source| Error::Host { what: "reading own addresses", source })
+    pub(super) fn heard(&mut self) -> Result<Arc<BTreeSet<IpAddr>>, Error> {
+        self.hearing.now().map_err(|source| Error::Host { what: "reading own addresses", source })
     }
 }
 

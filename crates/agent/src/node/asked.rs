@@ -86,7 +86,7 @@ impl Node {
         nodes.push(signet_cluster::Node {
             name: self.config.node.clone(),
             labels: [].into(),
-            addresses: Self::heard()?.into_iter().collect(),
+            addresses: self.heard()?.iter().copied().collect(),
         });
         Ok(snapshot)
     }

@@ -41,7 +41,7 @@ impl Node {
     pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Result<Option<u32>, Error> {
         // whatever fails from here on, the next one is applied as a whole
         let Some(Standing { snapshot: before, mut compiled }) = self.standing.take() else { return Ok(None) };
-        if !differ_in_pods_alone(&before, snapshot) || Self::heard()? != self.told.heard {
+        if !differ_in_pods_alone(&before, snapshot) || self.heard()? != self.told.heard {
             return Ok(None);
         }
         let changed = difference(&before.pods, &snapshot.pods);

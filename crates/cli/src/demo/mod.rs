@@ -274,8 +274,8 @@ fn watch(
         && !stop.load(Ordering::Relaxed)
     {
         let record = reader.wait(Instant::now() + LOOK);
-        let Some(flow) = record.as_ref().and_then(Record::flow) else { continue };
-        let flow = to_json(&response_of((**flow).clone()))?;
+        let Some(seen) = record.as_ref().and_then(Record::flow) else { continue };
+        let flow = to_json(&response_of(seen.flow()))?;
         for outcome in outcomes.iter_mut().filter(|o| o.flow.is_none() && o.expectation.is_met_by(&flow)) {
             outcome.flow = Some(flow.clone());
         }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use signet_abi::{DIRECTION_INGRESS, EVENT_NEW, REASON_POLICY_ALLOW, VERDICT_FORWARDED, event};
-use signet_flow::{EndpointInfo, Names};
-use signet_identity::Identity;
+use signet_flow::{EndpointInfo, Names, Sighting, flow::Flow};
+use signet_identity::{Facts, Identity, Kind};
 use signet_policy::{Origin, PolicyKind, PolicyName, RuleNumber, RuleRef};
 
 pub(crate) const WEB: u32 = 11;
@@ -53,13 +53,13 @@ impl Names for Cluster {
         [web(), db()].into_iter().find(|info| info.addresses.contains(&ip))
     }
 
-    fn rule(&self, number: RuleNumber) -> Option<RuleRef> {
+    fn rule(&self, number: RuleNumber) -> Option<Arc<RuleRef>> {
         let (name, path, line) = match number.0 {
             ALLOW_WEB => ("allow-web", "ingress[0]", 12),
             DEFAULT_DENY => ("lockdown", "default-deny", 3),
             _ => return None,
         };
-        Some(RuleRef {
+        Some(Arc::new(RuleRef {
             policy: PolicyName {
                 kind: PolicyKind::NetworkPolicy,
                 namespace: Some("data".into()),
@@ -67,19 +67,27 @@ impl Names for Cluster {
             },
             path: path.into(),
             origin: Origin { file: "policies.yaml".into(), line },
-        })
+        }))
     }
 
-    fn identity_labels(&self, identity: Identity) -> Vec<String> {
-        match identity.0 {
-            OFFICE => vec!["cidr:203.0.113.0/24".into(), "reserved:world".into()],
-            _ => vec![],
-        }
+    fn facts(&self, identity: Identity) -> Option<Arc<Facts>> {
+        let prefixes = ["203.0.113.0/24".parse().unwrap()].into();
+        (identity.0 == OFFICE).then(|| Arc::new(Facts { prefixes, ..Facts::of_kind(Kind::World) }))
     }
 
-    fn node_name(&self) -> &str {
-        "node-a"
+    fn node_name(&self) -> Arc<str> {
+        "node-a".into()
     }
+}
+
+/// The flow that an event tells of.
+pub(crate) fn flow_of(event: &event) -> Flow {
+    flow_at(event, 0)
+}
+
+/// The same, the second `n` after a fixed moment.
+pub(crate) fn flow_at(event: &event, n: u64) -> Flow {
+    Sighting::of(event, &Cluster, at(n)).flow()
 }
 
 /// The second `n` after a fixed moment.
