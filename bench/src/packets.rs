@@ -23,6 +23,8 @@ const PORT: u16 = 8080;
 const FIRST_PORT: u16 = 1024;
 /// Where endpoints are published: there are no such interfaces.
 const INTERFACES: u32 = 1_000_000;
+/// What the loop itself costs: it tells machines, and their moments, apart.
+const EMPTY: &str = "an empty program";
 /// Nanoseconds, net, in this loop: one flow.
 const GOAL: f64 = 25.0;
 
@@ -31,36 +33,51 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
         eprintln!("bench: SKIPPED: packets needs root");
         return Ok(vec![]);
     }
-    let effort = args.effort();
-    let (rounds, repeat) = if effort == Effort::Short { (3, 10_000) } else { (101, 200_000) };
-    let mut rows = vec![];
+    let (effort, mut rows) = (args.effort(), vec![]);
+    let counts: &[u32] = if effort == Effort::Short { &[1, 1_000] } else { &[1, 1_000, 16_000, 64_000] };
     for (direct, path) in [(false, "one hook"), (true, "handed over")] {
-        for flows in [1, 1_000, 16_000, 64_000] {
+        for flows in counts {
             let mut node = node(direct)?;
-            open(&mut node, if effort == Effort::Short { flows.min(1_000) } else { flows })?;
-            let frame = frame(CLIENT, SERVER, FIRST_PORT, PORT, ACK);
-            let established = cost(&mut node, flows, frame, rounds, repeat)?;
-            let subject = format!("established, {path}, {flows} flows");
-            let row = Row::new("packets", subject, "net, P50", established, "ns");
-            rows.push(if flows == 1 && !direct { row.at_most(GOAL) } else { row });
+            open(&mut node, *flows)?;
+            let established =
+                Costs::of(&mut node, *flows, frame(CLIENT, SERVER, FIRST_PORT, PORT, ACK), effort)?;
+            if rows.is_empty() {
+                rows.push(Row::of("packets", EMPTY, "whole", "ns", &established.nothing));
+            }
+            let row = established.row(format!("established, {path}, {flows} flows"));
+            rows.push(if *flows == 1 && !direct { row.at_most(GOAL) } else { row });
         }
     }
-    let mut node = node(false)?;
-    let denied = cost(&mut node, 60_000, frame(SERVER, CLIENT, FIRST_PORT, 1, SYN), rounds, repeat)?;
-    rows.push(Row::new("packets", "dropped, a flood of new flows", "net, P50", denied, "ns"));
+    let denied = frame(SERVER, CLIENT, FIRST_PORT, 1, SYN);
+    rows.push(Costs::of(&mut node(false)?, 60_000, denied, effort)?.row("dropped, a flood of new flows"));
     Ok(rows)
 }
 
-/// The median over rounds that take turns with the empty program.
-fn cost(node: &mut Datapath, flows: u32, frame: Vec<u8>, rounds: u32, repeat: u32) -> anyhow::Result<f64> {
-    let mut meter = Meter::new(flows, u32::from(FIRST_PORT))?;
-    let mut net = vec![];
-    for _ in 0..rounds {
-        let nothing = meter.run(node, Cost::Nothing, &frame, repeat)?;
-        let whole = meter.run(node, Cost::FromPod, &frame, repeat)?;
-        net.push(whole.as_nanos() as f64 - nothing.as_nanos() as f64);
+/// What packets cost in rounds that take turns, in nanoseconds.
+struct Costs {
+    nothing: Vec<f64>,
+    net: Vec<f64>,
+}
+
+impl Costs {
+    fn of(node: &mut Datapath, flows: u32, frame: Vec<u8>, effort: Effort) -> anyhow::Result<Self> {
+        let (rounds, repeat) = if effort == Effort::Short { (3, 10_000) } else { (101, 200_000) };
+        let mut meter = Meter::new(flows, u32::from(FIRST_PORT))?;
+        let mut costs = Self { nothing: vec![], net: vec![] };
+        for _ in 0..rounds {
+            let nothing = meter.run(node, Cost::Nothing, &frame, repeat)?.as_nanos() as f64;
+            costs.net.push(meter.run(node, Cost::FromPod, &frame, repeat)?.as_nanos() as f64 - nothing);
+            costs.nothing.push(nothing);
+        }
+        Ok(costs)
     }
-    Ok(quantile(&net, 0.5))
+
+    /// The goal is of the value. The ratio says more of the program and less of the machine.
+    fn row(&self, subject: impl Into<String>) -> Row {
+        let ratios: Vec<f64> =
+            self.net.iter().zip(&self.nothing).map(|(net, nothing)| net / nothing).collect();
+        Row::new("packets", subject, "net, P50", quantile(&self.net, 0.5), "ns").in_rounds(EMPTY, &ratios)
+    }
 }
 
 /// Handshakes, as the two pods' hooks see them.

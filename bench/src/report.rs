@@ -19,7 +19,7 @@ pub(crate) struct Row {
     /// `value` over that of the subject `against`, in the same run.
     pub(crate) ratio: Option<f64>,
     pub(crate) against: Option<String>,
-    /// What `value` (or `ratio`, where there is one) should be, as people read it.
+    /// What `value` or, with `×`, `ratio` should be, as people read it.
     pub(crate) goal: Option<String>,
     pub(crate) met: Option<bool>,
     /// Over the rounds, where there were some: the least and the most that `value`, or `ratio` where there is one, was.
