@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -67,6 +67,51 @@ fn is_status(line: &Value, node: &str, state: &str) -> bool {
     line["node_status"]["node_names"][0] == node && line["node_status"]["state_change"] == state
 }
 
+/// Where a node answers.
+fn flow_api(node: &Node) -> String {
+    format!("unix://{}", node.run_dir().join("agent.sock").display())
+}
+
+/// A relay that listens, and where.
+fn relay(folder: &Path, of: &[&str]) -> (Running, String) {
+    let socket = folder.join("relay.sock");
+    let listen = ["--listen", "127.0.0.1:0", "--socket", socket.to_str().unwrap()];
+    let running = signet(&[&["relay"], of, &listen[..]].concat(), &folder.join("relay.log"));
+    wait_until("the relay listens", || socket.exists());
+    (running, format!("unix://{}", socket.display()))
+}
+
+/// What comes from now on.
+fn follow(at: &str, to: &Path) -> Running {
+    signet(&["observe", "-f", "-o", "json", "--server", at, "-t", "policy-verdict"], to)
+}
+
+#[test]
+fn a_relay_reads_the_nodes_that_one_of_them_tells_of() {
+    let Some(east) = Node::running("told-east", &manifests("east")) else { return };
+    let Some(mut north) = Node::new("told-north", &manifests("north")) else { return };
+    north.set_options(&["--peer", &format!("east={}", flow_api(&east))]);
+    north.start_and_wait();
+    let folder = tempfile::tempdir().unwrap();
+    let (_relay, at) = relay(folder.path(), &["--peer-service", &flow_api(&north)]);
+    let seen = folder.path().join("seen");
+    let observe = follow(&at, &seen);
+    for namespace in ["east", "north"] {
+        wait_until("flows of each node come", || lines(&seen).iter().any(|line| is_of(line, namespace)));
+    }
+    drop(observe);
+
+    north.set_options(&[]);
+    north.signal(Signal::SIGKILL);
+    north.start_and_wait();
+    let of = |namespace: &str| lines(&seen).iter().filter(|line| is_of(line, namespace)).count();
+    wait_until("who is not told of any more is left out", || {
+        let _observe = follow(&at, &seen);
+        wait_until("flows come", || of("north") > 10);
+        of("east") == 0
+    });
+}
+
 #[test]
 fn three_nodes_are_read_as_one_also_when_one_is_killed_and_comes_back() {
     let mut nodes = vec![];
@@ -74,19 +119,11 @@ fn three_nodes_are_read_as_one_also_when_one_is_killed_and_comes_back() {
         let Some(node) = Node::running(&format!("relay-{namespace}"), &manifests(namespace)) else { return };
         nodes.push(node);
     }
-    let sockets: Vec<String> =
-        nodes.iter().map(|node| format!("unix://{}", node.run_dir().join("agent.sock").display())).collect();
+    let sockets: Vec<String> = nodes.iter().map(flow_api).collect();
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| -> PathBuf { folder.path().join(name) };
-    let socket = file("relay.sock");
-    let at = format!("unix://{}", socket.display());
-    let listen = ["--listen", "127.0.0.1:0", "--socket", socket.to_str().unwrap()];
-    let _relay =
-        signet(&[&["relay", "--peers", &sockets.join(",")], &listen[..]].concat(), &file("relay.log"));
-    wait_until("the relay listens", || socket.exists());
-
-    let seen = file("seen");
-    let _observe = signet(&["observe", "-f", "-o", "json", "--server", &at, "-t", "policy-verdict"], &seen);
+    let (_relay, at) = relay(folder.path(), &["--peers", &sockets.join(",")]);
+    let seen = folder.path().join("seen");
+    let _observe = follow(&at, &seen);
     for namespace in ["east", "west", "north"] {
         wait_until("flows of each node come", || lines(&seen).iter().any(|line| is_of(line, namespace)));
     }

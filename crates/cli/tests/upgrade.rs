@@ -17,11 +17,27 @@ use support::{
 const DENIED: [(&str, &str); 2] =
     [("closed", "catch --port 9000 --every 20"), ("knock", "pour closed.shop.pod:9000 --rate 1000")];
 
+/// Who speaks to the server by its Service, over a connection that is kept, and sees nothing else.
+const THROUGH: (&str, &str) = ("through", "stream 10.96.0.80:80 --every 5");
+const SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: server, namespace: shop}
+spec: {clusterIP: 10.96.0.80, selector: {app: server}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+/// How often the server answered it, and what went wrong.
+fn through(node: &Node) -> (usize, Vec<String>) {
+    let log = node.log("shop_through");
+    let (good, other): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("tick"));
+    (good.len(), other.into_iter().filter(|line| !line.starts_with("connected")).map(str::to_owned).collect())
+}
+
 /// A node under load, this build at work, and both builds.
 fn under_load(name: &str) -> Option<(Node, [PathBuf; 2])> {
     let other = other_build()?;
-    let denied: String = DENIED.iter().map(|(name, command)| pod(name, command)).collect();
-    let mut node = Node::new(name, &(pods() + &denied))?;
+    let more: String = DENIED.iter().chain([&THROUGH]).map(|(name, command)| pod(name, command)).collect();
+    let mut node = Node::new(name, &(pods() + &more + SERVICE))?;
     let nobody = "{podSelector: {matchLabels: {app: nobody}}}";
     node.write("policies.yaml", &(policies("") + &policy("closed", "{port: 9000, protocol: UDP}", nobody)));
     node.start_and_wait();
@@ -50,6 +66,8 @@ fn builds_take_over_from_each_other_across_layouts_and_nothing_is_lost() {
     let Some((mut node, builds)) = under_load("upgrade") else { return };
     let before = clients(&node).wrong;
     let (first, missing) = caught(&node, "shop_catch");
+    wait_until("the Service answers", || through(&node).0 > 0);
+    let before_through = through(&node).1;
     let mut known = [layouts(&node), vec![]];
     // up, back, the same again, up, back
     for build in [1, 0, 0, 1, 1, 0] {
@@ -63,6 +81,8 @@ fn builds_take_over_from_each_other_across_layouts_and_nothing_is_lost() {
         assert!(dropped(&node) > drops, "counts go on: {} after {drops}", dropped(&node));
         assert!(flows(&node, "shop/kept") >= 1, "established flows go on");
         assert_eq!(node.status().unwrap()["lost"], 0, "events were lost");
+        let answers = through(&node).0;
+        wait_until("the Service answers", || through(&node).0 > answers + 10);
         let now = layouts(&node);
         if known[build].is_empty() {
             known[build].clone_from(&now);
@@ -76,8 +96,9 @@ fn builds_take_over_from_each_other_across_layouts_and_nothing_is_lost() {
     println!("{} packets, {} lost", last - first, lost - missing);
     assert_eq!(lost, missing, "packets were lost: {}", node.log("shop_catch"));
     assert_eq!(clients(&node).wrong, before, "a request failed");
+    assert_eq!(through(&node).1, before_through, "who spoke to the Service saw something else");
     assert_eq!(caught(&node, "shop_closed").0, 0, "what is denied passed");
-    assert_eq!(node.endpoints(), PODS.len() + DENIED.len());
+    assert_eq!(node.endpoints(), PODS.len() + DENIED.len() + [THROUGH.0, "kube-dns"].len());
     node.signal(Signal::SIGTERM);
     assert!(node.traces().is_empty(), "{:?} is left", node.traces());
 }

@@ -27,7 +27,7 @@ mod shape;
 mod sweep;
 
 pub use attach::{FILTER_HANDLE, Mechanism};
-pub use cost::{Cost, Meter};
+pub use cost::{Account, Accounted, Cost, Meter};
 pub use encode::{encode_entry, encode_key};
 pub use error::Error;
 pub use events::{EventReader, boot_offset};

@@ -25,10 +25,10 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use signet_abi::event;
-use signet_datapath::{Datapath, Error, Mechanism, Objects, Options, Step};
+use signet_datapath::{Datapath, Error, Hook, Mechanism, Objects, Options, Passed, Step};
 use signet_identity::Protocol;
 use signet_sandbox::{PodSpec, Sandbox, SandboxPod};
-use signet_testkit::{copy_folder, layout};
+use signet_testkit::{Frame, L4, copy_folder, layout};
 
 /// How long anything may take that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -375,6 +375,31 @@ fn upgrades_and_rollbacks_under_traffic_lose_nothing_and_let_nothing_through() {
 #[test]
 fn upgrades_and_rollbacks_without_tcx_lose_nothing_and_let_nothing_through() {
     upgrades_and_rollbacks("upgrade-clsact", Mechanism::Clsact);
+}
+
+#[test]
+fn a_fragment_follows_its_first_one_that_came_before_another_build_took_over() {
+    Fixture::run("fragments", Mechanism::of_this_kernel(), |fixture| {
+        let (client, server) = (&fixture.client, &fixture.server);
+        let fragment = |id: u32, later: bool| {
+            let l4 = L4::Udp { from: 5000, to: OPEN };
+            let frame = Frame::new(client.mac.0, client.addresses[0], server.addresses[0], l4);
+            frame.fragment(id, if later { 1480 } else { 0 }, !later).bytes()
+        };
+        let builds = [other(), Objects::default()];
+        let mut now = fixture.start(&builds[1], None).unwrap();
+        for (round, build) in (1..).zip(builds) {
+            let passes = |datapath: &mut Datapath, id, later| {
+                datapath.probe(client.ifindex, Hook::FromPod, &fragment(id, later)).unwrap()
+                    != Passed::Dropped
+            };
+            assert!(passes(&mut now, round, false), "a first fragment");
+            drop(now);
+            now = fixture.start(&build, None).unwrap();
+            assert!(passes(&mut now, round, true), "its later one");
+            assert!(!passes(&mut now, round + 10, true), "one whose first one nobody saw");
+        }
+    });
 }
 
 #[test]

@@ -29,12 +29,13 @@ pub(crate) fn stream(target: &str, pace: Pace, out: &mut dyn Write) -> Result<()
     let mut ticks = 0_u64;
     for round in pace.rounds() {
         let start = Instant::now();
-        let kept = match connection.take() {
+        let (kept, peer) = match connection.take() {
             Some(kept) => kept,
             None => match connect(target) {
                 Ok(fresh) => {
                     say(out, &format!("connected {target}"))?;
-                    fresh
+                    let peer = fresh.peer_addr().ok();
+                    (fresh, peer)
                 }
                 Err(e) => {
                     say(out, &format!("failed {} {target}: {}", milliseconds(start.elapsed()), reason(&e)))?;
@@ -43,10 +44,16 @@ pub(crate) fn stream(target: &str, pace: Pace, out: &mut dyn Write) -> Result<()
             },
         };
         match ask(&kept, &round.to_string()) {
+            // who it is connected to (a Service, say) is the same for as long as it is
+            Ok(_) if kept.peer_addr().ok() != peer => {
+                let now = kept.peer_addr().map_or_else(|e| e.to_string(), |now| now.to_string());
+                say(out, &format!("failed: connected to {now} by now, not to {target}"))?;
+                connection = Some((kept, peer));
+            }
             Ok(_) => {
                 ticks += 1;
                 say(out, &format!("tick {round} {}", milliseconds(start.elapsed())))?;
-                connection = Some(kept);
+                connection = Some((kept, peer));
             }
             Err(e) => {
                 say(out, &format!("connection cut after {ticks} ticks: {}", reason(&e)))?;
