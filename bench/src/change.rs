@@ -3,7 +3,7 @@
 //! A policy of all pods is edited again and again, and the clock stops when the node says that the edit is in force. Then one
 //! pod at a time changes in a large cluster (`cluster.rs`, each pod in a file of its own): so many changes a second are
 //! written, whether the node keeps up or not, and the clock of each stops when the kernel's map of addresses says that the
-//! pod is somebody else.
+//! pod is somebody else. CPUs are kept awake meanwhile.
 
 use std::{
     collections::VecDeque,
@@ -23,6 +23,7 @@ use crate::{
     Args, Effort,
     cluster::{Cluster, NAMESPACES, SHARDS},
     report::{Row, quantile},
+    tools::Awake,
     topology::{pod_init, wait},
 };
 
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
         eprintln!("bench: SKIPPED: change needs root");
         return Ok(vec![]);
     }
+    let _awake = Awake::keep()?;
     let mut rows = policy(args.effort())?;
     rows.extend(pods(args.effort())?);
     Ok(rows)

@@ -5,6 +5,7 @@ mod change;
 mod cluster;
 mod envoy;
 mod events;
+mod live;
 mod load;
 mod memory;
 mod packets;

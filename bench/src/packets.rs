@@ -13,7 +13,7 @@ use signet_policy::{
 use signet_testkit::{ACK, Frame, L4, SYN};
 
 use crate::{
-    Args, Effort,
+    Args, Effort, live,
     report::{Row, quantile},
 };
 
@@ -50,6 +50,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
     }
     let denied = frame(SERVER, CLIENT, FIRST_PORT, 1, SYN);
     rows.push(Costs::of(&mut node(false)?, 60_000, denied, effort)?.row("dropped, a flood of new flows"));
+    rows.extend(live::run(effort, counts)?);
     Ok(rows)
 }
 

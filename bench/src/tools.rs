@@ -129,6 +129,25 @@ impl Drop for Running {
     }
 }
 
+/// Keeps all CPUs awake while it lives, by programs that run when nothing else would (`SCHED_IDLE`): a virtual CPU that sleeps
+/// has to be given back by its host first, which may take longer than what is measured.
+pub(crate) struct Awake {
+    _all: Vec<Running>,
+}
+
+impl Awake {
+    pub(crate) fn keep() -> anyhow::Result<Self> {
+        let one = |_| {
+            let mut command = Command::new("chrt");
+            // not beyond the bench's own end, however it ends
+            command.args(["--idle", "0", "sh", "-c", "while kill -0 $PPID 2>/dev/null; do :; done"]);
+            Running::start(command, &[])
+        };
+        let cpus = thread::available_parallelism()?.get();
+        Ok(Self { _all: (0..cpus).map(one).collect::<anyhow::Result<_>>()? })
+    }
+}
+
 /// Memory of a process that is in RAM, in bytes.
 pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
