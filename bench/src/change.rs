@@ -10,6 +10,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    process::Command,
     sync::mpsc::RecvTimeoutError,
     time::{Duration, Instant},
 };
@@ -107,6 +108,9 @@ fn pods(effort: Effort) -> anyhow::Result<Vec<Row>> {
     let up = Up::start(config, &world.manifests, pod_init()?)?;
     wait(&up)?;
     let onlooker = Onlooker::open(&bpffs)?;
+    // from here on this thread starts no others: who writes is on time
+    let renice = ["-n", "-20", "-p", &nix::unistd::gettid().to_string()];
+    ensure!(Command::new("renice").args(renice).output()?.status.success(), "renice {renice:?} failed");
     let mut rows = vec![];
     for change in [Change::LabelsElsewhere, Change::LabelsHere, Change::AddedElsewhere] {
         let milliseconds = world.pace(&up, &onlooker, change, changes)?;

@@ -161,12 +161,12 @@ impl Node {
         Ok(self.datapath.event_reader()?)
     }
 
-    /// Forgets flows that were idle for too long, and what belonged to pods that are gone.
+    /// Begins to forget flows that were idle for too long, and what belonged to pods that are gone.
     ///
     /// # Errors
     /// If the kernel refuses; the next call goes on.
     pub fn sweep(&mut self) -> Result<(), Error> {
-        self.datapath.sweep()?;
+        self.datapath.sweep_beside()?;
         Ok(())
     }
 

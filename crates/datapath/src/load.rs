@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    thread::JoinHandle,
 };
 
 use bytemuck::Pod;
@@ -36,6 +38,8 @@ pub struct Datapath {
     pub(crate) maps: Option<PathBuf>,
     /// What is in force until [`Datapath::take_over`], where it has another layout.
     pub(crate) predecessor: Option<Predecessor>,
+    /// Who goes through the tables for what was idle for too long.
+    pub(crate) sweeping: Option<JoinHandle<io::Result<u32>>>,
     /// What the maps have.
     pub(crate) layout: u32,
     pub(crate) objects: Objects,
@@ -164,6 +168,7 @@ impl Datapath {
             mechanism: settle::mechanism(options),
             maps,
             predecessor,
+            sweeping: None,
             layout,
             objects,
             object,

@@ -1,11 +1,10 @@
 //! What was idle for too long is taken out by `bpf/lib/sweep.h`; and what each endpoint takes of the tables that all share.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io, os::fd::AsFd as _, thread};
 
-use libbpf_rs::ProgramInput;
 use signet_abi as abi;
 
-use crate::{error::Error, load::Datapath};
+use crate::{attach::run, error::Error, load::Datapath};
 
 /// What one endpoint takes of the tables that all endpoints share, and what it was refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,9 +30,25 @@ impl Datapath {
     /// [`Error::Map`] if the kernel refuses to run the program.
     pub fn sweep(&mut self) -> Result<u32, Error> {
         self.reap()?;
-        let failed = |source| Error::Map { map: "BPF_PROG_TEST_RUN", source };
-        let output = self.program("sweep")?.test_run(ProgramInput::default()).map_err(failed)?;
-        Ok(output.return_value)
+        run(self.program("sweep")?.as_fd()).map_err(failed)
+    }
+
+    /// The same on a thread of its own, unless the last one is still at it: going through all tables takes milliseconds, and
+    /// nothing has to wait for it.
+    ///
+    /// # Errors
+    /// As [`Datapath::sweep`], also for the last one.
+    pub fn sweep_beside(&mut self) -> Result<(), Error> {
+        self.reap()?;
+        if let Some(last) = self.sweeping.take_if(|last| last.is_finished()) {
+            last.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked"))).map_err(failed)?;
+        }
+        if self.sweeping.is_none() {
+            let program = self.program("sweep")?.as_fd().try_clone_to_owned().map_err(failed)?;
+            let thread = thread::Builder::new().name("sweep".to_owned());
+            self.sweeping = Some(thread.spawn(move || run(program.as_fd())).map_err(failed)?);
+        }
+        Ok(())
     }
 
     /// What each endpoint takes, by its number; 0 stands for interfaces without an endpoint.
@@ -54,4 +69,8 @@ impl Datapath {
         }
         Ok(all)
     }
+}
+
+fn failed(source: io::Error) -> Error {
+    Error::Map { map: "BPF_PROG_TEST_RUN", source: source.into() }
 }

@@ -3,6 +3,11 @@
 
 mod support;
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use signet_abi::Reason;
 use signet_datapath::{Hook, Passed};
 use signet_testkit::{ACK, FIN, Frame, L4, SYN};
@@ -357,6 +362,21 @@ fn idle_flows_are_told_and_forgotten() {
     assert_eq!(ended.len(), 1);
     assert_eq!((ended[0].destination_port, ended[0].packets), (53, [1, 0]));
     assert!(node.sweep().is_empty());
+}
+
+#[test]
+fn idle_flows_are_forgotten_without_anybody_waiting_for_it() {
+    let Some(mut node) = Node::new(&[CLIENT, SERVER], vec![]) else { return };
+    node.pass(&CLIENT, Some(&SERVER), &CLIENT.to(&SERVER, false, L4::Udp { from: 5000, to: 53 }));
+    node.age_flows();
+    assert_eq!(node.entries("ct_new"), 1);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while node.entries("ct_new") > 0 {
+        assert!(Instant::now() < deadline, "it is still there");
+        node.sweep_beside();
+        thread::yield_now();
+    }
+    assert_eq!(node.usage(&CLIENT).flows, 0);
 }
 
 #[test]

@@ -275,6 +275,11 @@ impl Node {
         self.drain()
     }
 
+    /// The sweep, without waiting for its end.
+    pub fn sweep_beside(&mut self) {
+        self.datapath.sweep_beside().unwrap();
+    }
+
     /// The revision of the policy that is in force for a pod.
     pub fn revision(&self, pod: &Pod) -> Option<u32> {
         self.datapath.endpoint_revision(1000 + pod.index)
