@@ -11,7 +11,6 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signet_datapath::{Account, Accounted};
 
 use crate::{
@@ -26,14 +25,11 @@ const FIRST_PORT: u16 = 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Nanoseconds: one flow.
 const GOAL: f64 = 100.0;
-/// Descriptors beside those of the flows.
-const OTHERS: u64 = 1_000;
+/// So many sockets are kept; of more flows, each has one for as long as its datagram is under way.
+const KEPT: u32 = 1_000;
 
 pub(crate) fn run(effort: Effort, counts: &[u32]) -> anyhow::Result<Vec<Row>> {
     let _alone = topology::alone()?;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = u64::from(counts.iter().copied().max().unwrap_or_default()) + OTHERS;
-    setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted), hard.max(wanted)).context("so many sockets")?;
     let cpus = Cpus::share_out()?;
     let mut rows = vec![];
     for (fast_path, path, programs) in
@@ -77,22 +73,18 @@ fn to_and_fro(
     programs: &[&str],
 ) -> anyhow::Result<Vec<f64>> {
     let server = node.inside_pod(SERVER, || UdpSocket::bind((SERVER.1, PORT)))??;
-    let sockets = node.inside_pod(CLIENT, || {
-        let ports = (0..flows).map(|flow| FIRST_PORT + flow as u16);
-        ports.map(connected).collect::<io::Result<Vec<UdpSocket>>>()
-    })??;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let echoing = scope.spawn(|| echo(cpus.load, &server, &over));
-        let means = scope.spawn(|| means(cpus.load, &sockets, rounds, programs)).join();
+        let means = node.inside_pod(CLIENT, || means(cpus.load, flows, rounds, programs));
         over.store(true, Ordering::Relaxed);
         echoing.join().unwrap_or_else(|_| bail!("the server panicked"))?;
-        means.unwrap_or_else(|_| bail!("the client panicked"))
+        means?
     })
 }
 
-fn connected(port: u16) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((CLIENT.1, port))?;
+fn connected(flow: u32) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((CLIENT.1, FIRST_PORT + flow as u16))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.connect((SERVER.1, PORT))?;
     Ok(socket)
@@ -109,25 +101,35 @@ fn echo(cpu: usize, socket: &UdpSocket, over: &AtomicBool) -> anyhow::Result<()>
     Ok(())
 }
 
-fn means(cpu: usize, sockets: &[UdpSocket], rounds: u32, programs: &[&str]) -> anyhow::Result<Vec<f64>> {
+fn means(cpu: usize, flows: u32, rounds: u32, programs: &[&str]) -> anyhow::Result<Vec<f64>> {
     load::pin(&[cpu])?;
+    let kept: Vec<UdpSocket> = match flows {
+        ..=KEPT => (0..flows).map(connected).collect::<io::Result<_>>()?,
+        _ => vec![],
+    };
+    let exchange = |socket: &UdpSocket| {
+        socket.send(b"to")?;
+        socket.recv(&mut [0; 64]).context("an answer")
+    };
     let round = || -> anyhow::Result<()> {
-        for socket in sockets {
-            socket.send(b"to")?;
-            socket.recv(&mut [0; 64]).context("an answer")?;
+        for flow in 0..flows {
+            match kept.get(flow as usize) {
+                Some(socket) => exchange(socket)?,
+                None => exchange(&connected(flow)?)?,
+            };
         }
         Ok(())
     };
     round()?;
     let account = Account::open()?;
     // one flow by itself is asked often enough for a mean
-    let (rounds, repeat) = if sockets.len() < 1_000 { (rounds / 1_000, 1_000) } else { (rounds, 1) };
+    let (rounds, repeat) = if flows < 1_000 { (rounds / 1_000, 1_000) } else { (rounds, 1) };
     let mut means = vec![];
     for _ in 0..rounds.max(2) {
         let before = account.of(programs);
         (0..repeat).try_for_each(|_| round())?;
         let Accounted { runs, time } = account.of(programs) - before;
-        let packets = sockets.len() as u64 * repeat * 2;
+        let packets = u64::from(flows) * repeat * 2;
         ensure!(runs >= packets, "{runs} runs for {packets} packets");
         means.push(time.as_nanos() as f64 / runs as f64);
     }
