@@ -57,11 +57,11 @@ impl Node {
     /// # Errors
     /// If a pod cannot be looked at or started, or the node's addresses cannot be read; the next call tries again.
     pub fn supervise(&mut self, now: Instant) -> Result<Option<Applied>, Error> {
-        let mut over = vec![];
+        let (mut over, mut unseen) = (vec![], vec![]);
         for name in self.looked_after.next(&self.pods) {
             let Some(pod) = self.pods.get_mut(&name) else { continue };
             let Some(found) = self.sandbox.find(&name.namespace, &name.name)? else {
-                self.sandbox.rewrite(pod)?;
+                unseen.push(name);
                 continue;
             };
             if matches!(found.state, PodState::Exited(_)) && self.programs.contains(&name) {
@@ -72,6 +72,9 @@ impl Node {
                 tracing::info!(pod = %name, "started again: its process ended");
                 *pod = self.sandbox.start(&found, process)?;
             }
+        }
+        for pod in unseen.iter().filter_map(|name| self.pods.get(name)) {
+            self.sandbox.rewrite(pod)?;
         }
         let moved = self.heard()? != self.told.heard;
         let Some(manifests) = self.manifests.take_if(|_| moved || !over.is_empty()) else { return Ok(None) };
