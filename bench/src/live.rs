@@ -25,6 +25,8 @@ const FIRST_PORT: u16 = 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Nanoseconds: one flow.
 const GOAL: f64 = 100.0;
+/// Datagrams that a mean is over, at least.
+const OF_A_MEAN: u32 = 1_000;
 /// So many sockets are kept; of more flows, each has one for as long as its datagram is under way.
 const KEPT: u32 = 1_000;
 
@@ -37,8 +39,8 @@ pub(crate) fn run(effort: Effort, counts: &[u32]) -> anyhow::Result<Vec<Row>> {
     {
         let node = Node::signet("live", &[CLIENT, SERVER], &policy(), |config| config.fast_path = fast_path)?;
         for flows in counts {
-            let packets = if effort == Effort::Short { 2_000 } else { 200_000 };
-            let of_each = to_and_fro(&cpus, &node, *flows, (packets / flows).max(2), programs)?;
+            let datagrams = if effort == Effort::Short { 2_000 } else { 200_000 };
+            let of_each = to_and_fro(&cpus, &node, *flows, datagrams, programs)?;
             let subject = format!("live, {path}, {flows} flows");
             let row = Row::of("packets", subject, "by bpf_stats, mean", "ns", &of_each);
             rows.push(if *flows == 1 { row.at_most(GOAL) } else { row });
@@ -64,19 +66,19 @@ spec:
     )
 }
 
-/// The mean of each round over all flows, in which each sends a datagram and gets it back.
+/// Means, over so many datagrams in all: each flow sends one and gets it back, one flow after the other.
 fn to_and_fro(
     cpus: &Cpus,
     node: &Node,
     flows: u32,
-    rounds: u32,
+    datagrams: u32,
     programs: &[&str],
 ) -> anyhow::Result<Vec<f64>> {
     let server = node.inside_pod(SERVER, || UdpSocket::bind((SERVER.1, PORT)))??;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let echoing = scope.spawn(|| echo(cpus.load, &server, &over));
-        let means = node.inside_pod(CLIENT, || means(cpus.load, flows, rounds, programs));
+        let means = node.inside_pod(CLIENT, || means(cpus.load, flows, datagrams, programs));
         over.store(true, Ordering::Relaxed);
         echoing.join().unwrap_or_else(|_| bail!("the server panicked"))?;
         means?
@@ -101,7 +103,7 @@ fn echo(cpu: usize, socket: &UdpSocket, over: &AtomicBool) -> anyhow::Result<()>
     Ok(())
 }
 
-fn means(cpu: usize, flows: u32, rounds: u32, programs: &[&str]) -> anyhow::Result<Vec<f64>> {
+fn means(cpu: usize, flows: u32, datagrams: u32, programs: &[&str]) -> anyhow::Result<Vec<f64>> {
     load::pin(&[cpu])?;
     let kept: Vec<UdpSocket> = match flows {
         ..=KEPT => (0..flows).map(connected).collect::<io::Result<_>>()?,
@@ -122,14 +124,13 @@ fn means(cpu: usize, flows: u32, rounds: u32, programs: &[&str]) -> anyhow::Resu
     };
     round()?;
     let account = Account::open()?;
-    // one flow by itself is asked often enough for a mean
-    let (rounds, repeat) = if flows < 1_000 { (rounds / 1_000, 1_000) } else { (rounds, 1) };
+    let repeat = OF_A_MEAN.div_ceil(flows);
     let mut means = vec![];
-    for _ in 0..rounds.max(2) {
+    for _ in 0..(datagrams / (flows * repeat)).max(2) {
         let before = account.of(programs);
         (0..repeat).try_for_each(|_| round())?;
         let Accounted { runs, time } = account.of(programs) - before;
-        let packets = u64::from(flows) * repeat * 2;
+        let packets = u64::from(flows * repeat) * 2;
         ensure!(runs >= packets, "{runs} runs for {packets} packets");
         means.push(time.as_nanos() as f64 / runs as f64);
     }

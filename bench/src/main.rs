@@ -20,12 +20,15 @@ mod topology;
 mod traffic;
 mod verdicts;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::bail;
 use clap::Parser;
 
-use crate::report::{Machine, Row, Summary};
+use crate::{
+    report::{Machine, Row, Summary},
+    tools::Ticks,
+};
 
 /// Measures, prints a table, and keeps the figures with the machine that they are of.
 #[derive(Debug, Parser)]
@@ -94,10 +97,9 @@ fn main() -> anyhow::Result<()> {
     for (name, bench) in BENCHES {
         if args.benches.is_empty() || args.benches.iter().any(|b| b == name) {
             eprintln!("bench: {name} …");
-            let before = cpu_time()?;
+            let before = Ticks::of_all()?;
             rows.extend(topology::on_thread(|| bench(&args))?);
-            let now = cpu_time()?;
-            let share = (now[1] - before[1]) as f64 / (now[0] - before[0]).max(1) as f64 * 100.0;
+            let share = Ticks::of_all()?.stolen_since(&before) * 100.0;
             rows.push(Row::new(name, "this machine", "CPU time that its host gave to others", share, "%"));
         }
     }
@@ -115,15 +117,6 @@ fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Ticks of all CPUs so far, and those of them that the host of this machine gave to others (proc_stat(5)).
-fn cpu_time() -> anyhow::Result<[u64; 2]> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let all = stat.lines().next().unwrap_or_default();
-    // user, nice, system, idle, iowait, irq, softirq, steal; those of guests are in the first two
-    let ticks: Vec<u64> = all.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
-    Ok([ticks.iter().sum(), ticks.get(7).copied().unwrap_or_default()])
 }
 
 /// What is measured, as far as git knows.

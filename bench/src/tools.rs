@@ -57,19 +57,50 @@ impl Cpus {
         Ok(inside)
     }
 
-    /// How long the CPU of the load has been busy, and how long in all, in its own ticks.
-    fn ticks(&self) -> anyhow::Result<(f64, f64)> {
+    /// That of the CPU of the load.
+    fn ticks(&self) -> anyhow::Result<Ticks> {
+        Ticks::of(&format!("cpu{}", self.load))
+    }
+}
+
+/// What became of a CPU's time so far, in its own ticks (proc_stat(5)).
+pub(crate) struct Ticks {
+    busy: f64,
+    /// Given to others by the host of this machine.
+    stolen: f64,
+    all: f64,
+}
+
+impl Ticks {
+    /// Of all CPUs together.
+    pub(crate) fn of_all() -> anyhow::Result<Self> {
+        Self::of("cpu")
+    }
+
+    fn of(name: &str) -> anyhow::Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
-        let name = format!("cpu{} ", self.load);
-        let line =
-            stat.lines().find(|line| line.starts_with(&name)).context("the CPU is not in /proc/stat")?;
+        let is_it = |line: &&str| line.split(' ').next() == Some(name);
+        let line = stat.lines().find(is_it).context("the CPU is not in /proc/stat")?;
         let ticks: Vec<f64> =
             line.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
-        let [user, nice, system, idle, wait, irq, softirq, steal] = ticks[..] else {
+        let [user, nice, system, idle, wait, irq, softirq, stolen] = ticks[..] else {
             bail!("/proc/stat has a line that is not understood: {line}")
         };
         let busy = user + nice + system + irq + softirq;
-        Ok((busy, busy + idle + wait + steal))
+        Ok(Self { busy, stolen, all: busy + idle + wait + stolen })
+    }
+
+    /// The part of the time since `before` that was stolen.
+    pub(crate) fn stolen_since(&self, before: &Self) -> f64 {
+        (self.stolen - before.stolen) / self.all_since(before)
+    }
+
+    fn busy_since(&self, before: &Self) -> f64 {
+        (self.busy - before.busy) / self.all_since(before)
+    }
+
+    fn all_since(&self, before: &Self) -> f64 {
+        (self.all - before.all).max(1.0)
     }
 }
 
@@ -284,7 +315,7 @@ pub(crate) fn measure(
     let said = String::from_utf8_lossy(&out.stdout).replace('\0', "");
     let failed = || format!("{} said:\n{said}{}", words.join(" "), String::from_utf8_lossy(&out.stderr));
     ensure!(out.status.success(), failed());
-    let cpu_seconds = elapsed * (after.0 - before.0) / (after.1 - before.1).max(1.0);
+    let cpu_seconds = elapsed * after.busy_since(&before);
     read(load, &said, cpu_seconds).with_context(failed)
 }
 
