@@ -8,7 +8,7 @@ use std::{ffi::OsString, fs, path::PathBuf};
 
 use nix::sys::signal::Signal;
 use support::{
-    load::{PODS, caught, clients, goes_on, pod, pods, policies, policy},
+    load::{Clients, PODS, caught, clients, goes_on, of_pods, pod, pods, policies, policy},
     node::{Node, wait_until},
     other::other_build,
 };
@@ -26,11 +26,9 @@ metadata: {name: server, namespace: shop}
 spec: {clusterIP: 10.96.0.80, selector: {app: server}, ports: [{port: 80, targetPort: 8080}]}
 ";
 
-/// How often the server answered it, and what went wrong.
-fn through(node: &Node) -> (usize, Vec<String>) {
-    let log = node.log("shop_through");
-    let (good, other): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("tick"));
-    (good.len(), other.into_iter().filter(|line| !line.starts_with("connected")).map(str::to_owned).collect())
+/// What it saw.
+fn through(node: &Node) -> Clients {
+    of_pods(node, &[THROUGH.0])
 }
 
 /// A node under load, this build at work, and both builds.
@@ -66,8 +64,8 @@ fn builds_take_over_from_each_other_across_layouts_and_nothing_is_lost() {
     let Some((mut node, builds)) = under_load("upgrade") else { return };
     let before = clients(&node).wrong;
     let (first, missing) = caught(&node, "shop_catch");
-    wait_until("the Service answers", || through(&node).0 > 0);
-    let before_through = through(&node).1;
+    wait_until("the Service answers", || through(&node).answers > 0);
+    let before_through = through(&node).wrong;
     let mut known = [layouts(&node), vec![]];
     // up, back, the same again, up, back
     for build in [1, 0, 0, 1, 1, 0] {
@@ -81,8 +79,8 @@ fn builds_take_over_from_each_other_across_layouts_and_nothing_is_lost() {
         assert!(dropped(&node) > drops, "counts go on: {} after {drops}", dropped(&node));
         assert!(flows(&node, "shop/kept") >= 1, "established flows go on");
         assert_eq!(node.status().unwrap()["lost"], 0, "events were lost");
-        let answers = through(&node).0;
-        wait_until("the Service answers", || through(&node).0 > answers + 10);
+        let answers = through(&node).answers;
+        wait_until("the Service answers", || through(&node).answers > answers + 10);
         let now = layouts(&node);
         if known[build].is_empty() {
             known[build].clone_from(&now);
@@ -96,7 +94,7 @@ fn builds_take_over_from_each_other_across_layouts_and_nothing_is_lost() {
     println!("{} packets, {} lost", last - first, lost - missing);
     assert_eq!(lost, missing, "packets were lost: {}", node.log("shop_catch"));
     assert_eq!(clients(&node).wrong, before, "a request failed");
-    assert_eq!(through(&node).1, before_through, "who spoke to the Service saw something else");
+    assert_eq!(through(&node).wrong, before_through, "who spoke to the Service saw something else");
     assert_eq!(caught(&node, "shop_closed").0, 0, "what is denied passed");
     assert_eq!(node.endpoints(), PODS.len() + DENIED.len() + [THROUGH.0, "kube-dns"].len());
     node.signal(Signal::SIGTERM);

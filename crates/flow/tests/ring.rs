@@ -4,7 +4,12 @@
 mod common;
 
 use std::{
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -49,19 +54,32 @@ fn the_last_flows_are_kept() {
     assert!(drain(&mut ring.follow()).0.is_empty());
 }
 
+/// How often it was woken.
+#[derive(Default)]
+struct Woken(AtomicU32);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 #[test]
-fn who_waits_learns_of_what_was_added_when_it_is_woken() {
+fn who_waits_is_woken_when_that_is_asked_for_and_not_for_each_flow() {
     let ring = Arc::new(Ring::new(3));
-    let mut reader = ring.follow();
-    thread::scope(|scope| {
-        let waiting = scope.spawn(move || reader.wait(soon()));
-        ring.add(flow(1));
-        while !waiting.is_finished() {
-            ring.wake();
-            thread::yield_now();
-        }
-        assert!(waiting.join().unwrap().is_some());
-    });
+    let (mut reader, woken) = (ring.follow(), Arc::new(Woken::default()));
+    let waker = Waker::from(woken.clone());
+    let mut next = pin!(reader.next());
+    assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    ring.add(flow(1));
+    ring.add(flow(2));
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+    ring.wake();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    let Poll::Ready(Record::Flow(seen)) = next.as_mut().poll(&mut Context::from_waker(&waker)) else {
+        panic!("there is a flow")
+    };
+    assert_eq!(seen.flow().socket_cookie, 1);
 }
 
 #[test]

@@ -53,7 +53,12 @@ pub(crate) struct Clients {
 
 /// Of those that keep their connection and those that make new ones.
 pub(crate) fn clients(node: &Node) -> Clients {
-    let logs = ["kept", "fresh"].map(|pod| node.log(&format!("shop_{pod}")));
+    of_pods(node, &["kept", "fresh"])
+}
+
+/// Of these pods.
+pub(crate) fn of_pods(node: &Node, pods: &[&str]) -> Clients {
+    let logs: Vec<String> = pods.iter().map(|pod| node.log(&format!("shop_{pod}"))).collect();
     let lines: Vec<&str> = logs.iter().flat_map(|l| l.lines()).collect();
     let good = |l: &&&str| l.starts_with("ok") || l.starts_with("tick");
     let bad = |l: &&str| l.contains("failed") || l.contains("cut");
