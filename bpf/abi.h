@@ -14,7 +14,7 @@
 #include <linux/types.h>
 #endif
 
-#define ABI_VERSION 5
+#define ABI_VERSION 6
 
 /* Address buckets: how many epochs the remote addresses share (a power of two). */
 #define ADDRESS_BUCKETS 4096

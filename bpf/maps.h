@@ -1,7 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Every map but those of Services: key -> value, writer, readers, why this size. Both objects have these. */
+/*
+ * Every map but those of Services: key -> value, writer, readers, why this size. Both objects have these.
+ *
+ * What the agent changes and verdicts are made from is in tries, with whole keys: what was found in one stays as it is until
+ * the program ends. The memory of a hash map's entry is given to the next one at once: who holds an entry that is replaced may
+ * read somebody else's. So hash maps have what says itself whose it is (a flow's nonce), rows that go when no program can be
+ * using them, and what is only counted or told.
+ */
 #ifndef SIGNET_MAPS_H
 #define SIGNET_MAPS_H
+
+/* Key of a trie that has whole keys alone. */
+#define WHOLE(key) (8 * sizeof(key))
+
+struct interface_key {
+	__u32 bits; /* WHOLE */
+	__u32 ifindex;
+};
 
 /*
  * ifindex -> struct endpoint
@@ -10,12 +25,33 @@
  * Size: pods of one node, with room for those coming and going.
  */
 struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct interface_key);
+	__type(value, struct endpoint);
+} endpoints SEC(".maps");
+
+static __always_inline struct endpoint *endpoint_at(__u32 ifindex)
+{
+	struct interface_key key = { .bits = WHOLE(key.ifindex), .ifindex = ifindex };
+
+	return bpf_map_lookup_elem(&endpoints, &key);
+}
+
+/*
+ * ifindex -> id of the endpoint there
+ * Written by the agent before the endpoint; deleted after it.
+ * Read by the sweep, which may sleep, and so may not read tries.
+ * Size: that of endpoints.
+ */
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
-	__type(value, struct endpoint);
-} endpoints SEC(".maps");
+	__type(value, __u32);
+} interfaces SEC(".maps");
 
 /*
  * id of a cgroup -> ifindex of the interface of the pod whose processes are in it
@@ -35,13 +71,13 @@ struct {
  * address -> struct peer
  * Written by the agent: pods and nodes of the cluster.
  * Read on a flow's first packet and when it is judged again.
- * Size: the pods of a large cluster; not preallocated.
+ * Size: the pods of a large cluster.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 262144);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct address);
+	__type(key, struct prefix_key);
 	__type(value, struct peer);
 } addresses SEC(".maps");
 

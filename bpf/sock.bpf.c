@@ -90,12 +90,15 @@ struct choice {
 
 static __always_inline struct choice choose(struct bpf_sock_addr *ctx, const struct service_end *named)
 {
-	struct service_key key = { .address = named->address, .port = named->port, .protocol = (__u8)ctx->protocol };
+	struct whole_service_key key = {
+		.bits = WHOLE(key.key),
+		.key = { .address = named->address, .port = named->port, .protocol = (__u8)ctx->protocol },
+	};
 	struct choice choice = { .kind = NOT_A_SERVICE };
 
 	for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
 		const struct service *service = bpf_map_lookup_elem(&services, &key);
-		struct service_slot slot = {};
+		struct whole_service_slot place = { .bits = WHOLE(place.slot) };
 
 		if (!service) {
 			choice.kind = NOT_A_SERVICE;
@@ -104,9 +107,9 @@ static __always_inline struct choice choose(struct bpf_sock_addr *ctx, const str
 		choice.kind = NO_BACKEND;
 		if (!service->backends)
 			return choice;
-		slot.list = service->list;
-		slot.index = bpf_get_prandom_u32() % service->backends;
-		choice.backend = bpf_map_lookup_elem(&backends, &slot);
+		place.slot.list = service->list;
+		place.slot.index = bpf_get_prandom_u32() % service->backends;
+		choice.backend = bpf_map_lookup_elem(&backends, &place);
 		if (choice.backend) {
 			choice.kind = CHOSEN;
 			return choice;
@@ -120,7 +123,7 @@ static __always_inline void refuse(struct bpf_sock_addr *ctx, const struct servi
 {
 	__u64 cgroup = bpf_get_current_cgroup_id();
 	__u32 *ifindex = bpf_map_lookup_elem(&cgroups, &cgroup);
-	struct endpoint *endpoint = ifindex ? bpf_map_lookup_elem(&endpoints, ifindex) : 0;
+	struct endpoint *endpoint = ifindex ? endpoint_at(*ifindex) : 0;
 	struct packet p = {
 		.destination = named->address,
 		.destination_port = named->port,

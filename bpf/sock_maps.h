@@ -3,17 +3,27 @@
 #ifndef SIGNET_SOCK_MAPS_H
 #define SIGNET_SOCK_MAPS_H
 
+/* Keys of tries: maps.h says why. */
+struct whole_service_key {
+	__u32 bits; /* WHOLE */
+	struct service_key key;
+};
+struct whole_service_slot {
+	__u32 bits; /* WHOLE */
+	struct service_slot slot;
+};
+
 /*
  * struct service_key -> struct service
  * Written by the agent: after the list that it names.
  * Read wherever a pod's socket names a destination; no entry: not a Service.
- * Size: ports of all Services, times two families; not preallocated.
+ * Size: ports of all Services, times two families.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct service_key);
+	__type(key, struct whole_service_key);
 	__type(value, struct service);
 } services SEC(".maps");
 
@@ -21,13 +31,13 @@ struct {
  * struct service_slot -> struct service_end
  * Written by the agent: a list is written whole before it is named, and deleted when it no longer is.
  * Read when a socket is given a backend.
- * Size: backends of all ports of all Services; not preallocated.
+ * Size: backends of all ports of all Services.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 262144);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct service_slot);
+	__type(key, struct whole_service_slot);
 	__type(value, struct service_end);
 } backends SEC(".maps");
 

@@ -100,8 +100,10 @@ static __always_inline void judge_half(const struct passage *at, const struct pa
 	half->revision = at->endpoint->revision;
 	barrier();
 	/* the other end opened the flow, or was its destination: whichever way this packet goes */
-	query->peer = peer_of(remote, direction == DIRECTION_INGRESS, own_node);
+	__u32 known = find_peer(remote, direction == DIRECTION_INGRESS, own_node);
 	query->table = at->endpoint->table[query->peer.generation & 1];
+	/* no table is no traffic */
+	query->table.number *= known;
 	union decision d = { .packed = judge(query) };
 	half->endpoint = at->endpoint->id;
 	half->peer_identity = query->peer.identity;
@@ -180,7 +182,7 @@ static __always_inline bool goes_direct(const struct passage *at, const struct c
 		return at->endpoint->direct;
 	if (at->way != DIRECTION_EGRESS || !at->endpoint->direct || !ifindex)
 		return false;
-	struct endpoint *there = bpf_map_lookup_elem(&endpoints, &ifindex);
+	struct endpoint *there = endpoint_at(ifindex);
 	return there && there->direct && there->mtu == at->endpoint->mtu;
 }
 
@@ -236,8 +238,8 @@ __noinline __u32 is_meddling(const struct packet *error, const struct packet *qu
 {
 	if (!error || !quoted || address_equal(&error->source, &quoted->destination))
 		return false;
-	struct address source = error->source;
-	struct peer *peer = bpf_map_lookup_elem(&addresses, &source);
+	struct prefix_key key = { .bits = WHOLE(key.address), .address = error->source };
+	struct peer *peer = bpf_map_lookup_elem(&addresses, &key);
 
 	return peer && peer->kind == PEER_POD;
 }
@@ -260,7 +262,7 @@ __noinline int is_related(struct __sk_buff *skb, __u32 egress)
 	struct passage quoted = {
 		.scratch = scratch,
 		.packet = p,
-		.endpoint = bpf_map_lookup_elem(&endpoints, &ifindex),
+		.endpoint = endpoint_at(ifindex),
 		.way = egress ? DIRECTION_INGRESS : DIRECTION_EGRESS,
 	};
 	__builtin_memset(p, 0, sizeof(*p));
@@ -338,7 +340,7 @@ static __always_inline struct report decide(struct __sk_buff *skb, struct passag
 	__u32 ifindex = at->scratch->arrival.ifindex;
 	enum reason reason = at->scratch->arrival.unreadable;
 
-	at->endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
+	at->endpoint = endpoint_at(ifindex);
 	if (!at->endpoint)
 		reason = REASON_UNKNOWN_IDENTITY;
 	report.decision = dropped(reason);
@@ -407,7 +409,7 @@ __noinline int remember(__u32 nonce, __u32 own_ifindex, __u32 way)
 	__u32 ifindex = own_ifindex;
 	struct flow flow = {};
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
-	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
+	struct endpoint *endpoint = endpoint_at(ifindex);
 
 	if (!scratch || !endpoint)
 		return 0;
@@ -454,7 +456,7 @@ __noinline int hand_over(struct __sk_buff *skb)
 	if (!there.scratch)
 		return DROP;
 	__u32 next = there.scratch->arrival.next;
-	there.endpoint = bpf_map_lookup_elem(&endpoints, &next);
+	there.endpoint = endpoint_at(next);
 	there.came_over = there.scratch->arrival.came_over;
 	there.packet = &there.scratch->packet;
 	struct packet *p = there.packet;

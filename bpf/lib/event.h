@@ -95,7 +95,7 @@ static __always_inline bool may_report_flow(__u32 endpoint, const struct report 
 {
 	/* the policy for what comes in was asked: the other end opened it */
 	__u32 opener = report->direction == DIRECTION_INGRESS ? report->peer_ifindex : 0;
-	struct endpoint *from = opener ? bpf_map_lookup_elem(&endpoints, &opener) : 0;
+	struct endpoint *from = opener ? endpoint_at(opener) : 0;
 	__u32 id = from ? from->id : endpoint;
 	struct usage *usage = bpf_map_lookup_elem(&usages, &id);
 

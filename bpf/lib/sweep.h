@@ -45,9 +45,9 @@ static __always_inline void report_end(const struct ct_key *key, const struct ct
 static __always_inline bool is_gone(__u32 id)
 {
 	struct usage *usage = bpf_map_lookup_elem(&usages, &id);
-	struct endpoint *endpoint = usage ? bpf_map_lookup_elem(&endpoints, &usage->ifindex) : 0;
+	__u32 *there = usage ? bpf_map_lookup_elem(&interfaces, &usage->ifindex) : 0;
 
-	return !endpoint || endpoint->id != id;
+	return !there || *there != id;
 }
 
 /* Whether a flow is to go; its end is told then. */
@@ -123,7 +123,7 @@ static long sweep_drops(void *map, struct drop_key *key, struct drops *value, st
 {
 	if (key->endpoint && is_gone(key->endpoint))
 		bpf_map_delete_elem(&drops, key);
-	else if (key->sender && !bpf_map_lookup_elem(&endpoints, &key->sender))
+	else if (key->sender && !bpf_map_lookup_elem(&interfaces, &key->sender))
 		forget_sender(key, value);
 	return 0;
 }

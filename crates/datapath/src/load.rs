@@ -46,6 +46,7 @@ pub struct Datapath {
     /// Links that are not pinned.
     pub(crate) links: Vec<Link>,
     pub(crate) endpoints: Map<u32, abi::endpoint>,
+    pub(crate) interfaces: Map<u32, u32>,
     pub(crate) cgroups: Map<u64, u32>,
     pub(crate) addresses: Map<abi::address, abi::peer>,
     pub(crate) prefixes: Map<abi::prefix_key, abi::peer>,
@@ -143,6 +144,7 @@ impl Datapath {
             pins.filter(|_| is_next).map(|pins| Predecessor::open(pins, &object)).transpose()?;
         let mut datapath = Self {
             endpoints: map(&object, "endpoints")?,
+            interfaces: map(&object, "interfaces")?,
             cgroups: map(&object, "cgroups")?,
             addresses: map(&object, "addresses")?,
             prefixes: map(&object, "prefixes")?,

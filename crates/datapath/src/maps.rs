@@ -10,16 +10,26 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 
 use crate::error::Error;
 
-/// A map whose keys and values are plain data.
+/// A map whose keys and values are plain data. In a trie of whole keys, the kernel's have their length before them.
 pub(crate) struct Map<K, V> {
     name: &'static str,
     handle: MapHandle,
+    /// What comes before each key: nothing, or its length in bits.
+    head: Vec<u8>,
     types: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
     pub(crate) fn new(name: &'static str, handle: MapHandle) -> Self {
-        Self { name, handle, types: PhantomData }
+        let bits = u32::try_from(8 * size_of::<K>()).unwrap_or(u32::MAX);
+        let is_whole = handle.key_size() as usize == size_of::<u32>() + size_of::<K>();
+        let head = if is_whole { bits.to_ne_bytes().to_vec() } else { vec![] };
+        Self { name, handle, head, types: PhantomData }
+    }
+
+    /// A key as the kernel has it.
+    fn key(&self, key: &K) -> Vec<u8> {
+        [&self.head, bytemuck::bytes_of(key)].concat()
     }
 
     pub(crate) fn handle(&self) -> &MapHandle {
@@ -47,27 +57,24 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
     }
 
     pub(crate) fn get(&self, key: &K) -> Result<Option<V>, Error> {
-        let bytes = self.handle.lookup(bytemuck::bytes_of(key), MapFlags::ANY).map_err(self.failed())?;
+        let bytes = self.handle.lookup(&self.key(key), MapFlags::ANY).map_err(self.failed())?;
         Ok(bytes.map(|b| bytemuck::pod_read_unaligned(&b)))
     }
 
     /// The values of all CPUs.
     pub(crate) fn get_per_cpu(&self, key: &K) -> Result<Vec<V>, Error> {
-        let values =
-            self.handle.lookup_percpu(bytemuck::bytes_of(key), MapFlags::ANY).map_err(self.failed())?;
+        let values = self.handle.lookup_percpu(&self.key(key), MapFlags::ANY).map_err(self.failed())?;
         let read = |b: &Vec<u8>| b.get(..size_of::<V>()).map(bytemuck::pod_read_unaligned);
         Ok(values.unwrap_or_default().iter().filter_map(read).collect())
     }
 
     pub(crate) fn set(&self, key: &K, value: &V) -> Result<(), Error> {
-        self.handle
-            .update(bytemuck::bytes_of(key), bytemuck::bytes_of(value), MapFlags::ANY)
-            .map_err(self.failed())
+        self.handle.update(&self.key(key), bytemuck::bytes_of(value), MapFlags::ANY).map_err(self.failed())
     }
 
     /// Removes an entry; one that is not there is removed already.
     pub(crate) fn remove(&self, key: &K) -> Result<(), Error> {
-        match self.handle.delete(bytemuck::bytes_of(key)) {
+        match self.handle.delete(&self.key(key)) {
             Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
             other => other.map_err(self.failed()),
         }
@@ -79,7 +86,8 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
     }
 
     pub(crate) fn keys(&self) -> Vec<K> {
-        self.handle.keys().map(|bytes| bytemuck::pod_read_unaligned(&bytes)).collect()
+        let key = |bytes: Vec<u8>| bytes.get(self.head.len()..).map(bytemuck::pod_read_unaligned);
+        self.handle.keys().filter_map(key).collect()
     }
 }
 
@@ -89,7 +97,7 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
         if entries.is_empty() {
             return Ok(());
         }
-        let keys: Vec<u8> = entries.iter().flat_map(|(k, _)| bytemuck::bytes_of(k)).copied().collect();
+        let keys: Vec<u8> = entries.iter().flat_map(|(k, _)| self.key(k)).collect();
         let values: Vec<u8> = entries.iter().flat_map(|(_, v)| bytemuck::bytes_of(v)).copied().collect();
         let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         self.handle.update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY).map_err(self.failed())
@@ -100,7 +108,7 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Map<K, V> {
         if keys.is_empty() {
             return Ok(());
         }
-        let bytes: Vec<u8> = keys.iter().flat_map(bytemuck::bytes_of).copied().collect();
+        let bytes: Vec<u8> = keys.iter().flat_map(|key| self.key(key)).collect();
         let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         // it stops at the first that is not there
         if self.handle.delete_batch(&bytes, count, MapFlags::ANY, MapFlags::ANY).is_ok() {

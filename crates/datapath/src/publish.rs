@@ -322,6 +322,9 @@ impl Datapath {
         if self.usages.get(&endpoint.id)?.is_none() {
             self.usages.set(&endpoint.id, &abi::usage { ifindex, ..Default::default() })?;
         }
+        if self.interfaces.get(&ifindex)? != Some(endpoint.id) {
+            self.interfaces.set(&ifindex, &endpoint.id)?;
+        }
         if before != Some(value) {
             self.endpoints.set(&ifindex, &value)?;
         }
@@ -336,6 +339,7 @@ impl Datapath {
         for ifindex in self.endpoints.keys() {
             if !desired.endpoints.contains_key(&ifindex) {
                 self.endpoints.remove(&ifindex)?;
+                self.interfaces.remove(&ifindex)?;
             }
         }
         let cgroups: HashSet<u64> = desired.endpoints.values().filter_map(|e| e.cgroup).collect();

@@ -2,7 +2,7 @@
 
 // Made by `cargo xtask codegen` from bpf/abi.h. Do not edit.
 
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 pub const ADDRESS_BUCKETS: u32 = 4096;
 pub const MAX_REASONS: u32 = 256;
 pub const NEW_FLOWS_PER_ENDPOINT: u32 = 4096;

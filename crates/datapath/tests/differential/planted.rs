@@ -177,7 +177,7 @@ const BUGS: &[Bug] = &[
         "whoever has this node's address is this node",
         "lib/identity.h",
         "if (is_source && peer->kind == PEER_HOST)",
-        "if (0 && is_source)",
+        "if (is_source && peer->kind == 99)",
     ),
     bug(
         "prefixes are not looked up",

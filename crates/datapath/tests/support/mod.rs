@@ -7,7 +7,7 @@ use std::{
 };
 
 use signet_abi::{Reason, event};
-use signet_datapath::{Datapath, Desired, Endpoint, Error, Hook, Options, Passed, Usage};
+use signet_datapath::{Cost, Datapath, Desired, Endpoint, Error, Hook, Meter, Options, Passed, Usage};
 use signet_identity::{Interner, Key, Kind, Labels, Members, PodName, Protocol, Selector, Test};
 use signet_policy::{
     Action, Authentication, Compiled, Enforceable, Mode, Origin, Peer, Peers, Policy, PolicyKind, PolicyName,
@@ -266,6 +266,16 @@ impl Node {
     /// Packets that were handed over so far.
     pub fn handed_over(&self) -> u64 {
         self.datapath.handed_over().unwrap().packets
+    }
+
+    /// Packets that were dropped for this reason, and flows that were admitted for it.
+    pub fn counted(&self, reason: Reason, direction: u32) -> u64 {
+        self.datapath.counter(reason, direction).unwrap().packets
+    }
+
+    /// Runs a frame so often at the hook of the pod that was probed last.
+    pub fn measure(&mut self, meter: &mut Meter, what: Cost, bytes: &[u8], runs: u32) {
+        meter.run(&mut self.datapath, what, bytes, runs).unwrap();
     }
 
     /// What the sweep of idle flows tells.
