@@ -339,9 +339,11 @@ impl Datapath {
         for ifindex in self.endpoints.keys() {
             if !desired.endpoints.contains_key(&ifindex) {
                 self.endpoints.remove(&ifindex)?;
-                self.interfaces.remove(&ifindex)?;
             }
         }
+        // also those whose endpoint was not written, or went, when an earlier process ended
+        let mut gone = self.interfaces.keys().into_iter().filter(|i| !desired.endpoints.contains_key(i));
+        gone.try_for_each(|ifindex| self.interfaces.remove(&ifindex))?;
         let cgroups: HashSet<u64> = desired.endpoints.values().filter_map(|e| e.cgroup).collect();
         let mut stale = self.cgroups.keys().into_iter().filter(|cgroup| !cgroups.contains(cgroup));
         stale.try_for_each(|cgroup| self.cgroups.remove(&cgroup))
