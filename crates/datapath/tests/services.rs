@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use signet_abi::{DIRECTION_EGRESS, Reason};
 use signet_datapath::{Datapath, Desired, Endpoint, Options, ServiceEntry, Services};
 use signet_identity::{Identity, Protocol};
@@ -22,6 +23,8 @@ use signet_policy::Table;
 /// The whole process is in one cgroup at a time.
 static TURN: Mutex<()> = Mutex::new(());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Datagrams sent while maps are written.
+const SENDS: u32 = 500_000;
 
 /// This process, in a cgroup whose sockets are translated.
 struct Fixture {
@@ -59,6 +62,14 @@ impl Fixture {
         let entry = ServiceEntry { address: service.ip(), port: service.port(), protocol, backends };
         self.services.publish_services(&[entry]).unwrap();
     }
+
+    /// Programs with pins, beside those of the fixture.
+    fn pinned(&self, pins: &Path) -> Services {
+        let options = Options { pins: Some(pins.to_owned()), ..Options::default() };
+        let mut services = Services::load(&Datapath::load(&options).unwrap()).unwrap();
+        services.attach(&self.cgroup).unwrap();
+        services
+    }
 }
 
 impl Drop for Fixture {
@@ -66,6 +77,17 @@ impl Drop for Fixture {
         fs::write(self.before.join("cgroup.procs"), std::process::id().to_string()).unwrap();
         fs::remove_dir(&self.cgroup).unwrap();
     }
+}
+
+/// A folder for pins; none, said loudly, where there is no file system for it.
+fn pins() -> Option<PathBuf> {
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let pins = PathBuf::from(format!("/sys/fs/bpf/signet-test-services-{}-{count}", std::process::id()));
+    if fs::create_dir(&pins).is_err() {
+        eprintln!("SKIPPED: no BPF file system at /sys/fs/bpf");
+        return None;
+    }
+    Some(pins)
 }
 
 fn connect(address: &str) -> io::Result<TcpStream> {
@@ -240,14 +262,62 @@ fn a_connection_never_fails_while_backends_are_replaced() {
     });
 }
 
+/// Sends to one of two Services while entries of a map that concern both are written again and again, each as it was.
+fn is_sent_nowhere_else_while_written(map: &str) {
+    let Some(fixture) = Fixture::new() else { return };
+    let Some(pins) = pins() else { return };
+    let mut services = fixture.pinned(&pins);
+    let named: [SocketAddr; 2] = ["10.96.7.13:80", "10.96.7.14:80"].map(|a| a.parse().unwrap());
+    let servers = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let entry = |(service, server): (&SocketAddr, &UdpSocket)| ServiceEntry {
+        address: service.ip(),
+        port: service.port(),
+        protocol: Protocol::UDP,
+        backends: vec![server.local_addr().unwrap()],
+    };
+    services.publish_services(&named.iter().zip(&servers).map(entry).collect::<Vec<_>>()).unwrap();
+    let written = MapHandle::from_pinned_path(pins.join("maps").join(map)).unwrap();
+    let found = |key: Vec<u8>| (written.lookup(&key, MapFlags::ANY).unwrap().expect("an entry"), key);
+    let entries: Vec<_> = written.keys().map(found).collect();
+    assert_eq!(entries.len(), 2);
+    let (over, writes) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                entries.iter().for_each(|(value, key)| written.update(key, value, MapFlags::ANY).unwrap());
+                writes.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..SENDS {
+            client.send_to(b"for the first", named[0]).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    fs::remove_dir_all(&pins).unwrap();
+    println!("{map}: {} writes of both", writes.into_inner());
+    let [first, second] = servers.map(|server| {
+        server.set_nonblocking(true).unwrap();
+        std::iter::from_fn(|| server.recv(&mut [0; 16]).ok()).count()
+    });
+    assert!(first > 0);
+    assert_eq!(second, 0, "of {map}");
+}
+
+#[test]
+fn no_socket_is_sent_to_another_services_backend_while_services_are_written() {
+    is_sent_nowhere_else_while_written("services");
+}
+
+#[test]
+fn no_socket_is_sent_to_another_services_backend_while_backends_are_written() {
+    is_sent_nowhere_else_while_written("backends");
+}
+
 #[test]
 fn pinned_services_outlive_the_agent_and_are_taken_over() {
     let Some(fixture) = Fixture::new() else { return };
-    let pins = PathBuf::from(format!("/sys/fs/bpf/signet-test-services-{}", std::process::id()));
-    if fs::create_dir(&pins).is_err() {
-        eprintln!("SKIPPED: no BPF file system at /sys/fs/bpf");
-        return;
-    }
+    let Some(pins) = pins() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let entry = |last| ServiceEntry {
         address: IpAddr::from([127, 0, 7, last]),
@@ -255,15 +325,9 @@ fn pinned_services_outlive_the_agent_and_are_taken_over() {
         protocol: Protocol::TCP,
         backends: vec![listener.local_addr().unwrap()],
     };
-    let first = || {
-        let options = Options { pins: Some(pins.clone()), ..Options::default() };
-        let mut services = Services::load(&Datapath::load(&options).unwrap()).unwrap();
-        services.attach(&fixture.cgroup).unwrap();
-        services
-    };
-    first().publish_services(&[entry(11), entry(12)]).unwrap();
+    fixture.pinned(&pins).publish_services(&[entry(11), entry(12)]).unwrap();
     connect("127.0.7.11:80").unwrap();
-    let mut second = first();
+    let mut second = fixture.pinned(&pins);
     connect("127.0.7.11:80").unwrap();
     second.publish_services(&[entry(12)]).unwrap();
     connect("127.0.7.12:80").unwrap();
