@@ -146,6 +146,28 @@ fn a_running_pod_whose_labels_change_is_somebody_else_to_policy_and_runs_on() {
 }
 
 #[test]
+fn running_pods_that_exchange_their_labels_are_each_other_to_policy() {
+    let Some(mut node) = Node::new("labels-both", SERVER) else { return };
+    let pod = |name: &str, label: &str, address: &str| {
+        at_fixed_address(name, label).replace("10.244.77.7", address).trim().to_owned()
+    };
+    let both = |client, other| {
+        format!("{}\n---\n{}\n", pod("client", client, "10.244.77.7"), pod("other", other, "10.244.77.8"))
+    };
+    node.write("both.yaml", &both("client", "other"));
+    node.start_and_wait();
+    wait_until("one is answered, the other refused", || {
+        good(&node, "shop_client") >= 5 && refused(&node, "shop_other") >= 2
+    });
+    let lines = node.log("shop_client").lines().count();
+    node.apply("both.yaml", &both("other", "client"));
+    wait_until("the other is answered, and the first one refused", || {
+        good(&node, "shop_other") >= 5 && refused(&node, "shop_client") >= 2
+    });
+    assert!(node.log("shop_client").lines().count() > lines, "it runs on");
+}
+
+#[test]
 fn broken_manifests_change_nothing_and_say_where_they_are_broken() {
     let Some(mut node) = Node::new("broken", SERVER) else { return };
     node.write("client.yaml", &at_fixed_address("client", "client"));

@@ -2,13 +2,13 @@
 //!
 //! First the rows of identities that nobody had before go into the tables that are in use: no packet can ask for them yet, so
 //! a table that gets them is what it was. Tables that are new are written whole. Then addresses turn to who they are now, each
-//! with its epoch, then endpoints to tables of their own; rows and tables that nobody asks for any more are retired.
+//! with its epoch, then the endpoint to a table of its own; rows and tables that nobody asks for any more are retired.
 //!
-//! Where an endpoint's policy changes together with peers, its old table may know what the peer is only then, and its new one
-//! what the peer was: a packet between the two would be judged by half of the change. So peers that change are of the other
-//! generation meanwhile, for which such an endpoint has its new table already (see `crate::publish`).
+//! Where an endpoint's policy changes together with others' addresses, its old table may know what a peer is only then, and its
+//! new one what the peer was: a packet between the two would be judged by half of the change. So an endpoint changes alone,
+//! with its own addresses; whatever changes more is published as a whole (`crate::publish`), which waits for programs.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use signet_abi as abi;
 use signet_identity::Identity;
@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     load::Datapath,
     maps::wait_for_programs,
-    peers::{Generation, Peers, encode_peer, interfaces},
+    peers::{Peers, encode_peer},
     publish::Endpoint,
 };
 
@@ -27,8 +27,9 @@ use crate::{
 type Rows = Vec<(abi::policy_key, abi::policy_entry)>;
 
 impl Datapath {
-    /// Brings the kernel from what was published last to what `change` made of it; `endpoints` are those with another table,
-    /// by the index of their interface. None, and nothing is changed: it takes a publication of all.
+    /// Brings the kernel from what was published last to what `change` made of it; `own` is the endpoint with another table,
+    /// with the index of its interface. None, and nothing is changed: it takes a publication of all, as where addresses of others
+    /// change with an endpoint's.
     ///
     /// INVARIANT: what is in the kernel then is what publishing all of it writes
     /// (`a_change_that_is_followed_leaves_what_publishing_all_leaves`).
@@ -38,19 +39,20 @@ impl Datapath {
     pub fn publish_change(
         &mut self,
         change: &Change,
-        endpoints: &BTreeMap<u32, Endpoint>,
+        own: Option<&(u32, Endpoint)>,
     ) -> Result<Option<u32>, Error> {
+        let is_alone = own.is_none_or(|(_, own)| change.addresses.keys().all(|a| own.addresses.contains(a)));
         let known = change.added.keys().chain(change.removed.keys());
         let known = known.chain(&change.gone).all(|table| self.published.tables.contains_key(table));
         self.reap()?;
-        if !known || !self.has_room_for(change) {
+        if !is_alone || !known || !self.has_room_for(change) {
             return Ok(None);
         }
         let Some(mut peers) = self.published.peers.take() else { return Ok(None) };
         // never given twice; and until all is done, owed to all
         self.published.revision += 1;
         let mut given = std::mem::take(&mut self.published.endpoints);
-        let followed = self.follow(change, endpoints, &mut peers, &mut given);
+        let followed = self.follow(change, own, &mut peers, &mut given);
         self.count_publication()?;
         followed?;
         self.published.peers = Some(peers);
@@ -61,7 +63,7 @@ impl Datapath {
     fn follow(
         &mut self,
         change: &Change,
-        endpoints: &BTreeMap<u32, Endpoint>,
+        own: Option<&(u32, Endpoint)>,
         peers: &mut Peers,
         given: &mut BTreeMap<u32, Identity>,
     ) -> Result<(), Error> {
@@ -70,44 +72,19 @@ impl Datapath {
             self.write_table(*identity, table)?;
         }
         let generation = peers.generation().ok_or(Error::Missing("one generation of numbers"))?;
-        let own = |address| endpoints.values().all(|endpoint| endpoint.addresses.contains(address));
-        let alone = endpoints.is_empty() || (endpoints.len() == 1 && change.addresses.keys().all(own));
-        let meanwhile = if alone { generation } else { generation.other() };
-        if !alone {
-            self.offer_to(endpoints, meanwhile)?;
-        }
-        let interfaces = interfaces(endpoints);
-        let encoded = |generation: Generation, (address, peer): (&IpAddr, &Option<PeerKey>)| {
-            let ifindex = interfaces.get(address).copied().unwrap_or_default();
-            peer.map(|peer| abi::peer { generation: generation as u16, ..encode_peer(&peer, ifindex) })
-        };
+        let ifindex = own.map_or(0, |(ifindex, _)| *ifindex);
+        let encoded = |peer: &PeerKey| abi::peer { generation: generation as u16, ..encode_peer(peer, ifindex) };
         for (address, peer) in &change.addresses {
-            self.publish_peer(peers, *address, encoded(meanwhile, (address, peer)))?;
+            self.publish_peer(peers, *address, peer.as_ref().map(encoded))?;
         }
-        for (ifindex, endpoint) in endpoints {
+        if let Some((ifindex, endpoint)) = own {
             let kept =
                 given.get(ifindex) == Some(&endpoint.table) && !change.tables.contains_key(&endpoint.table);
             self.publish_endpoint(*ifindex, endpoint, kept)?;
             given.insert(*ifindex, endpoint.table);
         }
-        for (address, peer) in change.addresses.iter().filter(|_| !alone) {
-            self.publish_peer(peers, *address, encoded(generation, (address, peer)))?;
-        }
         self.cut_tables(change);
         Ok(())
-    }
-
-    /// Endpoints have their new table for peers of the other generation.
-    fn offer_to(&self, endpoints: &BTreeMap<u32, Endpoint>, generation: Generation) -> Result<(), Error> {
-        for (ifindex, endpoint) in endpoints {
-            let table = self.published.tables.get(&endpoint.table);
-            if let (Some(mut known), Some((table, _))) = (self.endpoints.get(ifindex)?, table) {
-                known.table[generation as usize] = *table;
-                self.endpoints.set(ifindex, &known)?;
-            }
-        }
-        // who has an endpoint as it was before would judge new numbers by the old table
-        wait_for_programs(&self.grace)
     }
 
     /// Adds rows that nobody asks for yet to tables that are in use.
@@ -200,26 +177,24 @@ mod tests {
             Compiled::for_pods(&members, &world.policies, identities, rules, |name| local.contains(name))
         }
 
-        fn endpoints(&self, compiled: &Compiled, places: &BTreeSet<usize>) -> BTreeMap<u32, Endpoint> {
-            let endpoint = |place: &usize| {
-                let (pod, ifindex) = (self.0[*place].as_ref().unwrap(), INTERFACES + *place as u32);
-                let endpoint = Endpoint {
-                    id: ifindex,
-                    table: compiled.subjects[&pod.name],
-                    addresses: pod.addresses.clone(),
-                    mac: [2, 0, 0, 0, 0, *place as u8],
-                    mtu: 1500,
-                    direct: false,
-                    guarded: true,
-                    cgroup: None,
-                };
-                (ifindex, endpoint)
+        fn endpoint(&self, compiled: &Compiled, place: usize) -> Option<(u32, Endpoint)> {
+            let pod = self.0[place].as_ref().filter(|_| place < LOCAL)?;
+            let ifindex = INTERFACES + place as u32;
+            let endpoint = Endpoint {
+                id: ifindex,
+                table: compiled.subjects[&pod.name],
+                addresses: pod.addresses.clone(),
+                mac: [2, 0, 0, 0, 0, place as u8],
+                mtu: 1500,
+                direct: false,
+                guarded: true,
+                cgroup: None,
             };
-            places.iter().filter(|place| **place < LOCAL).map(endpoint).collect()
+            Some((ifindex, endpoint))
         }
 
         fn desired(&self, compiled: &mut Compiled) -> Desired {
-            let endpoints = self.endpoints(compiled, &(0..LOCAL).collect());
+            let endpoints = (0..LOCAL).filter_map(|place| self.endpoint(compiled, place)).collect();
             Desired { endpoints, ..Desired::of(compiled) }
         }
 
@@ -284,7 +259,11 @@ mod tests {
             let mut compiled = places.compiled(&world, &mut numbers);
             one.publish(&places.desired(&mut compiled)).unwrap();
             for step in 0..12 {
-                let changed: BTreeSet<usize> = (0..1 + rng.below(2)).map(|_| rng.below(6)).collect();
+                // one of this node alone, or some of others
+                let chosen = rng.below(6);
+                let others = if chosen < LOCAL { 0 } else { rng.below(3) };
+                let others = (0..others).map(|_| LOCAL + rng.below(6 - LOCAL));
+                let changed: BTreeSet<usize> = others.chain([chosen]).collect();
                 let before = Places(places.0.clone());
                 for place in changed.iter().copied() {
                     places.0[place] = before.successor(&mut rng, place);
@@ -293,9 +272,9 @@ mod tests {
                 let come: Vec<&Pod> = changed.iter().filter_map(|place| places.0[*place].as_ref()).collect();
                 let change = compiled.change(&gone, &come, &world.policies, &mut numbers);
                 let done = change.and_then(|change| {
-                    let endpoints = places.endpoints(&compiled, &changed);
-                    let done = one.publish_change(&change, &endpoints).unwrap();
-                    of_local += usize::from(done.is_some() && !endpoints.is_empty());
+                    let own = places.endpoint(&compiled, chosen);
+                    let done = one.publish_change(&change, own.as_ref()).unwrap();
+                    of_local += usize::from(done.is_some() && own.is_some());
                     done
                 });
                 let mut expected = places.compiled(&world, &mut numbers);

@@ -2,15 +2,15 @@
 //!
 //! Pods of other nodes come, go and change; pods of this node change their labels. All else (a pod that is to be made or
 //! removed, another address, policies, namespaces, nodes) is applied as a whole by `Node::enforce`, as is whatever follows
-//! something that failed.
+//! something that failed. Pods of other nodes change in one step, pods of this node one after the other: policy and peers
+//! of one pod turn over at once, where several would have to wait for each other (`signet_datapath`'s `follow`).
 //!
 //! INVARIANT: what holds then is what applying the snapshot as a whole makes hold
 //! (`a_change_of_pods_alone_leaves_what_applying_all_leaves`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use signet_cluster::{PodManifest, Snapshot};
-use signet_datapath::Endpoint;
 use signet_identity::Pod;
 use signet_policy::Compiled;
 
@@ -29,7 +29,8 @@ pub(super) struct Standing {
     pub(super) compiled: Compiled,
 }
 
-/// Pods, with their addresses, as they were and as they are.
+/// Pods, with their addresses, as they were and as they are: of other nodes, or one of this.
+#[derive(Default)]
 struct Moving<'s> {
     gone: Vec<Pod>,
     come: Vec<(Pod, &'s PodManifest)>,
@@ -45,8 +46,26 @@ impl Node {
             return Ok(None);
         }
         let changed = difference(&before.pods, &snapshot.pods);
-        let Some(moving) = self.moving(&changed) else { return Ok(None) };
-        if !self.hold(&moving, &compiled) {
+        let Some(steps) = self.steps(&changed) else { return Ok(None) };
+        let mut revision = self.told.revision;
+        for step in &steps {
+            match self.take(step, snapshot, &mut compiled)? {
+                Some(taken) => revision = taken,
+                None => return Ok(None),
+            }
+        }
+        self.standing = Some(Standing { snapshot: snapshot.clone(), compiled });
+        Ok(Some(revision))
+    }
+
+    /// One step of the way to `snapshot`, and the revision under which it is in force. None: as [`Node::follow`].
+    fn take(
+        &mut self,
+        moving: &Moving<'_>,
+        snapshot: &Snapshot,
+        compiled: &mut Compiled,
+    ) -> Result<Option<u32>, Error> {
+        if !self.hold(moving, compiled) {
             return Ok(None);
         }
         let gone: Vec<&Pod> = moving.gone.iter().collect();
@@ -54,26 +73,28 @@ impl Node {
         let Some(change) = compiled.change(&gone, &come, &snapshot.policies, &mut self.numbers) else {
             return Ok(None);
         };
-        let endpoints = self.endpoints_among(&come, &compiled);
+        let own = come.iter().find_map(|pod| {
+            let (known, table) = (self.pods.get(&pod.name)?, compiled.subjects.get(&pod.name)?);
+            Some((known.ifindex, self.endpoint(known, *table)))
+        });
         // names first: an event of the new revision may come before publishing returns
         let rules = &self.numbers.rules;
-        self.directory.follow(&moving.gone, &moving.come, id_among(&self.pods), (&compiled, rules));
-        let Some(revision) = self.datapath.publish_change(&change, &endpoints)? else { return Ok(None) };
-        self.publish_backends(snapshot, &moving)?;
+        self.directory.follow(&moving.gone, &moving.come, id_among(&self.pods), (compiled, rules));
+        let Some(revision) = self.datapath.publish_change(&change, own.as_ref())? else { return Ok(None) };
+        self.publish_backends(snapshot, moving)?;
         self.told.revision = revision;
         for pod in come.iter().filter(|pod| self.pods.contains_key(&pod.name)) {
             let identity = pod.addresses.iter().find_map(|a| compiled.directory.addresses.get(a));
             self.told.endpoints.extend(identity.map(|identity| (pod.name.clone(), identity.0)));
         }
-        self.standing = Some(Standing { snapshot: snapshot.clone(), compiled });
         Ok(Some(revision))
     }
 
-    /// The pods that change, if that is nothing but what they say of themselves.
-    fn moving<'s>(&self, changed: &[Changed<'s>]) -> Option<Moving<'s>> {
-        let mut moving = Moving { gone: vec![], come: vec![] };
+    /// The pods that change, step by step, if that is nothing but what they say of themselves.
+    fn steps<'s>(&self, changed: &[Changed<'s>]) -> Option<Vec<Moving<'s>>> {
+        let (mut elsewhere, mut steps) = (Moving::default(), vec![]);
         for (was, is) in changed {
-            let elsewhere =
+            let is_elsewhere =
                 was.is_none_or(|was| self.is_elsewhere(was)) && is.is_none_or(|is| self.is_elsewhere(is));
             let same_process = |(was, is): (&Arc<PodManifest>, &Arc<PodManifest>)| {
                 was.containers == is.containers
@@ -85,14 +106,21 @@ impl Node {
                     && self.config.runs(&is.pod)
                     && self.pods.contains_key(&is.pod.name)
             };
-            let own = was.zip(*is).is_some_and(same_process);
-            if !elsewhere && !own {
+            let (gone, come) =
+                (was.map(|was| self.addressed(was)), is.map(|is| (self.addressed(is), &**is)));
+            if is_elsewhere {
+                elsewhere.gone.extend(gone);
+                elsewhere.come.extend(come);
+            } else if was.zip(*is).is_some_and(same_process) {
+                steps.push(Moving { gone: gone.into_iter().collect(), come: come.into_iter().collect() });
+            } else {
                 return None;
             }
-            moving.gone.extend(was.map(|was| self.addressed(was)));
-            moving.come.extend(is.map(|is| (self.addressed(is), &**is)));
         }
-        Some(moving)
+        if !(elsewhere.gone.is_empty() && elsewhere.come.is_empty()) {
+            steps.push(elsewhere);
+        }
+        Some(steps)
     }
 
     /// A pod with the addresses that it has.
@@ -119,14 +147,6 @@ impl Node {
         moving.gone.iter().for_each(|pod| self.ipam.give_back(&pod.name));
         moving.come.iter().for_each(|(pod, _)| self.ipam.hold(&pod.name, &pod.addresses));
         true
-    }
-
-    fn endpoints_among(&self, come: &[&Pod], compiled: &Compiled) -> BTreeMap<u32, Endpoint> {
-        let local = come.iter().filter_map(|pod| {
-            let (known, table) = (self.pods.get(&pod.name)?, compiled.subjects.get(&pod.name)?);
-            Some((known.ifindex, self.endpoint(known, *table)))
-        });
-        local.collect()
     }
 
     /// Tells who stands behind Services, if that is somebody else now.

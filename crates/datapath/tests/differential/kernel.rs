@@ -12,6 +12,8 @@ use crate::{
 };
 
 const FIRST_INDEX: u32 = 1000;
+/// Entries of each table of flows: room for those of one case. Each case ends with a walk through them.
+const FLOWS: u32 = 16384;
 /// More places than a case has.
 const PLACES: u32 = 256;
 
@@ -59,7 +61,8 @@ impl Kernel {
     }
 
     fn options() -> Options {
-        Options { drop_events: Some(u32::MAX), ..Options::default() }
+        let max_entries = ["ct_flows", "ct_flows_ipv4", "ct_new", "ct_slots"].map(|table| (table, FLOWS));
+        Options { drop_events: Some(u32::MAX), max_entries: max_entries.into(), ..Options::default() }
     }
 
     fn of(datapath: Datapath) -> Self {
