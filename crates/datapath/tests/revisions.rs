@@ -3,8 +3,9 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use signet_abi::Reason;
 use signet_datapath::{Error, Hook, Options, Passed};
 use signet_testkit::{ACK, Frame, L4, RST, SYN};
@@ -94,4 +95,22 @@ fn what_was_decided_about_an_address_is_decided_again_where_prefixes_come_or_go(
         node.forget_flows();
     }
     assert_eq!(node.revision(&CLIENT), Some(1));
+}
+
+#[test]
+fn an_interface_that_a_killed_process_left_without_an_endpoint_is_forgotten() {
+    let pins = PathBuf::from(format!("/sys/fs/bpf/signet-test-left-{}", std::process::id()));
+    if !nix::unistd::Uid::effective().is_root() || fs::create_dir(&pins).is_err() {
+        println!("SKIPPED: needs root and a BPF file system");
+        return;
+    }
+    let options = Options { pins: Some(pins.clone()), ..Options::default() };
+    let mut node = Node::with(&options, &[CLIENT], vec![]).unwrap();
+    let interfaces = MapHandle::from_pinned_path(pins.join("maps/interfaces")).unwrap();
+    interfaces.update(&77u32.to_ne_bytes(), &7u32.to_ne_bytes(), MapFlags::ANY).unwrap();
+    node.set_policies(vec![]);
+    fs::remove_dir_all(&pins).unwrap();
+    let left: Vec<Vec<u8>> = interfaces.keys().collect();
+    assert!(!left.contains(&77u32.to_ne_bytes().to_vec()), "{left:?}");
+    assert!(!left.is_empty());
 }

@@ -74,6 +74,8 @@ impl Kernel {
     pub fn run(&mut self, case: &Case, note: &mut dyn FnMut(&Model, At, &Said)) -> Option<Difference> {
         self.datapath.forget_flows().unwrap();
         self.cases += 1;
+        // numbers go on, and what earlier cases' stood for is forgotten
+        self.interner = Interner::starting_at(self.interner.next());
         let mut model = Model::new(case.nodes.clone());
         self.publish(&model);
         // what endpoints of earlier cases took of the tables
