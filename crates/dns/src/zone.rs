@@ -80,7 +80,7 @@ impl Zone {
         serde_json::from_slice(&text).map_err(|source| Error::Format { path: path.to_owned(), source })
     }
 
-    /// Replaces a file at once: a reader sees the old zone or the new one.
+    /// Replaces a file at once: a reader sees the old zone or the new one. A file that says the same stays as it is.
     ///
     /// # Errors
     /// If the file or its folder cannot be written.
@@ -88,6 +88,9 @@ impl Zone {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let text =
             serde_json::to_vec(self).map_err(|source| Error::Format { path: path.to_owned(), source })?;
+        if std::fs::read(path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
         let folder = path.parent().unwrap_or(Path::new("/"));
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
         file.write_all(&text).map_err(failed)?;
@@ -156,6 +159,8 @@ pub fn reverse_name(address: IpAddr, bits: u8) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]
@@ -175,5 +180,14 @@ mod tests {
         zone.write(&path).unwrap();
         assert_eq!(Zone::read(&path).unwrap(), zone);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        // a file that says the same stays, and one that says something else goes
+        let file = || std::fs::metadata(&path).unwrap().ino();
+        let first = file();
+        zone.write(&path).unwrap();
+        assert_eq!(file(), first);
+        zone.add("y.default.svc.cluster.local", Data::Alias("example.org".into()));
+        zone.write(&path).unwrap();
+        assert_ne!(file(), first);
+        assert_eq!(Zone::read(&path).unwrap(), zone);
     }
 }

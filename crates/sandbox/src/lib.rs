@@ -39,7 +39,7 @@ pub use key::{MAX_NAME, MAX_NAMESPACE};
 pub use masquerade::can_masquerade;
 pub use pod::{Exit, MacAddress, PodSpec, PodState, Process, SandboxPod};
 pub use process::ProcessId;
-pub use sandbox::{Options, Sandbox, isolate_node};
+pub use sandbox::{Options, Sandbox, isolate_node, usable_addresses};
 pub use sysctl::Families;
 
 /// What this crate's functions return.

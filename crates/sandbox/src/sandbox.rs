@@ -97,12 +97,12 @@ impl Sandbox {
         sysctl::enable_forwarding(&self.store.sysctls())
     }
 
-    /// The addresses that a pod would have that asks for these: without IPv6 where the node has none.
+    /// The families of addresses that pods can have here now.
     ///
     /// # Errors
-    /// Addresses that no pod can have.
-    pub fn usable(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>> {
-        usable_addresses(addresses, sysctl::families()?)
+    /// A kernel setting that cannot be read.
+    pub fn families(&self) -> Result<Families> {
+        sysctl::families()
     }
 
     /// Lets pods reach the world with the node's address: what comes from `own` and goes to none of `inside`. What goes on
@@ -390,8 +390,11 @@ impl Sandbox {
     }
 }
 
-/// At most one unicast address of each family, of the families that there are.
-fn usable_addresses(addresses: &[IpAddr], families: Families) -> Result<Vec<IpAddr>> {
+/// The addresses that a pod would have that asks for these: without those of families that there are not.
+///
+/// # Errors
+/// Addresses that no pod can have: it has at most one unicast address of each family.
+pub fn usable_addresses(addresses: &[IpAddr], families: Families) -> Result<Vec<IpAddr>> {
     for (i, address) in addresses.iter().enumerate() {
         let twice = addresses.iter().take(i).any(|a| a.is_ipv4() == address.is_ipv4());
         let broadcast = *address == IpAddr::V4(Ipv4Addr::BROADCAST);

@@ -8,7 +8,7 @@ use std::{
 
 use signet_cluster::{PodManifest, Snapshot};
 use signet_identity::{Kind, Pod, PodName};
-use signet_sandbox::SandboxPod;
+use signet_sandbox::{SandboxPod, usable_addresses};
 
 use super::Node;
 use crate::{error::Error, host};
@@ -64,10 +64,10 @@ impl Node {
         wanted: &BTreeMap<PodName, &PodManifest>,
         addressed: &[(Pod, &PodManifest)],
     ) -> Result<BTreeSet<PodName>, Error> {
-        let mut keeping = BTreeSet::new();
+        let (mut keeping, families) = (BTreeSet::new(), self.sandbox.families()?);
         for (pod, manifest) in addressed.iter().filter(|(pod, _)| wanted.contains_key(&pod.name)) {
             let Some(known) = self.pods.get(&pod.name) else { continue };
-            let usable: BTreeSet<IpAddr> = self.sandbox.usable(&pod.addresses)?.into_iter().collect();
+            let usable: BTreeSet<IpAddr> = usable_addresses(&pod.addresses, families)?.into_iter().collect();
             if known.addresses.iter().copied().collect::<BTreeSet<_>>() == usable {
                 keeping.insert(pod.name.clone());
             } else if self.programs.contains(&pod.name) {
