@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use nix::{
     sched::{CloneFlags, CpuSet, sched_setaffinity, setns},
-    unistd::Pid,
+    unistd::{Pid, getppid},
 };
 
 use crate::scale::{self, Whose};
@@ -46,6 +46,9 @@ pub(crate) enum Program {
     /// Connects, hears the answer, closes, and again; prints how often in a second.
     #[command(hide = true)]
     Connect { address: SocketAddr, milliseconds: u64 },
+    /// Runs, and gives way at once to whoever wants to, until its parent ends.
+    #[command(hide = true)]
+    Yield,
     /// Compiles a large cluster, and says how long that took and what it needed.
     #[command(hide = true)]
     Compile {
@@ -69,6 +72,13 @@ impl Program {
                 Err(Command::new("nice").args(["-n", "-20"]).args(command).exec()).context("running nice")
             }
             Self::Serve { keep, close } => Ok(serve(keep, close)?),
+            Self::Yield => {
+                let parent = getppid();
+                while getppid() == parent {
+                    (0..1000).for_each(|_| thread::yield_now());
+                }
+                Ok(())
+            }
             Self::Compile { whose, namespaces, rounds } => scale::compile(whose, namespaces, rounds),
             Self::Connect { address, milliseconds } => {
                 let start = Instant::now();
