@@ -402,6 +402,31 @@ struct service_use {
 };
 _Static_assert(sizeof(struct service_use) == 32, "struct service_use");
 
+/* Tables that are swept, in this order: an endpoint is forgotten when nothing is charged to it any more. */
+enum sweep_table {
+	SWEEP_NEW = 0,
+	SWEEP_FLOWS = 1,
+	SWEEP_FLOWS_IPV4 = 2,
+	SWEEP_SLOTS = 3,
+	SWEEP_FRAGMENTS = 4,
+	SWEEP_DROPS = 5,
+	SWEEP_USAGES = 6,
+};
+
+/* The context of one run of the sweep. */
+struct sweep_context {
+	__u32 table; /* enum sweep_table */
+	__u32 count; /* of keys */
+};
+_Static_assert(sizeof(struct sweep_context) == 8, "struct sweep_context");
+
+/* Room for the keys that it looks at, one after the other. */
+#define SWEEP_BYTES 40960
+
+/* What a run returns: how many entries went, and whether the next sweep is to go on, since readers of events are behind. */
+#define SWEEP_GONE 0x7fffffff
+#define SWEEP_BEHIND 0x80000000
+
 /* What an event reports. */
 enum event_kind {
 	EVENT_NEW = 1, /* a flow's first packet was admitted at this hook (rationed per pod that opens them) */

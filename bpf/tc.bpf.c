@@ -619,18 +619,33 @@ int to_pod(struct __sk_buff *skb)
 	return hook(skb, DIRECTION_INGRESS);
 }
 
-/* Run by the agent every few seconds; docs of the parts are in lib/sweep.h. */
+/* Run by the agent every few seconds, again and again, with some keys of one table; docs of the parts are in lib/sweep.h. */
 SEC("syscall")
-int sweep(void *context)
+int sweep(struct sweep_context *context)
 {
 	struct sweep sweep = { .now = bpf_ktime_get_ns() };
 
-	bpf_for_each_map_elem(&ct_new, sweep_new, &sweep, 0);
-	bpf_for_each_map_elem(&ct_flows, sweep_flow, &sweep, 0);
-	bpf_for_each_map_elem(&ct_flows_ipv4, sweep_flow_ipv4, &sweep, 0);
-	bpf_for_each_map_elem(&ct_slots, sweep_slot, &sweep, 0);
-	bpf_for_each_map_elem(&fragments, sweep_fragment, &sweep, 0);
-	bpf_for_each_map_elem(&drops, sweep_drops, &sweep, 0);
-	bpf_for_each_map_elem(&usages, sweep_usage, &sweep, 0);
-	return sweep.gone;
+	switch (context->table) {
+	case SWEEP_NEW:
+		bpf_loop(context->count, look_at_new, &sweep, 0);
+		break;
+	case SWEEP_FLOWS:
+		bpf_loop(context->count, look_at_flow, &sweep, 0);
+		break;
+	case SWEEP_FLOWS_IPV4:
+		bpf_loop(context->count, look_at_flow_ipv4, &sweep, 0);
+		break;
+	case SWEEP_SLOTS:
+		bpf_loop(context->count, look_at_slot, &sweep, 0);
+		break;
+	case SWEEP_FRAGMENTS:
+		bpf_loop(context->count, look_at_fragment, &sweep, 0);
+		break;
+	case SWEEP_DROPS:
+		bpf_loop(context->count, look_at_drops, &sweep, 0);
+		break;
+	case SWEEP_USAGES:
+		bpf_loop(context->count, look_at_usage, &sweep, 0);
+	}
+	return sweep.gone | (sweep.behind ? SWEEP_BEHIND : 0);
 }

@@ -215,12 +215,14 @@ pub(crate) fn update_link(link: &Link, program: BorrowedFd<'_>) -> io::Result<()
 
 /// Runs a program of the kind that runs when it is told to; returns what it returns.
 #[allow(unsafe_code, reason = "libbpf-rs runs only programs of an object")]
-pub(crate) fn run(program: BorrowedFd<'_>) -> io::Result<u32> {
+pub(crate) fn run(program: BorrowedFd<'_>, context: &[u8]) -> io::Result<u32> {
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        ctx_in: if context.is_empty() { std::ptr::null() } else { context.as_ptr().cast() },
+        ctx_size_in: u32::try_from(context.len()).unwrap_or(u32::MAX),
         ..Default::default()
     };
-    // SAFETY: the descriptor is open, and the options outlive the call.
+    // SAFETY: the descriptor is open, and the options and the context outlive the call, which only reads the context.
     let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
     if result == 0 { Ok(options.retval) } else { Err(io::Error::from_raw_os_error(-result)) }
 }

@@ -231,7 +231,7 @@ impl Datapath {
         }
         Step::Switched.done(&self.options)?;
         let rings = program(&heirs[0], "go_on_from").ok_or(Error::Missing("go_on_from"))?;
-        run(rings.as_fd()).map_err(failed("letting the rings of new flows go on"))?;
+        run(rings.as_fd(), &[]).map_err(failed("letting the rings of new flows go on"))?;
         switch.turn_over()?;
         Step::TurnedOver.done(&self.options)
     }

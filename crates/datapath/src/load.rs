@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     os::fd::AsFd,
     path::{Path, PathBuf},
     thread::JoinHandle,
@@ -39,7 +38,7 @@ pub struct Datapath {
     /// What is in force until [`Datapath::take_over`], where it has another layout.
     pub(crate) predecessor: Option<Predecessor>,
     /// Who goes through the tables for what was idle for too long.
-    pub(crate) sweeping: Option<JoinHandle<io::Result<u32>>>,
+    pub(crate) sweeping: Option<JoinHandle<Result<u32, Error>>>,
     /// What the maps have.
     pub(crate) layout: u32,
     pub(crate) objects: Objects,
@@ -63,10 +62,11 @@ pub struct Datapath {
     counters: Map<u32, abi::counter>,
     handed_over: Map<u32, abi::counter>,
     pub(crate) events_lost: Map<u32, u64>,
-    ct_new: Map<abi::ct_key, abi::ct_entry>,
-    ct_flows: Map<abi::ct_key, abi::ct_entry>,
-    ct_flows_ipv4: Map<abi::ct_key_ipv4, abi::ct_entry>,
-    fragments: Map<abi::slot, abi::fragment>,
+    pub(crate) ct_new: Map<abi::ct_key, abi::ct_entry>,
+    pub(crate) ct_slots: MapHandle,
+    pub(crate) ct_flows: Map<abi::ct_key, abi::ct_entry>,
+    pub(crate) ct_flows_ipv4: Map<abi::ct_key_ipv4, abi::ct_entry>,
+    pub(crate) fragments: Map<abi::slot, abi::fragment>,
     pub(crate) usages: Map<u32, abi::usage>,
     pub(crate) drops: Map<abi::drop_key, abi::drops>,
 }
@@ -157,6 +157,7 @@ impl Datapath {
             handed_over: map(&object, "handed_over")?,
             events_lost: map(&object, "events_lost")?,
             ct_new: map(&object, "ct_new")?,
+            ct_slots: handle(&object, "ct_slots")?,
             ct_flows: map(&object, "ct_flows")?,
             ct_flows_ipv4: map(&object, "ct_flows_ipv4")?,
             fragments: map(&object, "fragments")?,
@@ -289,7 +290,7 @@ pub(crate) fn configure(map: &mut OpenMapMut<'_>, options: &Options) -> Result<(
     Ok(())
 }
 
-fn handle(object: &Object, name: &'static str) -> Result<MapHandle, Error> {
+pub(crate) fn handle(object: &Object, name: &'static str) -> Result<MapHandle, Error> {
     let map = object.maps().find(|m| m.name() == name).ok_or(Error::Missing(name))?;
     MapHandle::try_from(&map).map_err(|source| Error::Map { map: name, source })
 }

@@ -209,7 +209,7 @@ fn move_all(pins: &Path) -> Result<(), Error> {
         let path = program.map_err(failed("what is to be moved"))?.path();
         let program: OwnedFd = Program::fd_from_pinned_path(&path)
             .map_err(|e| Error::Pin { path: path.clone(), source: io::Error::other(e) })?;
-        while run(program.as_fd()).map_err(failed("moving what is in the old maps"))? > 0 {}
+        while run(program.as_fd(), &[]).map_err(failed("moving what is in the old maps"))? > 0 {}
     }
     Ok(())
 }

@@ -1,10 +1,21 @@
 //! What was idle for too long is taken out by `bpf/lib/sweep.h`; and what each endpoint takes of the tables that all share.
 
-use std::{collections::BTreeMap, io, os::fd::AsFd as _, thread};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    thread,
+};
 
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use signet_abi as abi;
 
-use crate::{attach::run, error::Error, load::Datapath};
+use crate::{
+    attach::run,
+    error::Error,
+    events::shared,
+    load::{Datapath, handle},
+};
 
 /// What one endpoint takes of the tables that all endpoints share, and what it was refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,13 +35,13 @@ pub struct Usage {
 
 impl Datapath {
     /// Forgets flows that were idle for too long, with an `EVENT_CLOSE` for each that had not told its end itself, and
-    /// what belonged to endpoints that are gone. Returns how many flows went. Frees room; no verdict depends on when.
+    /// what belonged to endpoints that are gone. Returns how many entries of flows went. Frees room; no verdict depends on when.
     ///
     /// # Errors
     /// [`Error::Map`] if the kernel refuses to run the program.
     pub fn sweep(&mut self) -> Result<u32, Error> {
         self.reap()?;
-        run(self.program("sweep")?.as_fd()).map_err(failed)
+        self.broom()?.sweep()
     }
 
     /// The same on a thread of its own, unless the last one is still at it: going through all tables takes milliseconds, and
@@ -41,14 +52,30 @@ impl Datapath {
     pub fn sweep_beside(&mut self) -> Result<(), Error> {
         self.reap()?;
         if let Some(last) = self.sweeping.take_if(|last| last.is_finished()) {
-            last.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked"))).map_err(failed)?;
+            last.join().unwrap_or_else(|_| Err(failed(io::Error::other("its thread panicked"))))?;
         }
         if self.sweeping.is_none() {
-            let program = self.program("sweep")?.as_fd().try_clone_to_owned().map_err(failed)?;
+            let broom = self.broom()?;
             let thread = thread::Builder::new().name("sweep".to_owned());
-            self.sweeping = Some(thread.spawn(move || run(program.as_fd())).map_err(failed)?);
+            self.sweeping = Some(thread.spawn(move || broom.sweep()).map_err(failed)?);
         }
         Ok(())
+    }
+
+    fn broom(&mut self) -> Result<Broom, Error> {
+        let table = |number, name, handle: &MapHandle| Ok((number, name, shared(name, handle)?));
+        let tables = [
+            table(abi::SWEEP_NEW, "ct_new", self.ct_new.handle())?,
+            table(abi::SWEEP_FLOWS, "ct_flows", self.ct_flows.handle())?,
+            table(abi::SWEEP_FLOWS_IPV4, "ct_flows_ipv4", self.ct_flows_ipv4.handle())?,
+            table(abi::SWEEP_SLOTS, "ct_slots", &self.ct_slots)?,
+            table(abi::SWEEP_FRAGMENTS, "fragments", self.fragments.handle())?,
+            table(abi::SWEEP_DROPS, "drops", self.drops.handle())?,
+            table(abi::SWEEP_USAGES, "usages", self.usages.handle())?,
+        ];
+        let keys = shared(KEYS_SECTION, &handle(&self.object, KEYS_SECTION)?)?;
+        let program = self.program("sweep")?.as_fd().try_clone_to_owned().map_err(failed)?;
+        Ok(Broom { program, keys, tables })
     }
 
     /// What each endpoint takes, by its number; 0 stands for interfaces without an endpoint.
@@ -69,6 +96,70 @@ impl Datapath {
         }
         Ok(all)
     }
+}
+
+/// Where the program finds keys.
+const KEYS_SECTION: &str = ".data.sweep";
+
+/// What it takes to sweep, for any thread.
+struct Broom {
+    program: OwnedFd,
+    keys: MapHandle,
+    /// Each with its number, in the order in which they are swept.
+    tables: [(abi::sweep_table, &'static str, MapHandle); 7],
+}
+
+impl Broom {
+    fn sweep(&self) -> Result<u32, Error> {
+        let mut gone = 0;
+        for (number, name, table) in &self.tables {
+            let (more, is_behind) = self.sweep_table(*number, table)?;
+            tracing::trace!(name, more, is_behind, "swept");
+            gone += more;
+            if is_behind {
+                break;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Keys are listed some at a time, and looked at in the kernel: neither keeps a CPU for long, as going through a table
+    /// within the kernel would.
+    fn sweep_table(&self, number: abi::sweep_table, table: &MapHandle) -> Result<(u32, bool), Error> {
+        let room = abi::SWEEP_BYTES / table.key_size();
+        let (mut gone, mut list, mut count) = (0, Vec::with_capacity(abi::SWEEP_BYTES as usize), 0);
+        let mut found = table.lookup_batch(room, MapFlags::ANY, MapFlags::ANY).map_err(map_failed)?;
+        loop {
+            let next = found.next();
+            let is_last = next.is_none();
+            if let Some((key, _)) = next {
+                list.extend_from_slice(&key);
+                count += 1;
+            }
+            if count == room || (is_last && count > 0) {
+                let said = self.look_at(number, &mut list, count)?;
+                gone += said & abi::SWEEP_GONE;
+                if said & abi::SWEEP_BEHIND != 0 {
+                    return Ok((gone, true));
+                }
+                (count, list) = (0, Vec::with_capacity(abi::SWEEP_BYTES as usize));
+            }
+            if is_last {
+                return Ok((gone, false));
+            }
+        }
+    }
+
+    fn look_at(&self, table: abi::sweep_table, list: &mut Vec<u8>, count: u32) -> Result<u32, Error> {
+        list.resize(abi::SWEEP_BYTES as usize, 0);
+        self.keys.update(&0u32.to_ne_bytes(), list, MapFlags::ANY).map_err(map_failed)?;
+        let context = abi::sweep_context { table, count };
+        run(self.program.as_fd(), bytemuck::bytes_of(&context)).map_err(failed)
+    }
+}
+
+fn map_failed(source: libbpf_rs::Error) -> Error {
+    Error::Map { map: KEYS_SECTION, source }
 }
 
 fn failed(source: io::Error) -> Error {

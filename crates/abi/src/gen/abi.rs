@@ -20,6 +20,9 @@ pub const CT_FIN_REPLY: u32 = 4;
 pub const CT_CLOSED: u32 = 8;
 pub const CT_OWN_NODE: u32 = 16;
 pub const CT_DIRECT: u32 = 32;
+pub const SWEEP_BYTES: u32 = 40960;
+pub const SWEEP_GONE: u32 = 2147483647;
+pub const SWEEP_BEHIND: u32 = 2147483648;
 pub const EVENT_REPLY: u32 = 1;
 pub const EVENT_WOULD_ALLOW: u32 = 2;
 pub type __u8 = ::std::os::raw::c_uchar;
@@ -567,6 +570,27 @@ const _: () = {
     ["Offset of field: service_use::port"][::std::mem::offset_of!(service_use, port) - 24usize];
     ["Offset of field: service_use::protocol"][::std::mem::offset_of!(service_use, protocol) - 26usize];
     ["Offset of field: service_use::pad"][::std::mem::offset_of!(service_use, pad) - 27usize];
+};
+pub const SWEEP_NEW: sweep_table = 0;
+pub const SWEEP_FLOWS: sweep_table = 1;
+pub const SWEEP_FLOWS_IPV4: sweep_table = 2;
+pub const SWEEP_SLOTS: sweep_table = 3;
+pub const SWEEP_FRAGMENTS: sweep_table = 4;
+pub const SWEEP_DROPS: sweep_table = 5;
+pub const SWEEP_USAGES: sweep_table = 6;
+pub type sweep_table = ::std::os::raw::c_uint;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialEq, Eq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct sweep_context {
+    pub table: __u32,
+    pub count: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of sweep_context"][::std::mem::size_of::<sweep_context>() - 8usize];
+    ["Alignment of sweep_context"][::std::mem::align_of::<sweep_context>() - 4usize];
+    ["Offset of field: sweep_context::table"][::std::mem::offset_of!(sweep_context, table) - 0usize];
+    ["Offset of field: sweep_context::count"][::std::mem::offset_of!(sweep_context, count) - 4usize];
 };
 pub const EVENT_NEW: event_kind = 1;
 pub const EVENT_DROP: event_kind = 2;

@@ -117,7 +117,8 @@ impl Node {
                 return None;
             }
         }
-        if !(elsewhere.gone.is_empty() && elsewhere.come.is_empty()) {
+        // a snapshot that changes nothing is a revision, too: whoever wrote it sees it come
+        if steps.is_empty() || !elsewhere.gone.is_empty() || !elsewhere.come.is_empty() {
             steps.push(elsewhere);
         }
         Some(steps)
