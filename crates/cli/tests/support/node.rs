@@ -162,6 +162,8 @@ impl Node {
     /// Ends it, if it runs.
     pub(crate) fn end(&mut self) {
         if self.up.is_some() {
+            // a test that failed may have left it frozen
+            let _ = kill(Pid::from_raw(self.pid() as i32), Signal::SIGCONT);
             self.signal(Signal::SIGTERM);
         }
     }
@@ -185,9 +187,12 @@ impl Node {
         self.status().and_then(|s| s["endpoints"].as_array().map(Vec::len)).unwrap_or(0)
     }
 
-    /// Everything that a pod (`namespace_name`) printed.
+    /// Everything that a pod (`namespace_name`) printed, but for a line that it is still at.
     pub(crate) fn log(&self, pod: &str) -> String {
-        fs::read_to_string(self.run_dir().join("pods").join(pod).join("log")).unwrap_or_default()
+        let log = self.run_dir().join("pods").join(pod).join("log");
+        let mut said = fs::read_to_string(log).unwrap_or_default();
+        said.truncate(said.rfind('\n').map_or(0, |end| end + 1));
+        said
     }
 
     fn own_log(&self) -> PathBuf {
