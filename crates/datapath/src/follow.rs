@@ -73,7 +73,8 @@ impl Datapath {
         }
         let generation = peers.generation().ok_or(Error::Missing("one generation of numbers"))?;
         let ifindex = own.map_or(0, |(ifindex, _)| *ifindex);
-        let encoded = |peer: &PeerKey| abi::peer { generation: generation as u16, ..encode_peer(peer, ifindex) };
+        let encoded =
+            |peer: &PeerKey| abi::peer { generation: generation as u16, ..encode_peer(peer, ifindex) };
         for (address, peer) in &change.addresses {
             self.publish_peer(peers, *address, peer.as_ref().map(encoded))?;
         }

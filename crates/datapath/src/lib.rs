@@ -8,6 +8,7 @@
 //! INVARIANT: what does not fit is refused before anything is changed ([`Error::TooLarge`]).
 
 mod attach;
+mod connections;
 mod cost;
 mod encode;
 mod error;
@@ -27,6 +28,7 @@ mod shape;
 mod sweep;
 
 pub use attach::{FILTER_HANDLE, Mechanism};
+pub use connections::{Connections, Opener};
 pub use cost::{Account, Accounted, Cost, Meter};
 pub use encode::{encode_entry, encode_key};
 pub use error::Error;

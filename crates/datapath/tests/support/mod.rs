@@ -2,12 +2,14 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by test binaries that each use a part")]
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
 use signet_abi::{Reason, event};
-use signet_datapath::{Cost, Datapath, Desired, Endpoint, Error, Hook, Meter, Options, Passed, Usage};
+use signet_datapath::{
+    Cost, Datapath, Desired, Endpoint, Error, Hook, Meter, Opener, Options, Passed, Usage,
+};
 use signet_identity::{Interner, Key, Kind, Labels, Members, PodName, Protocol, Selector, Test};
 use signet_policy::{
     Action, Authentication, Compiled, Enforceable, Mode, Origin, Peer, Peers, Policy, PolicyKind, PolicyName,
@@ -245,6 +247,12 @@ impl Node {
             desired.endpoints.insert(1000 + pod.index, endpoint);
         }
         self.datapath.publish(&desired)
+    }
+
+    pub fn opener(&self, frame: &Frame) -> Option<Opener> {
+        let L4::Tcp { from, to, .. } = frame.l4 else { panic!("not TCP: {frame:?}") };
+        let (source, destination) = (SocketAddr::new(frame.from, from), SocketAddr::new(frame.to, to));
+        self.datapath.connections().unwrap().opener(Protocol::TCP, source, destination).unwrap()
     }
 
     pub fn host_to(&self, pod: &Pod, l4: L4) -> Frame {
