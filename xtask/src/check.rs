@@ -11,12 +11,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("signet-abi", &[]),
     ("signet-identity", &[]),
     ("signet-policy", &["signet-identity", "signet-abi"]),
+    ("signet-model", &["signet-identity", "signet-policy"]),
     // edges: one outside world each, blind to each other
-    ("signet-cluster", &["signet-identity", "signet-policy"]),
+    ("signet-cluster", &["signet-identity", "signet-model", "signet-policy"]),
     ("signet-datapath", &["signet-identity", "signet-policy", "signet-abi"]),
     ("signet-flow", &["signet-identity", "signet-policy", "signet-abi"]),
+    ("signet-ca", &[]),
     ("signet-dns", &[]),
+    ("signet-oidc", &["signet-model"]),
     ("signet-sandbox", &[]),
+    // the gateway
+    ("signet-gateway", &["signet-identity", "signet-model", "signet-oidc", "signet-policy"]),
     // programs
     (
         "signet-bench",
@@ -38,10 +43,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "signet-identity",
             "signet-policy",
             "signet-abi",
+            "signet-ca",
             "signet-cluster",
             "signet-datapath",
             "signet-dns",
             "signet-flow",
+            "signet-gateway",
             "signet-sandbox",
         ],
     ),
@@ -55,6 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "signet-datapath",
             "signet-dns",
             "signet-flow",
+            "signet-gateway",
             "signet-sandbox",
             "signet-workload",
             "signet-agent",
@@ -78,7 +86,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that decide and never do: none of these may be anywhere in their dependency tree.
-const PURE: &[&str] = &["signet-abi", "signet-identity", "signet-policy"];
+const PURE: &[&str] = &["signet-abi", "signet-identity", "signet-model", "signet-policy"];
 const IMPURE: &[&str] = &["tokio", "kube", "hyper", "libbpf-rs", "libbpf-sys", "rtnetlink", "nix", "socket2"];
 /// libbpf has one home.
 const LIBBPF_HOME: &str = "signet-datapath";

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -130,7 +131,7 @@ impl Ledger {
 
     fn write(&mut self) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         let next = self.path.with_extension("next");
         fs::write(&next, serde_json::to_vec(&self.lines()).map_err(io::Error::other)?)?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use signet_identity::{Labels, PodName};
+use signet_model::{ModelPolicy, Models, Provider, TokenIssuer};
 use signet_policy::{Mode, Origin, Policy};
 
 use crate::{
@@ -27,6 +28,9 @@ pub(crate) struct Gathered {
     pub(crate) pods: Vec<Placed<Arc<PodManifest>>>,
     pub(crate) workloads: Vec<Workload>,
     pub(crate) policies: Vec<Draft>,
+    pub(crate) providers: Vec<Provider>,
+    pub(crate) model_policies: Vec<ModelDraft>,
+    pub(crate) token_issuers: Vec<TokenIssuer>,
     pub(crate) namespaces: BTreeMap<String, Namespace>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) services: Vec<Service>,
@@ -44,6 +48,13 @@ pub(crate) struct Gathered {
 #[derive(Clone)]
 pub(crate) struct Draft {
     pub(crate) policy: Policy,
+    pub(crate) mode: Option<Mode>,
+}
+
+/// The same of a policy on calls to models.
+#[derive(Clone)]
+pub(crate) struct ModelDraft {
+    pub(crate) policy: ModelPolicy,
     pub(crate) mode: Option<Mode>,
 }
 
@@ -130,10 +141,14 @@ impl Gathered {
     pub(crate) fn absorb(&mut self, other: &Self, problems: &mut Vec<Problem>) {
         let Self { pods, workloads, policies, namespaces, nodes, services, added_service, .. } = other;
         let Self { endpoint_slices, service_accounts, cidr_groups, seen, referred, controllers, .. } = other;
+        let Self { providers, model_policies, token_issuers, .. } = other;
         seen.iter().for_each(|(key, site)| self.note(key.clone(), site.clone(), problems));
         self.pods.extend_from_slice(pods);
         self.workloads.extend_from_slice(workloads);
         self.policies.extend_from_slice(policies);
+        self.providers.extend_from_slice(providers);
+        self.model_policies.extend_from_slice(model_policies);
+        self.token_issuers.extend_from_slice(token_issuers);
         self.namespaces.extend(namespaces.clone());
         self.nodes.extend_from_slice(nodes);
         self.services.extend_from_slice(services);
@@ -182,6 +197,7 @@ impl Gathered {
         self.check_addresses(problems);
         self.share_namespace_labels();
         let policies = self.take_policies(settings);
+        let models = self.take_models(settings);
         let mut pods: Vec<_> = self.pods.into_iter().map(|placed| placed.item).collect();
         pods.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
         self.service_accounts.sort();
@@ -189,6 +205,7 @@ impl Gathered {
         Snapshot {
             pods: pods.into(),
             policies: policies.into(),
+            models: models.into(),
             namespaces: namespaces.into(),
             nodes: nodes.into(),
             services: services.into(),
@@ -228,6 +245,25 @@ impl Gathered {
             .collect();
         policies.sort_by(|a, b| (&a.name, a.part).cmp(&(&b.name, b.part)));
         policies
+    }
+
+    /// What is said of models, each policy in its mode as [`Self::take_policies`] has it.
+    fn take_models(&mut self, settings: &Settings) -> Models {
+        let providers =
+            std::mem::take(&mut self.providers).into_iter().map(|p| (p.name.clone(), p)).collect();
+        let drafts = std::mem::take(&mut self.model_policies).into_iter();
+        let mut policies: Vec<ModelPolicy> = drafts
+            .map(|ModelDraft { mut policy, mode }| {
+                let namespace = policy.name.namespace.as_ref().and_then(|n| self.namespaces.get(n));
+                let mode = mode.or_else(|| namespace.and_then(|n| n.mode));
+                policy.mode = mode.unwrap_or(settings.mode);
+                policy
+            })
+            .collect();
+        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        let issuers =
+            std::mem::take(&mut self.token_issuers).into_iter().map(|i| (i.name.clone(), i)).collect();
+        Models { providers, policies, issuers }
     }
 
     /// Adds the namespaces that are only referred to, and the name of each to its labels.

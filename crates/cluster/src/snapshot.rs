@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc};
 
 use signet_identity::{Labels, Pod, Protocol};
+use signet_model::Models;
 use signet_policy::{Mode, Origin, Policy};
 
 use crate::{
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub pods: Arc<Vec<Arc<PodManifest>>>,
     /// The policies, by their name.
     pub policies: Arc<Vec<Policy>>,
+    /// What is said of models.
+    pub models: Arc<Models>,
     /// The namespaces, those that are only referred to included.
     pub namespaces: Arc<BTreeMap<String, Namespace>>,
     /// The nodes.

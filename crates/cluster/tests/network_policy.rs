@@ -230,7 +230,8 @@ fn policies_that_are_not_supported_are_errors() {
     for (api_version, kind, field) in [
         ("cilium.io/v2", "CiliumLocalRedirectPolicy", "kind: CiliumLocalRedirectPolicy is not supported"),
         ("cilium.io/v1", "CiliumNetworkPolicy", "apiVersion: "),
-        ("signet.dev/v1alpha1", "ModelPolicy", "kind: "),
+        ("signet.dev/v1alpha1", "PolicyRollout", "kind: "),
+        ("signet.dev/v1", "ModelPolicy", "apiVersion: "),
         ("networking.k8s.io/v1", "NetworkPolicies", "kind: "),
         ("networking.k8s.io/v1beta1", "NetworkPolicy", "apiVersion: "),
         ("extensions/v1beta1", "NetworkPolicy", "apiVersion: "),

@@ -54,6 +54,7 @@ impl Node {
                 None => return Ok(None),
             }
         }
+        self.directory.know(&snapshot.pods);
         self.standing = Some(Standing { snapshot: snapshot.clone(), compiled });
         Ok(Some(revision))
     }
@@ -106,8 +107,7 @@ impl Node {
                     && self.config.runs(&is.pod)
                     && self.pods.contains_key(&is.pod.name)
             };
-            let (gone, come) =
-                (was.map(|was| self.addressed(was)), is.map(|is| (self.addressed(is), &**is)));
+            let (gone, come) = (was.map(|was| self.addressed(was)), is.map(|is| (self.addressed(is), &**is)));
             if is_elsewhere {
                 elsewhere.gone.extend(gone);
                 elsewhere.come.extend(come);
@@ -172,7 +172,16 @@ impl Node {
 
 /// Whether two snapshots say the same of everything but pods.
 fn differ_in_pods_alone(before: &Snapshot, now: &Snapshot) -> bool {
-    let Snapshot { pods: _, policies, namespaces, nodes, services, endpoint_slices, service_accounts } = now;
+    let Snapshot {
+        pods: _,
+        policies,
+        models: _,
+        namespaces,
+        nodes,
+        services,
+        endpoint_slices,
+        service_accounts,
+    } = now;
     before.policies == *policies
         && before.namespaces == *namespaces
         && before.nodes == *nodes

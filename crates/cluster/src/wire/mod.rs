@@ -4,6 +4,7 @@ pub(crate) mod cilium;
 mod cluster_policy;
 pub(crate) mod lower;
 pub(crate) mod meta;
+mod model;
 mod network_policy;
 mod pod;
 mod port;
@@ -11,6 +12,8 @@ pub(crate) mod selector;
 mod service;
 mod topology;
 mod workload;
+
+use signet_model::ModelPolicyKind;
 
 use crate::{error::Problem, gather::Gathered, object::Object, snapshot::Settings};
 
@@ -23,6 +26,10 @@ enum Resource {
     /// CiliumNetworkPolicy, or CiliumClusterwideNetworkPolicy.
     CiliumPolicy(meta::Scope),
     CidrGroup,
+    ModelProvider,
+    /// ModelPolicy, or ClusterModelPolicy.
+    ModelPolicy(ModelPolicyKind),
+    TokenIssuer,
     Pod,
     Workload,
     Namespace,
@@ -50,6 +57,9 @@ pub(crate) fn read(
         Resource::ClusterPolicy(dialect) => cluster_policy::read(object, dialect, gathered, problems),
         Resource::CiliumPolicy(scope) => cilium::read(object, scope, gathered, problems),
         Resource::CidrGroup => cilium::group::read(object, gathered, problems),
+        Resource::ModelProvider => model::provider::read(object, gathered, problems),
+        Resource::ModelPolicy(kind) => model::policy::read(object, kind, gathered, problems),
+        Resource::TokenIssuer => model::issuer::read(object, gathered, problems),
         Resource::Pod => pod::read(object, gathered, problems),
         Resource::Workload => workload::read(object, gathered, problems),
         Resource::Namespace => topology::read_namespace(object, gathered, problems),
@@ -91,7 +101,18 @@ impl Resource {
                 (None, _) => Self::UnknownKind,
             },
             ("cilium.io", kind) => Self::of_cilium(kind, version),
-            ("signet.dev", _) => Self::UnknownKind,
+            ("signet.dev", kind) => match kind {
+                "ModelProvider" | "ModelPolicy" | "ClusterModelPolicy" | "TokenIssuer"
+                    if version != model::VERSION =>
+                {
+                    Self::UnknownVersion
+                }
+                "ModelProvider" => Self::ModelProvider,
+                "TokenIssuer" => Self::TokenIssuer,
+                "ModelPolicy" => Self::ModelPolicy(ModelPolicyKind::ModelPolicy),
+                "ClusterModelPolicy" => Self::ModelPolicy(ModelPolicyKind::ClusterModelPolicy),
+                _ => Self::UnknownKind,
+            },
             ("", "Pod") => Self::Pod,
             ("", "Namespace") => Self::Namespace,
             ("", "Node") => Self::Node,

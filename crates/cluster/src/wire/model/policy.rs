@@ -1,0 +1,201 @@
+//! ModelPolicy and ClusterModelPolicy → [`ModelPolicy`].
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, de::IgnoredAny};
+use signet_identity::Selector;
+use signet_model::{
+    Action, CallRule, Choice, Feature, Method, ModelPolicy, ModelPolicyKind, ModelPolicyName, Pattern,
+    TokenDemand,
+};
+use signet_policy::{Mode, Origin};
+
+use crate::{
+    error::Problem,
+    gather::{Gathered, ModelDraft},
+    object::{Object, Report},
+    wire::{
+        lower,
+        meta::{self, Scope, StrictMeta},
+        selector::{LabelSelector, On},
+    },
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "fields that do not matter here are listed so that others are refused")]
+struct WirePolicy {
+    api_version: Option<IgnoredAny>,
+    kind: Option<IgnoredAny>,
+    metadata: Option<StrictMeta>,
+    spec: Option<WireSpec>,
+    status: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireSpec {
+    pod_selector: Option<LabelSelector>,
+    namespace_selector: Option<LabelSelector>,
+    service_accounts: Option<Vec<String>>,
+    token: Option<WireToken>,
+    mode: Option<String>,
+    allow: Option<Vec<WireRule>>,
+    deny: Option<Vec<WireRule>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireToken {
+    issuers: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireRule {
+    providers: Option<Vec<String>>,
+    publishers: Option<Vec<String>>,
+    models: Option<Vec<String>>,
+    methods: Option<Vec<String>>,
+    uses: Option<Vec<String>>,
+}
+
+/// Reads one policy.
+pub(crate) fn read(
+    object: &Object,
+    kind: ModelPolicyKind,
+    gathered: &mut Gathered,
+    problems: &mut Vec<Problem>,
+) -> Result<(), Problem> {
+    let WirePolicy { metadata, spec, .. } = object.parse()?;
+    let scope = match kind {
+        ModelPolicyKind::ModelPolicy => Scope::Namespace,
+        ModelPolicyKind::ClusterModelPolicy => Scope::Cluster,
+    };
+    let named = meta::register(metadata.map(Into::into), scope, gathered, object, problems);
+    let mut report = Report::new(object, problems);
+    let annotated = named.as_ref().and_then(|named| lower::mode(&named.annotations, &mut report));
+    let namespace = named.as_ref().map(|named| named.namespace.clone()).filter(|n| !n.is_empty());
+    let mut lowering = Lowering { object, report };
+    let WireSpec { pod_selector, namespace_selector, service_accounts, token, mode, allow, deny } =
+        spec.unwrap_or_default();
+    let callers = lowering.callers(pod_selector, namespace_selector, namespace.as_deref());
+    let service_accounts =
+        lowering.chosen(service_accounts, "spec.serviceAccounts", |name| Ok(name.to_owned()));
+    let token = match token {
+        None => TokenDemand::None,
+        Some(WireToken { issuers }) => {
+            TokenDemand::Of(lowering.chosen(issuers, "spec.token.issuers", |name| Ok(name.to_owned())))
+        }
+    };
+    let mode = mode.map_or(annotated, |mode| lowering.mode(&mode));
+    let mut rules = lowering.rules(Action::Allow, allow.unwrap_or_default());
+    rules.extend(lowering.rules(Action::Deny, deny.unwrap_or_default()));
+    let Some(named) = named else { return Ok(()) };
+    let policy = ModelPolicy {
+        name: ModelPolicyName { kind, namespace, name: named.name },
+        origin: Origin { file: object.site("").file, line: object.line("") },
+        mode: Mode::Enforce,
+        callers,
+        service_accounts,
+        token,
+        rules,
+    };
+    gathered.model_policies.push(ModelDraft { policy, mode });
+    Ok(())
+}
+
+struct Lowering<'a> {
+    object: &'a Object,
+    report: Report<'a>,
+}
+
+impl Lowering<'_> {
+    fn callers(
+        &mut self,
+        pods: Option<LabelSelector>,
+        namespaces: Option<LabelSelector>,
+        own: Option<&str>,
+    ) -> Selector {
+        let pods = lower::selector(pods.unwrap_or_default(), On::Pod, "spec.podSelector", &mut self.report);
+        match (own, namespaces) {
+            (Some(own), None) => pods.in_namespace(own),
+            (Some(own), Some(_)) => {
+                self.report.add("spec.namespaceSelector", "is of ClusterModelPolicy alone");
+                pods.in_namespace(own)
+            }
+            (None, namespaces) => {
+                let wire = namespaces.unwrap_or_default();
+                let namespaces =
+                    lower::selector(wire, On::Namespace, "spec.namespaceSelector", &mut self.report);
+                lower::both(&pods, &namespaces)
+            }
+        }
+    }
+
+    fn mode(&mut self, text: &str) -> Option<Mode> {
+        match text {
+            "Audit" => Some(Mode::Audit),
+            "Enforce" => Some(Mode::Enforce),
+            other => {
+                self.report.add("spec.mode", format_args!("{other:?} is not one of Audit and Enforce"));
+                None
+            }
+        }
+    }
+
+    fn rules(&mut self, action: Action, wire: Vec<WireRule>) -> Vec<CallRule> {
+        wire.into_iter().enumerate().map(|(index, rule)| self.rule(action, index, rule)).collect()
+    }
+
+    fn rule(&mut self, action: Action, index: usize, wire: WireRule) -> CallRule {
+        let list = match action {
+            Action::Allow => "allow",
+            Action::Deny => "deny",
+        };
+        let path = format!("{list}[{index}]");
+        let field = format!("spec.{path}");
+        let WireRule { providers, publishers, models, methods, uses } = wire;
+        let name = |text: &str| Ok(text.to_owned());
+        let method =
+            |text: &str| Method::from_name(text).ok_or_else(|| one_of(&Method::ALL.map(Method::name)));
+        let feature =
+            |text: &str| Feature::from_name(text).ok_or_else(|| one_of(&Feature::ALL.map(Feature::name)));
+        CallRule {
+            line: self.object.line(&field),
+            action,
+            providers: self.chosen(providers, &format!("{field}.providers"), name),
+            publishers: self.chosen(publishers, &format!("{field}.publishers"), name),
+            models: self.chosen(models, &format!("{field}.models"), Pattern::new),
+            methods: self.chosen(methods, &format!("{field}.methods"), method),
+            uses: match self.chosen(uses, &format!("{field}.uses"), feature) {
+                Choice::Any => BTreeSet::new(),
+                Choice::Of(uses) => uses.into_iter().collect(),
+            },
+            path,
+        }
+    }
+
+    /// What a list names: no list is anything; an empty one is refused, as it could be meant either way.
+    fn chosen<T>(
+        &mut self,
+        list: Option<Vec<String>>,
+        field: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Choice<T> {
+        let Some(list) = list else { return Choice::Any };
+        self.report.check(field, list.is_empty().then_some("is empty: leave it out where anything is meant"));
+        let mut chosen = vec![];
+        for (i, text) in list.iter().enumerate() {
+            match read(text) {
+                Ok(one) => chosen.push(one),
+                Err(fault) => self.report.add(&format!("{field}[{i}]"), format_args!("{text:?} {fault}")),
+            }
+        }
+        Choice::Of(chosen)
+    }
+}
+
+fn one_of(names: &[&str]) -> String {
+    format!("is none of {}", names.join(", "))
+}

@@ -1,0 +1,219 @@
+//! ModelProvider → [`Provider`].
+//!
+//! INVARIANT: what bears a credential goes over TLS, unless the manifest says in so many words that it need not
+//! (`a_credential_goes_over_tls` of `url.rs`).
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, de::IgnoredAny};
+use signet_model::{Api, Credential, GoogleFederation, Provider, SubjectToken, VertexAi};
+use signet_policy::Origin;
+
+use super::{
+    Empty,
+    url::{self, Part},
+};
+use crate::{
+    error::Problem,
+    gather::Gathered,
+    object::{Object, Report},
+    wire::meta::{self, Scope, StrictMeta},
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "fields that do not matter here are listed so that others are refused")]
+struct WireProvider {
+    api_version: Option<IgnoredAny>,
+    kind: Option<IgnoredAny>,
+    metadata: Option<StrictMeta>,
+    spec: Option<WireSpec>,
+    status: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireSpec {
+    #[serde(rename = "vertexAI")]
+    vertex_ai: Option<WireVertexAi>,
+    credential: Option<WireCredential>,
+    default_deny: Option<bool>,
+    allow_plaintext: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireVertexAi {
+    project: Option<String>,
+    location: Option<String>,
+    endpoint: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireCredential {
+    none: Option<Empty>,
+    google: Option<WireGoogle>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireGoogle {
+    audience: Option<String>,
+    subject_token: Option<WireSubjectToken>,
+    service_account: Option<String>,
+    #[serde(rename = "tokenURL")]
+    token_url: Option<String>,
+    iam_endpoint: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireSubjectToken {
+    issued: Option<Empty>,
+    file: Option<WireFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireFile {
+    path: Option<PathBuf>,
+}
+
+/// Reads one ModelProvider.
+pub(crate) fn read(
+    object: &Object,
+    gathered: &mut Gathered,
+    problems: &mut Vec<Problem>,
+) -> Result<(), Problem> {
+    let WireProvider { metadata, spec, .. } = object.parse()?;
+    let named = meta::register(metadata.map(Into::into), Scope::Cluster, gathered, object, problems);
+    let mut lowering = Lowering { report: Report::new(object, problems), plaintext: false };
+    let spec = lowering.spec(spec.unwrap_or_default());
+    if let (Some(named), Some((api, credential, default_deny))) = (named, spec) {
+        let origin = Origin { file: object.site("").file, line: object.line("") };
+        gathered.providers.push(Provider { name: named.name, api, credential, default_deny, origin });
+    }
+    Ok(())
+}
+
+struct Lowering<'a> {
+    report: Report<'a>,
+    /// Whether URLs need not be of HTTPS.
+    plaintext: bool,
+}
+
+impl Lowering<'_> {
+    fn url(&mut self, text: String, field: &str, part: Part) -> Option<String> {
+        url::read(Some(text), field, (part, self.plaintext), &mut self.report)
+    }
+
+    fn spec(&mut self, spec: WireSpec) -> Option<(Api, Credential, bool)> {
+        let WireSpec { vertex_ai, credential, default_deny, allow_plaintext } = spec;
+        self.plaintext = allow_plaintext.unwrap_or(false);
+        let api = match vertex_ai {
+            Some(vertex_ai) => self.vertex_ai(vertex_ai),
+            None => {
+                self.report.add("spec.vertexAI", "is required");
+                None
+            }
+        };
+        let credential = self.credential(credential.unwrap_or_default());
+        Some((api?, credential?, default_deny.unwrap_or(true)))
+    }
+
+    fn vertex_ai(&mut self, wire: WireVertexAi) -> Option<Api> {
+        let WireVertexAi { project, location, endpoint } = wire;
+        let project = self.segment(project, "spec.vertexAI.project");
+        let location = self.segment(location, "spec.vertexAI.location");
+        let endpoint = endpoint.map(|url| self.url(url, "spec.vertexAI.endpoint", Part::Authority));
+        let endpoint = match endpoint {
+            Some(url) => Some(url?),
+            None => None,
+        };
+        Some(Api::VertexAi(VertexAi { project: project?, location: location?, endpoint }))
+    }
+
+    fn credential(&mut self, wire: WireCredential) -> Option<Credential> {
+        match wire {
+            WireCredential { none: Some(Empty {}), google: None } => Some(Credential::None),
+            WireCredential { none: None, google: Some(google) } => {
+                self.google(google).map(Credential::Google)
+            }
+            WireCredential { .. } => {
+                self.report.add("spec.credential", "one of none and google is required");
+                None
+            }
+        }
+    }
+
+    fn google(&mut self, wire: WireGoogle) -> Option<GoogleFederation> {
+        const FIELD: &str = "spec.credential.google";
+        let WireGoogle { audience, subject_token, service_account, token_url, iam_endpoint } = wire;
+        let audience = audience.filter(|audience| audience.starts_with("//iam.googleapis.com/"));
+        if audience.is_none() {
+            let message = "is required: //iam.googleapis.com/projects/NUMBER/locations/global/\
+                           workloadIdentityPools/POOL/providers/PROVIDER";
+            self.report.add(&format!("{FIELD}.audience"), message);
+        }
+        let subject = self.subject_token(subject_token, &format!("{FIELD}.subjectToken"));
+        if let Some(account) = service_account.as_ref().filter(|account| !is_account(account)) {
+            let message = format_args!("{account:?} is not the address of a service account");
+            self.report.add(&format!("{FIELD}.serviceAccount"), message);
+        }
+        let token_url = token_url.unwrap_or_else(|| GoogleFederation::TOKEN_URL.to_owned());
+        let token_url = self.url(token_url, &format!("{FIELD}.tokenURL"), Part::Path);
+        let iam_endpoint = iam_endpoint.unwrap_or_else(|| GoogleFederation::IAM_ENDPOINT.to_owned());
+        let iam_endpoint = self.url(iam_endpoint, &format!("{FIELD}.iamEndpoint"), Part::Authority);
+        Some(GoogleFederation {
+            audience: audience?,
+            subject: subject?,
+            service_account,
+            token_url: token_url?,
+            iam_endpoint: iam_endpoint?,
+        })
+    }
+
+    /// Default: the one that Signet issues.
+    fn subject_token(&mut self, wire: Option<WireSubjectToken>, field: &str) -> Option<SubjectToken> {
+        match wire {
+            None | Some(WireSubjectToken { issued: Some(Empty {}), file: None }) => {
+                Some(SubjectToken::Issued)
+            }
+            Some(WireSubjectToken { issued: None, file: Some(WireFile { path }) }) => {
+                let path = path.filter(|path| path.is_absolute() && path != Path::new("/"));
+                self.report.check(
+                    &format!("{field}.file.path"),
+                    path.is_none().then_some("an absolute path is required"),
+                );
+                path.map(SubjectToken::File)
+            }
+            Some(_) => {
+                self.report.add(field, "one of issued and file is required");
+                None
+            }
+        }
+    }
+
+    /// A name that is one segment of a path.
+    fn segment(&mut self, text: Option<String>, field: &str) -> Option<String> {
+        let Some(text) = text else {
+            self.report.add(field, "is required");
+            return None;
+        };
+        let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:".contains(&b);
+        let fits = (1..=63).contains(&text.len()) && text.bytes().all(known) && !text.contains("..");
+        if !fits {
+            let message = format_args!("{text:?}: 1 to 63 lower-case letters, digits, `-`, `.` and `:`");
+            self.report.add(field, message);
+        }
+        fits.then_some(text)
+    }
+}
+
+fn is_account(text: &str) -> bool {
+    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
+    text.split_once('@').is_some_and(|(name, domain)| {
+        !name.is_empty() && name.bytes().all(known) && domain.contains('.') && domain.bytes().all(known)
+    })
+}

@@ -1,0 +1,139 @@
+//! What manifests say of models: as it is meant, or an error that says where it is not.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use signet_cluster::{Settings, Snapshot};
+use signet_model::{
+    Action, Api, Choice, Credential, Feature, IssuerKeys, Method, Models, SubjectToken, TokenDemand,
+};
+use signet_policy::Mode;
+
+fn read(text: &str) -> Result<Models, String> {
+    let snapshot = Snapshot::from_texts(&[("models.yaml", text)], &Settings::default());
+    snapshot.map(|s| Models::clone(&s.models)).map_err(|error| error.to_string())
+}
+
+fn provider(spec: &str) -> String {
+    format!(
+        "apiVersion: signet.dev/v1alpha1\nkind: ModelProvider\nmetadata: {{name: vertex}}\nspec: {spec}\n"
+    )
+}
+
+fn policy(spec: &str) -> String {
+    format!(
+        "apiVersion: signet.dev/v1alpha1\nkind: ModelPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {spec}\n"
+    )
+}
+
+fn issuer(spec: &str) -> String {
+    format!("apiVersion: signet.dev/v1alpha1\nkind: TokenIssuer\nmetadata: {{name: i}}\nspec: {spec}\n")
+}
+
+const AUDIENCE: &str = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q";
+
+#[test]
+fn a_provider_is_what_it_says_with_googles_own_addresses() {
+    let spec = format!(
+        "{{vertexAI: {{project: p, location: us-central1}}, credential: {{google: {{audience: {AUDIENCE}}}}}}}"
+    );
+    let models = read(&provider(&spec)).unwrap();
+    let provider = &models.providers["vertex"];
+    let Api::VertexAi(vertex) = &provider.api;
+    assert_eq!((vertex.project.as_str(), vertex.location.as_str()), ("p", "us-central1"));
+    let Credential::Google(google) = &provider.credential else { panic!("{provider:?}") };
+    assert_eq!((&google.subject, google.service_account.as_ref()), (&SubjectToken::Issued, None));
+    assert_eq!(google.token_url, "https://sts.googleapis.com/v1/token");
+    assert!(provider.default_deny);
+}
+
+#[test]
+fn a_policy_is_what_it_says_and_what_it_leaves_out_is_anything() {
+    let spec = "
+  podSelector: {matchLabels: {app: scorer}}
+  serviceAccounts: [scorer]
+  token: {issuers: [cluster]}
+  mode: Audit
+  allow:
+  - models: ['gemini-2.5-*']
+    methods: [generateContent]
+    uses: [tools]
+  - {}
+  deny:
+  - publishers: [anthropic]
+";
+    let models = read(&policy(spec)).unwrap();
+    let [policy] = &models.policies[..] else { panic!("{models:?}") };
+    assert_eq!(policy.mode, Mode::Audit);
+    assert_eq!(policy.service_accounts, Choice::Of(vec!["scorer".to_owned()]));
+    assert_eq!(policy.token, TokenDemand::Of(Choice::Of(vec!["cluster".to_owned()])));
+    let said: Vec<_> = policy.rules.iter().map(|r| (r.path.as_str(), r.line, r.action)).collect();
+    assert_eq!(
+        said,
+        [("allow[0]", 10, Action::Allow), ("allow[1]", 13, Action::Allow), ("deny[0]", 15, Action::Deny)]
+    );
+    assert_eq!(policy.rules[0].methods, Choice::Of(vec![Method::GenerateContent]));
+    assert_eq!(policy.rules[0].uses, [Feature::Tools].into());
+    assert_eq!((&policy.rules[1].methods, &policy.rules[1].providers), (&Choice::Any, &Choice::Any));
+}
+
+#[test]
+fn a_mode_is_the_policys_else_its_namespaces() {
+    let namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {signet.dev/mode: audit}}\n";
+    let mode = |spec: &str| read(&(policy(spec) + namespace)).unwrap().policies[0].mode;
+    assert_eq!((mode("{}"), mode("{mode: Enforce}")), (Mode::Audit, Mode::Enforce));
+    assert_eq!(read(&policy("{}")).unwrap().policies[0].mode, Mode::Enforce);
+}
+
+#[test]
+fn an_issuer_is_what_it_says() {
+    let models = read(&issuer("{issuer: 'https://a.example/', audience: signet-gateway}")).unwrap();
+    let known = &models.issuers["i"];
+    assert_eq!(
+        (known.issuer.as_str(), &known.keys, known.max_life),
+        ("https://a.example/", &IssuerKeys::Discovery, 3600)
+    );
+    let file = read(&issuer("{issuer: 'https://a', audience: b, keys: {file: /etc/jwks.json}}")).unwrap();
+    assert_eq!(file.issuers["i"].keys, IssuerKeys::File("/etc/jwks.json".into()));
+}
+
+#[test]
+fn what_is_not_meant_is_refused_where_it_stands() {
+    let google = |more: &str| {
+        provider(&format!(
+            "{{vertexAI: {{project: p, location: global}}, credential: {{google: {{audience: {AUDIENCE}{more}}}}}}}"
+        ))
+    };
+    let cases = [
+        (provider("{}"), "spec.vertexAI: is required"),
+        (
+            provider("{vertexAI: {project: p, location: a/b}, credential: {none: {}}}"),
+            "spec.vertexAI.location: ",
+        ),
+        (provider("{vertexAI: {project: p, location: global}}"), "spec.credential: one of none and google"),
+        (
+            provider("{vertexAI: {project: p, location: global, key: x}, credential: {none: {}}}"),
+            "unknown field `key`",
+        ),
+        (google(", tokenURL: 'http://127.0.0.1:1'"), "spec.credential.google.tokenURL: "),
+        (google(", serviceAccount: me"), "spec.credential.google.serviceAccount: "),
+        (google(", subjectToken: {executable: {command: x}}"), "unknown field `executable`"),
+        (google(", subjectToken: {file: {path: relative}}"), "subjectToken.file.path: an absolute path"),
+        (policy("{allow: [{models: []}]}"), "spec.allow[0].models: is empty"),
+        (policy("{allow: [{models: ['a/b']}]}"), "spec.allow[0].models[0]: "),
+        (
+            policy("{deny: [{methods: [chat]}]}"),
+            "spec.deny[0].methods[0]: \"chat\" is none of generateContent",
+        ),
+        (policy("{allow: [{uses: [everything]}]}"), "spec.allow[0].uses[0]: "),
+        (policy("{mode: audit}"), "spec.mode: "),
+        (policy("{namespaceSelector: {}}"), "spec.namespaceSelector: is of ClusterModelPolicy alone"),
+        (policy("{guardrails: [pii]}"), "unknown field `guardrails`"),
+        (issuer("{audience: a}"), "spec.issuer: is required"),
+        (issuer("{issuer: 'https://a'}"), "spec.audience: is required"),
+        (issuer("{issuer: 'https://a', audience: b, maxLifetimeSeconds: 0}"), "spec.maxLifetimeSeconds: "),
+        (issuer("{issuer: 'https://a', audience: b, keys: {file: k}}"), "spec.keys.file: an absolute path"),
+    ];
+    for (text, expected) in cases {
+        let said = read(&text).unwrap_err();
+        assert!(said.starts_with("models.yaml:") && said.contains(expected), "{expected}: {said}");
+    }
+}

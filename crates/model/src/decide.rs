@@ -1,0 +1,241 @@
+//! The one meaning of policies on calls.
+
+use signet_identity::Pod;
+use signet_policy::Mode;
+
+use crate::{
+    call::Call,
+    policy::{Action, CallRule, ModelPolicy},
+    provider::Provider,
+    reason::Reason,
+};
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is made.
+    Allowed,
+    /// It is not.
+    Denied {
+        /// Whether it would be, did policies in audit mode hold.
+        would_allow: bool,
+    },
+    /// It is made, and would not be, did policies in audit mode hold.
+    Audit,
+}
+
+/// A verdict, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision<'p> {
+    /// What becomes of the call.
+    pub outcome: Outcome,
+    /// Why; of [`Outcome::Audit`], why it would not be made.
+    pub reason: Reason,
+    /// The policy that says so, and its rule: none where the policy denies by selecting the caller alone.
+    pub rule: Option<(&'p ModelPolicy, Option<&'p CallRule>)>,
+}
+
+/// What policies say when they are asked with or without those in audit mode.
+#[derive(Clone, Copy)]
+struct View<'p> {
+    reason: Reason,
+    rule: Option<(&'p ModelPolicy, Option<&'p CallRule>)>,
+}
+
+impl View<'_> {
+    fn allows(&self) -> bool {
+        matches!(self.reason, Reason::ModelPolicyAllow | Reason::NoModelPolicy)
+    }
+}
+
+/// Decides on a call of `caller` to `provider`.
+pub fn decide<'p>(
+    policies: &'p [ModelPolicy],
+    provider: &Provider,
+    caller: &Pod,
+    call: &Call,
+) -> Decision<'p> {
+    let enforced = view(policies, provider, caller, call, false);
+    let complete = view(policies, provider, caller, call, true);
+    let (outcome, View { reason, rule }) = match (enforced.allows(), complete.allows()) {
+        (true, true) => (Outcome::Allowed, enforced),
+        (true, false) => (Outcome::Audit, complete),
+        (false, would_allow) => (Outcome::Denied { would_allow }, enforced),
+    };
+    Decision { outcome, reason, rule }
+}
+
+fn view<'p>(
+    policies: &'p [ModelPolicy],
+    provider: &Provider,
+    caller: &Pod,
+    call: &Call,
+    with_audit: bool,
+) -> View<'p> {
+    let selecting = || {
+        let holds = move |policy: &&ModelPolicy| policy.mode == Mode::Enforce || with_audit;
+        policies.iter().filter(holds).filter(|policy| policy.selects(caller, &caller.service_account))
+    };
+    let first = |action| {
+        selecting().find_map(|policy| {
+            let rule = policy.rules.iter().find(|rule| rule.action == action && rule.matches(call))?;
+            Some((policy, Some(rule)))
+        })
+    };
+    if let rule @ Some(_) = first(Action::Deny) {
+        return View { reason: Reason::ModelPolicyDeny, rule };
+    }
+    if let rule @ Some(_) = first(Action::Allow) {
+        return View { reason: Reason::ModelPolicyAllow, rule };
+    }
+    match selecting().next() {
+        Some(policy) => View { reason: Reason::ModelPolicyDefaultDeny, rule: Some((policy, None)) },
+        None if provider.default_deny => View { reason: Reason::ModelPolicyDefaultDeny, rule: None },
+        None => View { reason: Reason::NoModelPolicy, rule: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use signet_identity::{PodName, Selector};
+    use signet_policy::Origin;
+
+    use super::*;
+    use crate::{
+        Api, Choice, Credential, Feature, Method, ModelPolicyKind, ModelPolicyName, Pattern, TokenDemand,
+        VertexAi,
+    };
+
+    fn origin() -> Origin {
+        Origin { file: "test".into(), line: 1 }
+    }
+
+    fn provider(default_deny: bool) -> Provider {
+        let api = VertexAi { project: "p".into(), location: "global".into(), endpoint: None };
+        Provider {
+            name: "vertex".into(),
+            api: Api::VertexAi(api),
+            credential: Credential::None,
+            default_deny,
+            origin: origin(),
+        }
+    }
+
+    fn caller() -> Pod {
+        Pod {
+            name: PodName { namespace: "shop".into(), name: "scorer".into() },
+            labels: [("app".to_owned(), "scorer".to_owned())].into(),
+            namespace_labels: Arc::default(),
+            service_account: "scorer".into(),
+            addresses: vec![],
+            ports: vec![],
+            node: None,
+            host_network: false,
+        }
+    }
+
+    fn call(model: &str, uses: &[Feature]) -> Call {
+        Call {
+            provider: "vertex".into(),
+            publisher: "google".into(),
+            model: model.into(),
+            method: Method::GenerateContent,
+            uses: uses.iter().copied().collect(),
+        }
+    }
+
+    fn rule(action: Action, model: &str, uses: &[Feature]) -> CallRule {
+        CallRule {
+            path: "rule".into(),
+            line: 1,
+            action,
+            providers: Choice::Any,
+            publishers: Choice::Any,
+            models: Choice::Of(vec![Pattern::new(model).unwrap()]),
+            methods: Choice::Any,
+            uses: uses.iter().copied().collect::<BTreeSet<_>>(),
+        }
+    }
+
+    fn policy(namespace: &str, mode: Mode, rules: Vec<CallRule>) -> ModelPolicy {
+        ModelPolicy {
+            name: ModelPolicyName {
+                kind: ModelPolicyKind::ModelPolicy,
+                namespace: Some(namespace.into()),
+                name: "p".into(),
+            },
+            origin: origin(),
+            mode,
+            callers: Selector::everything().in_namespace(namespace),
+            service_accounts: Choice::Any,
+            token: TokenDemand::None,
+            rules,
+        }
+    }
+
+    fn outcome(policies: &[ModelPolicy], default_deny: bool, call: &Call) -> (Outcome, Reason) {
+        let decision = decide(policies, &provider(default_deny), &caller(), call);
+        (decision.outcome, decision.reason)
+    }
+
+    const DENIED: Outcome = Outcome::Denied { would_allow: false };
+
+    #[test]
+    fn what_no_rule_allows_is_denied() {
+        let flash = call("flash", &[]);
+        let elsewhere = [policy("bank", Mode::Enforce, vec![rule(Action::Allow, "*", &[])])];
+        let own = [policy("shop", Mode::Enforce, vec![rule(Action::Allow, "flash", &[])])];
+        assert_eq!(outcome(&[], true, &flash), (DENIED, Reason::ModelPolicyDefaultDeny));
+        assert_eq!(outcome(&elsewhere, true, &flash), (DENIED, Reason::ModelPolicyDefaultDeny));
+        assert_eq!(outcome(&own, true, &flash), (Outcome::Allowed, Reason::ModelPolicyAllow));
+        assert_eq!(outcome(&own, true, &call("pro", &[])), (DENIED, Reason::ModelPolicyDefaultDeny));
+        // open to those that no policy selects, and to them alone
+        assert_eq!(outcome(&elsewhere, false, &flash), (Outcome::Allowed, Reason::NoModelPolicy));
+        assert_eq!(outcome(&own, false, &call("pro", &[])), (DENIED, Reason::ModelPolicyDefaultDeny));
+    }
+
+    #[test]
+    fn deny_wins() {
+        let rules = vec![rule(Action::Allow, "*", &[]), rule(Action::Deny, "pro", &[])];
+        let policies = [policy("shop", Mode::Enforce, rules)];
+        assert_eq!(
+            outcome(&policies, true, &call("flash", &[])),
+            (Outcome::Allowed, Reason::ModelPolicyAllow)
+        );
+        assert_eq!(outcome(&policies, true, &call("pro", &[])), (DENIED, Reason::ModelPolicyDeny));
+    }
+
+    #[test]
+    fn what_a_call_makes_use_of_has_to_be_permitted_all_of_it() {
+        let policies = [policy(
+            "shop",
+            Mode::Enforce,
+            vec![rule(Action::Allow, "*", &[Feature::Tools, Feature::FileData])],
+        )];
+        assert_eq!(outcome(&policies, true, &call("flash", &[Feature::Tools])).0, Outcome::Allowed);
+        assert_eq!(outcome(&policies, true, &call("flash", &[Feature::Tools, Feature::Grounding])).0, DENIED);
+        let rules =
+            vec![rule(Action::Allow, "*", &Feature::ALL), rule(Action::Deny, "*", &[Feature::Grounding])];
+        let policies = [policy("shop", Mode::Enforce, rules)];
+        assert_eq!(outcome(&policies, true, &call("flash", &[Feature::Tools])).0, Outcome::Allowed);
+        assert_eq!(outcome(&policies, true, &call("flash", &[Feature::Tools, Feature::Grounding])).0, DENIED);
+    }
+
+    #[test]
+    fn a_policy_in_audit_mode_neither_allows_nor_denies_and_tells_what_it_would() {
+        let flash = call("flash", &[]);
+        let allows = policy("shop", Mode::Enforce, vec![rule(Action::Allow, "*", &[])]);
+        let denies = policy("shop", Mode::Audit, vec![rule(Action::Deny, "flash", &[])]);
+        let would = policy("shop", Mode::Audit, vec![rule(Action::Allow, "flash", &[])]);
+        assert_eq!(
+            outcome(std::slice::from_ref(&would), true, &flash).0,
+            Outcome::Denied { would_allow: true }
+        );
+        assert_eq!(outcome(&[allows, denies], true, &flash), (Outcome::Audit, Reason::ModelPolicyDeny));
+        // where callers that nobody selects are let through, an allow list can be watched before it holds
+        assert_eq!(outcome(std::slice::from_ref(&would), false, &flash).0, Outcome::Allowed);
+        assert_eq!(outcome(&[would], false, &call("pro", &[])).0, Outcome::Audit);
+    }
+}

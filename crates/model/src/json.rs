@@ -1,0 +1,131 @@
+//! JSON that can be read in one way only: requests, and tokens.
+//!
+//! Two parsers may take different values of a key that is there twice, and Google's take `cached_content` for `cachedContent`.
+//! What is authorised must be what the provider reads, so such objects are refused.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// A key without what some parsers overlook: `cached_content` and `cachedContent` are one.
+pub fn plain(key: &str) -> String {
+    key.chars().filter(|c| *c != '_').flat_map(char::to_lowercase).collect()
+}
+
+/// Reads one value, and nothing behind it.
+///
+/// # Errors
+/// A sentence that says what is wrong; it quotes no value.
+pub fn read(bytes: &[u8]) -> Result<Value, String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = Strict.deserialize(&mut deserializer).map_err(|error| said(&error))?;
+    deserializer.end().map_err(|error| said(&error))?;
+    Ok(value)
+}
+
+/// What is wrong and where; values are left out by the library's own messages but for keys of ours.
+fn said(error: &serde_json::Error) -> String {
+    let kind = match error.classify() {
+        serde_json::error::Category::Data => return error.to_string(),
+        serde_json::error::Category::Eof => "ends too early",
+        serde_json::error::Category::Syntax | serde_json::error::Category::Io => "is no JSON",
+    };
+    format!("{kind} at line {} column {}", error.line(), error.column())
+}
+
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is not finite"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut values = vec![];
+        while let Some(value) = list.next_element_seed(Self)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let (mut values, mut seen) = (Map::new(), BTreeSet::new());
+        while let Some(key) = object.next_key::<String>()? {
+            if !seen.insert(plain(&key)) {
+                return Err(A::Error::custom("a key is there twice, or in two spellings"));
+            }
+            values.insert(key, object.next_value_seed(Self)?);
+        }
+        Ok(Value::Object(values))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        for text in [
+            r#"{"model":"a","model":"b"}"#,
+            r#"{"model":"a","Model":"b"}"#,
+            r#"{"cachedContent":"a","cached_content":"b"}"#,
+            r#"{"a":[{"b":1,"B":2}]}"#,
+            r#"{"a":1}{"a":2}"#,
+            r#"{"a":1} x"#,
+            "",
+            r#"{"a":1e999}"#,
+            &"[".repeat(1000),
+        ] {
+            assert!(read(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_in_one_way_is_what_every_parser_reads() {
+        let text = r#"{"b":[1,-2,3.5,null,true,"x\u00e9"],"a":{"c":{}},"big":18446744073709551615}"#;
+        assert_eq!(read(text.as_bytes()), Ok(serde_json::from_str(text).unwrap()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_what_was_written() {
+        let said =
+            read(br#"{"secret": "canary" "#).unwrap_err() + &read(br#"{"a":"canary","a":1}"#).unwrap_err();
+        assert!(!said.contains("canary"), "{said}");
+    }
+}

@@ -1,0 +1,36 @@
+//! Calls to models: who may make which.
+//!
+//! Input: [`Provider`]s and [`ModelPolicy`]s as manifests say them, a caller, and a [`Call`] that was read from a request.
+//! Output: a [`Decision`] with its reason and rule, from [`decide`]. Pure values: nothing here knows about HTTP, tokens on
+//! the wire or clocks.
+//!
+//! INVARIANT: what no rule allows is denied, unless its provider says otherwise and no policy selects the caller
+//! (`what_no_rule_allows_is_denied`); a rule that denies wins over every one that allows (`deny_wins`).
+
+mod call;
+mod decide;
+mod issuer;
+pub mod json;
+mod pattern;
+mod policy;
+mod provider;
+mod reason;
+
+pub use call::{Call, Feature, Method};
+pub use decide::{Decision, Outcome, decide};
+pub use issuer::{IssuerKeys, TokenIssuer};
+pub use pattern::Pattern;
+pub use policy::{Action, CallRule, Choice, ModelPolicy, ModelPolicyKind, ModelPolicyName, TokenDemand};
+pub use provider::{Api, Credential, GoogleFederation, Provider, SubjectToken, VertexAi};
+pub use reason::Reason;
+
+/// What a set of manifests says of models.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Models {
+    /// By their name.
+    pub providers: std::collections::BTreeMap<String, Provider>,
+    /// By their name.
+    pub policies: Vec<ModelPolicy>,
+    /// By their name.
+    pub issuers: std::collections::BTreeMap<String, TokenIssuer>,
+}

@@ -1,0 +1,149 @@
+//! Policies on calls, as manifests say them.
+
+use std::{collections::BTreeSet, fmt};
+
+use signet_identity::{Lookup, Selector};
+use signet_policy::{Mode, Origin};
+
+use crate::{
+    call::{Call, Feature, Method},
+    pattern::Pattern,
+};
+
+/// The kind of object that a policy was written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub enum ModelPolicyKind {
+    /// For the pods of its namespace.
+    ModelPolicy,
+    /// For all pods.
+    ClusterModelPolicy,
+}
+
+impl ModelPolicyKind {
+    /// The kind as manifests spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ModelPolicy => "ModelPolicy",
+            Self::ClusterModelPolicy => "ClusterModelPolicy",
+        }
+    }
+}
+
+/// Which policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct ModelPolicyName {
+    /// The kind of object.
+    pub kind: ModelPolicyKind,
+    /// The namespace, of a [`ModelPolicyKind::ModelPolicy`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The object's name.
+    pub name: String,
+}
+
+impl fmt::Display for ModelPolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.as_str(), self.name),
+            None => write!(f, "{} {}", self.kind.as_str(), self.name),
+        }
+    }
+}
+
+/// A policy on calls to models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelPolicy {
+    /// Which object it came from.
+    pub name: ModelPolicyName,
+    /// Where it was written.
+    pub origin: Origin,
+    /// Whether it holds, or only tells what it would do.
+    pub mode: Mode,
+    /// Whose calls it governs; in its own namespace, if it has one.
+    pub callers: Selector,
+    /// Of these service accounts.
+    pub service_accounts: Choice<String>,
+    /// What token its callers have to show beside their packets.
+    pub token: TokenDemand,
+    /// What it says, in the order in which it was written.
+    pub rules: Vec<CallRule>,
+}
+
+/// Everything, or some of it: nothing is never written as an empty list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice<T> {
+    /// Whatever there is.
+    Any,
+    /// One of these.
+    Of(Vec<T>),
+}
+
+impl<T> Choice<T> {
+    /// Whether something is among what is chosen, by this test.
+    pub fn holds(&self, test: impl FnMut(&T) -> bool) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(these) => these.iter().any(test),
+        }
+    }
+}
+
+/// What token callers have to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenDemand {
+    /// None: whatever they show is not looked at.
+    None,
+    /// One of these issuers, by name.
+    Of(Choice<String>),
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// The call may be made, if nothing denies it.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+/// One item of a policy's rule lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallRule {
+    /// The list and index, as in `allow[0]`.
+    pub path: String,
+    /// The line it starts on.
+    pub line: u32,
+    /// What happens to a call that it matches.
+    pub action: Action,
+    /// Providers, by name.
+    pub providers: Choice<String>,
+    /// Publishers, by name.
+    pub publishers: Choice<String>,
+    /// Models.
+    pub models: Choice<Pattern>,
+    /// Methods.
+    pub methods: Choice<Method>,
+    /// What a call may make use of (allow), or must make use of, some of it, to be matched (deny, if there is any).
+    pub uses: BTreeSet<Feature>,
+}
+
+impl ModelPolicy {
+    /// Whether it governs the calls of a pod with this service account.
+    pub fn selects(&self, pod: &impl Lookup, service_account: &str) -> bool {
+        self.callers.matches(pod) && self.service_accounts.holds(|known| known == service_account)
+    }
+}
+
+impl CallRule {
+    /// Whether it is about this call.
+    pub fn matches(&self, call: &Call) -> bool {
+        self.providers.holds(|name| *name == call.provider)
+            && self.publishers.holds(|name| *name == call.publisher)
+            && self.models.holds(|pattern| pattern.matches(&call.model))
+            && self.methods.holds(|method| *method == call.method)
+            && match self.action {
+                Action::Allow => call.uses.is_subset(&self.uses),
+                Action::Deny => self.uses.is_empty() || !call.uses.is_disjoint(&self.uses),
+            }
+    }
+}

@@ -1,0 +1,105 @@
+//! Providers of models, and what they are given for a credential.
+
+use std::path::PathBuf;
+
+use signet_policy::Origin;
+
+/// A provider of models (`ModelProvider`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// Its name.
+    pub name: String,
+    /// What it understands, and where it is.
+    pub api: Api,
+    /// What it is shown.
+    pub credential: Credential,
+    /// Whether callers that no policy selects are denied. Default: they are.
+    pub default_deny: bool,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// A provider's interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Api {
+    /// Google's Vertex AI.
+    VertexAi(VertexAi),
+}
+
+/// One project's Vertex AI in one location.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VertexAi {
+    /// The project's id.
+    pub project: String,
+    /// A region (`us-central1`), a multi-region (`us`, `eu`) or `global`.
+    pub location: String,
+    /// Scheme and authority to send to in place of Google's own.
+    pub endpoint: Option<String>,
+}
+
+impl VertexAi {
+    /// Scheme and authority that calls go to.
+    pub fn endpoint(&self) -> String {
+        match (&self.endpoint, self.location.as_str()) {
+            (Some(endpoint), _) => endpoint.clone(),
+            (None, "global") => "https://aiplatform.googleapis.com".to_owned(),
+            (None, location @ ("us" | "eu")) => format!("https://aiplatform.{location}.rep.googleapis.com"),
+            (None, location) => format!("https://{location}-aiplatform.googleapis.com"),
+        }
+    }
+}
+
+/// What a provider is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing: a server of one's own, behind the gateway alone.
+    None,
+    /// An access token from Google's workload identity federation.
+    Google(GoogleFederation),
+}
+
+/// Workload identity federation of Google Cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoogleFederation {
+    /// `//iam.googleapis.com/projects/…/providers/…`: the provider of the pool that the subject's token is shown to.
+    pub audience: String,
+    /// What stands for the caller.
+    pub subject: SubjectToken,
+    /// The service account that is impersonated after the exchange.
+    pub service_account: Option<String>,
+    /// Where tokens are exchanged. Default: `https://sts.googleapis.com/v1/token`.
+    pub token_url: String,
+    /// Scheme and authority of the service that impersonates. Default: `https://iamcredentials.googleapis.com`.
+    pub iam_endpoint: String,
+}
+
+impl GoogleFederation {
+    /// Google's own.
+    pub const TOKEN_URL: &'static str = "https://sts.googleapis.com/v1/token";
+    /// Google's own.
+    pub const IAM_ENDPOINT: &'static str = "https://iamcredentials.googleapis.com";
+}
+
+/// The token that is exchanged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubjectToken {
+    /// One that Signet issues for the caller.
+    Issued,
+    /// One that somebody else keeps in a file, for all callers.
+    File(PathBuf),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_location_has_its_host() {
+        let at = |location: &str| {
+            VertexAi { project: "p".to_owned(), location: location.to_owned(), endpoint: None }.endpoint()
+        };
+        assert_eq!(at("us-central1"), "https://us-central1-aiplatform.googleapis.com");
+        assert_eq!(at("global"), "https://aiplatform.googleapis.com");
+        assert_eq!(at("eu"), "https://aiplatform.eu.rep.googleapis.com");
+    }
+}

@@ -1,0 +1,122 @@
+//! Why a call was answered as it was: one name in flows, logs, metrics and HTTP.
+
+use std::fmt;
+
+/// Why a call went on, or did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// A rule allows it.
+    ModelPolicyAllow,
+    /// No policy selects the caller, and the provider is open to such.
+    NoModelPolicy,
+    /// A rule denies it.
+    ModelPolicyDeny,
+    /// No rule allows it.
+    ModelPolicyDefaultDeny,
+    /// The packets say of nobody who makes it.
+    UnknownCaller,
+    /// A policy wants a token, and none was shown.
+    TokenMissing,
+    /// A policy wants a token, and what was shown is none that counts.
+    TokenInvalid,
+    /// A policy wants a token, and the one that was shown is over.
+    TokenExpired,
+    /// The token is of another workload than the packets.
+    TokenOfAnotherWorkload,
+    /// The keys of the token's issuer cannot be had.
+    TokenKeysUnavailable,
+    /// The request is for nothing that is known here.
+    UnknownCall,
+    /// The request can be read in more than one way, or in none.
+    InvalidRequest,
+    /// The request is larger than what is accepted.
+    RequestTooLarge,
+    /// No credential could be had for it.
+    CredentialUnavailable,
+    /// The provider did not answer, or broke off.
+    UpstreamUnavailable,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::ModelPolicyAllow,
+        Self::NoModelPolicy,
+        Self::ModelPolicyDeny,
+        Self::ModelPolicyDefaultDeny,
+        Self::UnknownCaller,
+        Self::TokenMissing,
+        Self::TokenInvalid,
+        Self::TokenExpired,
+        Self::TokenOfAnotherWorkload,
+        Self::TokenKeysUnavailable,
+        Self::UnknownCall,
+        Self::InvalidRequest,
+        Self::RequestTooLarge,
+        Self::CredentialUnavailable,
+        Self::UpstreamUnavailable,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ModelPolicyAllow => "model-policy-allow",
+            Self::NoModelPolicy => "no-model-policy",
+            Self::ModelPolicyDeny => "model-policy-deny",
+            Self::ModelPolicyDefaultDeny => "model-policy-default-deny",
+            Self::UnknownCaller => "unknown-caller",
+            Self::TokenMissing => "token-missing",
+            Self::TokenInvalid => "token-invalid",
+            Self::TokenExpired => "token-expired",
+            Self::TokenOfAnotherWorkload => "token-of-another-workload",
+            Self::TokenKeysUnavailable => "token-keys-unavailable",
+            Self::UnknownCall => "unknown-call",
+            Self::InvalidRequest => "invalid-request",
+            Self::RequestTooLarge => "request-too-large",
+            Self::CredentialUnavailable => "credential-unavailable",
+            Self::UpstreamUnavailable => "upstream-unavailable",
+        }
+    }
+
+    /// The status of HTTP that a caller is answered with, where the gateway answers itself.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::ModelPolicyAllow | Self::NoModelPolicy => 200,
+            Self::ModelPolicyDeny
+            | Self::ModelPolicyDefaultDeny
+            | Self::UnknownCaller
+            | Self::TokenOfAnotherWorkload => 403,
+            Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired => 401,
+            Self::UnknownCall => 404,
+            Self::InvalidRequest => 400,
+            Self::RequestTooLarge => 413,
+            Self::CredentialUnavailable | Self::TokenKeysUnavailable => 503,
+            Self::UpstreamUnavailable => 502,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_told_in_the_documentation_with_its_status() {
+        let text = include_str!("../../../docs/models.md");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(rows.len(), Reason::ALL.len());
+        for (row, reason) in rows.into_iter().zip(Reason::ALL) {
+            let status = match reason.status() {
+                200 => String::new(),
+                status => format!("{status} "),
+            };
+            assert!(row.starts_with(&format!("| `{reason}` | {status}| ")), "{row}");
+        }
+    }
+}
