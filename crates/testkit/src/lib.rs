@@ -1,7 +1,8 @@
 //! What tests share: frames as bytes, random clusters and policies from a seed, those as manifests, tables
-//! held against the interpreter, planted bugs, and another layout.
+//! held against the interpreter, planted bugs, another layout, and a cloud.
 
 mod agreement;
+pub mod google;
 mod kinds;
 pub mod layout;
 mod manifests;

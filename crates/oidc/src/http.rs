@@ -1,0 +1,84 @@
+//! A client for short questions: bounded in time and size, and where a redirect is only another answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Request, StatusCode};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client as Pool, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+
+/// Connects over TLS, or in the clear where the URL says so: which URLs are used is decided where they are read.
+pub type Https = HttpsConnector<HttpConnector>;
+
+/// How long a question may take, from connecting to the end of the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of an answer.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HttpError {
+    /// Nobody was reached, or the answer broke off.
+    #[error("{0}")]
+    Failed(String),
+    /// It took too long.
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    Late,
+    /// The answer is too large.
+    #[error("an answer of more than {MAX_ANSWER} bytes")]
+    TooLarge,
+}
+
+/// Asks.
+#[derive(Clone)]
+pub struct Client {
+    pool: Pool<Https, Full<Bytes>>,
+}
+
+impl Client {
+    /// A client that trusts whom this host trusts.
+    ///
+    /// # Errors
+    /// [`HttpError::Failed`] if the host's certificates cannot be read.
+    pub fn new() -> Result<Self, HttpError> {
+        Ok(Self { pool: Pool::builder(TokioExecutor::new()).build(Self::connector()?) })
+    }
+
+    /// The connector of such a client, for those who keep connections of their own.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn connector() -> Result<Https, HttpError> {
+        let builder = HttpsConnectorBuilder::new().with_native_roots();
+        let builder = builder.map_err(|error| HttpError::Failed(error.to_string()))?;
+        Ok(builder.https_or_http().enable_http1().enable_http2().build())
+    }
+
+    /// The status and the whole body of the answer.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn ask(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), HttpError> {
+        let asked = async {
+            let answer =
+                self.pool.request(request).await.map_err(|error| HttpError::Failed(causes(&error)))?;
+            let (head, body) = answer.into_parts();
+            match Limited::new(body, MAX_ANSWER).collect().await {
+                Ok(body) => Ok((head.status, body.to_bytes())),
+                Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(HttpError::TooLarge),
+                Err(error) => Err(HttpError::Failed(causes(error.as_ref()))),
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(HttpError::Late))
+    }
+}
+
+/// An error and what caused it, in one line.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

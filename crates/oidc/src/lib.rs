@@ -1,0 +1,16 @@
+//! Tokens of workloads: checked, and exchanged for a provider's.
+//!
+//! [`Verifier`] says whom a token was given to, by the keys of issuers that are trusted. [`Exchange`] gets an [`AccessToken`] for a
+//! caller and keeps it, for that caller alone, until it expires. Which caller may do what is decided elsewhere.
+
+mod exchange;
+mod http;
+mod keys;
+mod token;
+mod verifier;
+
+pub use exchange::{AccessToken, Error, Exchange, Holder};
+pub use http::{Client, HttpError, Https};
+pub use keys::{KeySource, KeysError};
+pub use token::{Fault, Rules, Verified};
+pub use verifier::{TokenError, Trusted, Verifier};

@@ -1,0 +1,209 @@
+//! A token, checked: who signed it, whom it is for, and what it says of whom it was given to.
+//!
+//! The library verifies signatures; what may be signed, and by whom, is said here. Its defaults accept tokens without issuer or
+//! audience, a list for an issuer, unknown critical headers, and times that are no times.
+//! Sources: RFC 7519, RFC 8725 (best practice), SPIFFE JWT-SVID.
+//!
+//! INVARIANT: nothing of a token is believed before its signature holds, but for whom it names as its issuer; keys of one issuer
+//! sign for no other (`a_key_signs_for_its_own_issuer_alone`).
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, crypto};
+use serde_json::{Map, Value};
+use signet_model::json;
+
+use crate::keys::Key;
+
+/// Bytes of a token.
+const MAX_TOKEN: usize = 16 << 10;
+/// Bytes of the name of a key, a subject or an issuer.
+const MAX_NAME: usize = 2048;
+/// Seconds by which clocks may differ.
+const LEEWAY: u64 = 30;
+
+/// What tokens of one issuer have to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// Its URL, to the letter.
+    pub issuer: String,
+    /// Whom its tokens are for: this one, and nobody beside.
+    pub audience: String,
+    /// Seconds that they may be valid for.
+    pub max_life: u64,
+}
+
+/// What was checked.
+#[derive(Clone, PartialEq)]
+pub struct Verified {
+    /// Who signed it.
+    pub issuer: String,
+    /// Whom it was given to.
+    pub subject: String,
+    /// When it ends, in seconds since 1970.
+    pub expires: u64,
+    /// All that it says.
+    pub claims: Map<String, Value>,
+}
+
+impl fmt::Debug for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { issuer, subject, expires, .. } = self;
+        write!(f, "Verified({issuer}, {subject}, until {expires})")
+    }
+}
+
+/// What is wrong with a token. It quotes nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It is none.
+    #[error("is not a signed JWT that can be read in one way")]
+    Malformed,
+    /// It is too large.
+    #[error("has more than {MAX_TOKEN} bytes")]
+    TooLarge,
+    /// Its header asks for what is not done here.
+    #[error("has a header that is not accepted")]
+    Header,
+    /// Nobody who is trusted here is its issuer.
+    #[error("is of no issuer that is trusted here")]
+    Issuer,
+    /// Its issuer has no such key.
+    #[error("is signed with no key that its issuer has")]
+    UnknownKey,
+    /// The signature does not hold.
+    #[error("has a signature that does not hold")]
+    Signature,
+    /// It has no times, or not ones that can be.
+    #[error("has no times, or lives too long")]
+    Times,
+    /// It is over.
+    #[error("has expired")]
+    Expired,
+    /// It has not begun.
+    #[error("is not valid yet")]
+    NotYet,
+    /// It is for somebody else.
+    #[error("is for another audience, or for others too")]
+    Audience,
+    /// It names nobody.
+    #[error("names no subject")]
+    Subject,
+}
+
+/// A token that was taken apart. Nothing of it is believed yet.
+pub(crate) struct Parts<'t> {
+    algorithm: Algorithm,
+    pub(crate) key: String,
+    claims: Map<String, Value>,
+    signed: &'t str,
+    signature: &'t str,
+}
+
+impl<'t> Parts<'t> {
+    /// Takes a token apart.
+    pub(crate) fn of(token: &'t str) -> Result<Self, Fault> {
+        if token.len() > MAX_TOKEN {
+            return Err(Fault::TooLarge);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(Fault::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(Fault::Malformed)?;
+        if payload.contains('.') || signature.is_empty() {
+            return Err(Fault::Malformed);
+        }
+        let (algorithm, key) = header_of(&object(header)?)?;
+        Ok(Self { algorithm, key, claims: object(payload)?, signed, signature })
+    }
+
+    /// Who it says has signed it.
+    pub(crate) fn issuer(&self) -> Result<&str, Fault> {
+        // a list, though one of its members be right, is none
+        let issuer = self.claims.get("iss").and_then(Value::as_str);
+        issuer.filter(|issuer| (1..=MAX_NAME).contains(&issuer.len())).ok_or(Fault::Issuer)
+    }
+
+    /// Checks it against its issuer's rules, with that issuer's key.
+    pub(crate) fn verify(self, key: &Key, rules: &Rules, now: u64) -> Result<Verified, Fault> {
+        if self.issuer()? != rules.issuer {
+            return Err(Fault::Issuer);
+        }
+        if !key.algorithms.contains(&self.algorithm) {
+            return Err(Fault::Header);
+        }
+        let holds = crypto::verify(self.signature, self.signed.as_bytes(), &key.decoding, self.algorithm);
+        if !matches!(holds, Ok(true)) {
+            return Err(Fault::Signature);
+        }
+        let expires = self.check_times(rules, now)?;
+        self.check_audience(&rules.audience)?;
+        let subject = self.claims.get("sub").and_then(Value::as_str);
+        let subject =
+            subject.filter(|subject| (1..=MAX_NAME).contains(&subject.len())).ok_or(Fault::Subject)?;
+        let (issuer, subject) = (rules.issuer.clone(), subject.to_owned());
+        Ok(Verified { issuer, subject, expires, claims: self.claims })
+    }
+
+    fn check_times(&self, rules: &Rules, now: u64) -> Result<u64, Fault> {
+        // a number with a fraction, or as text, is no time
+        let time =
+            |name: &str| self.claims.get(name).map(|value| value.as_u64().ok_or(Fault::Times)).transpose();
+        let (Some(issued), Some(expires)) = (time("iat")?, time("exp")?) else { return Err(Fault::Times) };
+        let begins = time("nbf")?.unwrap_or(issued).max(issued);
+        if expires.checked_sub(issued).is_none_or(|life| life > rules.max_life) {
+            return Err(Fault::Times);
+        }
+        if begins > now.saturating_add(LEEWAY) {
+            return Err(Fault::NotYet);
+        }
+        if expires.saturating_add(LEEWAY) <= now {
+            return Err(Fault::Expired);
+        }
+        Ok(expires)
+    }
+
+    fn check_audience(&self, audience: &str) -> Result<(), Fault> {
+        let named = match self.claims.get("aud") {
+            Some(Value::String(one)) => Some(one.as_str()),
+            Some(Value::Array(list)) => match &list[..] {
+                [Value::String(one)] => Some(one.as_str()),
+                _ => None,
+            },
+            _ => None,
+        };
+        if named == Some(audience) { Ok(()) } else { Err(Fault::Audience) }
+    }
+}
+
+/// A part of a token: JSON, in base64 for URLs without padding.
+fn object(part: &str) -> Result<Map<String, Value>, Fault> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Fault::Malformed)?;
+    match json::read(&bytes) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) | Err(_) => Err(Fault::Malformed),
+    }
+}
+
+/// Algorithm and key. Keys in the header, or where to get them, are the sender's word; what is critical is not known here.
+fn header_of(header: &Map<String, Value>) -> Result<(Algorithm, String), Fault> {
+    if ["crit", "jku", "jwk", "x5u", "x5c", "zip", "enc"].iter().any(|name| header.contains_key(*name)) {
+        return Err(Fault::Header);
+    }
+    let text = |name: &str| header.get(name).map(|value| value.as_str().ok_or(Fault::Header)).transpose();
+    let kind = text("typ")?.unwrap_or("JWT");
+    if !["JWT", "JOSE", "at+jwt"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
+        return Err(Fault::Header);
+    }
+    let algorithm = match text("alg")?.ok_or(Fault::Header)? {
+        "RS256" => Algorithm::RS256,
+        "RS384" => Algorithm::RS384,
+        "RS512" => Algorithm::RS512,
+        "PS256" => Algorithm::PS256,
+        "ES256" => Algorithm::ES256,
+        "ES384" => Algorithm::ES384,
+        "EdDSA" => Algorithm::EdDSA,
+        _ => return Err(Fault::Header),
+    };
+    let key = text("kid")?.filter(|key| (1..=MAX_NAME).contains(&key.len())).ok_or(Fault::Header)?;
+    Ok((algorithm, key.to_owned()))
+}

@@ -1,0 +1,60 @@
+//! All issuers that are trusted, each with its rules and keys.
+
+use std::collections::HashMap;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{
+    http::Client,
+    keys::{KeySource, Keys, KeysError},
+    token::{Fault, Parts, Rules, Verified},
+};
+
+/// An issuer that is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trusted {
+    /// What its tokens have to be.
+    pub rules: Rules,
+    /// Where its keys are.
+    pub keys: KeySource,
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TokenError {
+    /// It is not what it has to be.
+    #[error("the token {0}")]
+    Fault(#[from] Fault),
+    /// Its issuer's keys cannot be had: later, it may be accepted.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+/// Checks tokens.
+pub struct Verifier {
+    client: Client,
+    issuers: HashMap<String, (Rules, Keys)>,
+}
+
+impl Verifier {
+    /// Trusts these issuers; of two with one URL, the last.
+    pub fn new(client: Client, trusted: Vec<Trusted>) -> Self {
+        let issuer = |Trusted { rules, keys }: Trusted| {
+            let keys = Keys::new(rules.issuer.clone(), keys);
+            (rules.issuer.clone(), (rules, keys))
+        };
+        Self { client, issuers: trusted.into_iter().map(issuer).collect() }
+    }
+
+    /// Checks a token; `now` in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn verify(&self, token: &SecretString, now: u64) -> Result<Verified, TokenError> {
+        let parts = Parts::of(token.expose_secret())?;
+        // the issuer first: a key's name alone may be two issuers'
+        let (rules, keys) = self.issuers.get(parts.issuer()?).ok_or(Fault::Issuer)?;
+        let key = keys.key(&self.client, &parts.key).await?.ok_or(Fault::UnknownKey)?;
+        Ok(parts.verify(&key, rules, now)?)
+    }
+}

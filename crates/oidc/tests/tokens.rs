@@ -1,0 +1,249 @@
+//! Tokens that are accepted, and all those that are not: the pitfalls of JWTs, one by one.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::{fs, path::PathBuf};
+
+use aws_lc_rs::{
+    encoding::{AsDer as _, Pkcs8V1Der},
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, crypto, jwk::Jwk};
+use serde_json::{Value, json};
+use signet_oidc::{Client, Fault, KeySource, Rules, TokenError, Trusted, Verified, Verifier};
+
+const ISSUER: &str = "https://issuer.example/";
+const OTHER: &str = "https://other.example";
+const AUDIENCE: &str = "signet-gateway";
+const NOW: u64 = 1_800_000_000;
+
+struct Signer {
+    key: EncodingKey,
+    algorithm: Algorithm,
+    public: Value,
+}
+
+impl Signer {
+    fn new(id: &str, algorithm: Algorithm, key: EncodingKey) -> Self {
+        let mut public = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).unwrap()).unwrap();
+        public["kid"] = id.into();
+        public["use"] = "sig".into();
+        public.as_object_mut().unwrap().shift_remove("alg");
+        Self { key, algorithm, public }
+    }
+
+    fn ecdsa(id: &str) -> Self {
+        let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        Self::new(id, Algorithm::ES256, EncodingKey::from_ec_der(key.unwrap().as_ref()))
+    }
+
+    fn rsa(id: &str) -> Self {
+        let pair = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        // the key itself (PKCS #1) is behind 26 bytes that say what it is
+        Self::new(id, Algorithm::RS256, EncodingKey::from_rsa_der(&der.as_ref()[26..]))
+    }
+
+    /// Signs texts as they are.
+    fn sign(&self, header: &str, claims: &str) -> String {
+        let encoded = [header, claims].map(|text| URL_SAFE_NO_PAD.encode(text));
+        let message = encoded.join(".");
+        let signature = crypto::sign(message.as_bytes(), &self.key, self.algorithm).unwrap();
+        format!("{message}.{signature}")
+    }
+}
+
+struct Fixture {
+    signer: Signer,
+    verifier: Verifier,
+    keys: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+fn trusted(issuer: &str, keys: PathBuf) -> Trusted {
+    let rules = Rules { issuer: issuer.to_owned(), audience: AUDIENCE.to_owned(), max_life: 3600 };
+    Trusted { rules, keys: KeySource::File(keys) }
+}
+
+fn write(path: &PathBuf, keys: &[&Value]) {
+    fs::write(path, json!({ "keys": keys }).to_string()).unwrap();
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let (signer, other, folder) = (Signer::ecdsa("k"), Signer::ecdsa("k"), tempfile::tempdir().unwrap());
+        let [keys, others] = ["keys.json", "others.json"].map(|name| folder.path().join(name));
+        write(&keys, &[&signer.public]);
+        write(&others, &[&other.public]);
+        let issuers = vec![trusted(ISSUER, keys.clone()), trusted(OTHER, others)];
+        Self { signer, verifier: Verifier::new(Client::new().unwrap(), issuers), keys, _folder: folder }
+    }
+
+    async fn verify(&self, token: &str) -> Result<Verified, TokenError> {
+        self.verifier.verify(&token.into(), NOW).await
+    }
+
+    async fn refuses(&self, what: &str, token: &str, expected: Fault) {
+        match self.verify(token).await {
+            Err(TokenError::Fault(fault)) => assert_eq!(fault, expected, "{what}"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+fn header() -> Value {
+    json!({ "alg": "ES256", "typ": "JWT", "kid": "k" })
+}
+
+fn claims() -> Value {
+    json!({
+        "iss": ISSUER, "sub": "system:serviceaccount:shop:scorer", "aud": [AUDIENCE],
+        "iat": NOW - 60, "nbf": NOW - 60, "exp": NOW + 600,
+    })
+}
+
+/// With one member changed; null: it is not there.
+fn but(mut object: Value, name: &str, value: Value) -> String {
+    match value {
+        Value::Null => drop(object.as_object_mut().unwrap().shift_remove(name)),
+        value => object[name] = value,
+    }
+    object.to_string()
+}
+
+#[tokio::test]
+async fn a_token_of_a_trusted_issuer_for_this_audience_is_accepted() {
+    let fixture = Fixture::new();
+    let token = fixture.signer.sign(&header().to_string(), &claims().to_string());
+    let verified = fixture.verify(&token).await.unwrap();
+    assert_eq!((verified.issuer.as_str(), verified.expires), (ISSUER, NOW + 600));
+    assert_eq!(verified.subject, "system:serviceaccount:shop:scorer");
+    assert_eq!(verified.claims["aud"], json!([AUDIENCE]));
+    for other in [but(claims(), "aud", json!(AUDIENCE)), but(claims(), "nbf", Value::Null)] {
+        fixture.verify(&fixture.signer.sign(&header().to_string(), &other)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_an_rsa_key_is_accepted_and_one_of_a_short_one_has_no_key() {
+    let fixture = Fixture::new();
+    let signer = Signer::rsa("k");
+    write(&fixture.keys, &[&signer.public]);
+    let token = signer.sign(&but(header(), "alg", json!("RS256")), &claims().to_string());
+    fixture.verify(&token).await.unwrap();
+    // the upper half of the modulus is gone: no key of this set can be used
+    let fixture = Fixture::new();
+    let modulus = URL_SAFE_NO_PAD.decode(signer.public["n"].as_str().unwrap()).unwrap();
+    let mut short = signer.public.clone();
+    short["n"] = URL_SAFE_NO_PAD.encode(&modulus[..128]).into();
+    write(&fixture.keys, &[&short]);
+    assert!(matches!(fixture.verify(&token).await, Err(TokenError::Keys(_))));
+}
+
+#[tokio::test]
+async fn what_a_token_may_not_say_is_refused() {
+    let fixture = Fixture::new();
+    let hour = 3600;
+    let cases = [
+        ("iss", json!([ISSUER]), Fault::Issuer),
+        ("iss", Value::Null, Fault::Issuer),
+        ("iss", json!(ISSUER.trim_end_matches('/')), Fault::Issuer),
+        ("aud", Value::Null, Fault::Audience),
+        ("aud", json!([AUDIENCE, "another"]), Fault::Audience),
+        ("aud", json!([]), Fault::Audience),
+        ("aud", json!("another"), Fault::Audience),
+        ("sub", Value::Null, Fault::Subject),
+        ("sub", json!(""), Fault::Subject),
+        ("sub", json!(7), Fault::Subject),
+        ("exp", Value::Null, Fault::Times),
+        ("exp", json!((NOW + 600).to_string()), Fault::Times),
+        ("exp", json!(NOW as f64 + 600.5), Fault::Times),
+        ("exp", json!(NOW + 10 * 365 * 24 * hour), Fault::Times),
+        ("exp", json!(NOW - 31), Fault::Expired),
+        ("exp", json!(NOW - 61), Fault::Times),
+        ("iat", Value::Null, Fault::Times),
+        ("iat", json!(NOW + 300), Fault::NotYet),
+        ("nbf", json!(NOW + 300), Fault::NotYet),
+        ("nbf", json!("0"), Fault::Times),
+    ];
+    for (name, value, fault) in cases {
+        let token = fixture.signer.sign(&header().to_string(), &but(claims(), name, value.clone()));
+        fixture.refuses(&format!("{name} {value}"), &token, fault).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_header_may_not_say_is_refused() {
+    let fixture = Fixture::new();
+    let cases = [
+        ("alg", json!("none"), Fault::Header),
+        ("alg", json!("HS256"), Fault::Header),
+        ("alg", json!("RS256"), Fault::Header),
+        ("alg", json!("ES384"), Fault::Header),
+        ("alg", Value::Null, Fault::Header),
+        ("kid", Value::Null, Fault::Header),
+        ("kid", json!(7), Fault::Header),
+        ("kid", json!("another"), Fault::UnknownKey),
+        ("typ", json!("secevent+jwt"), Fault::Header),
+        ("crit", json!(["exp"]), Fault::Header),
+        ("jku", json!("https://attacker.example"), Fault::Header),
+        ("jwk", fixture.signer.public.clone(), Fault::Header),
+        ("x5u", json!("https://attacker.example"), Fault::Header),
+        ("x5c", json!([]), Fault::Header),
+    ];
+    for (name, value, fault) in cases {
+        let token = fixture.signer.sign(&but(header(), name, value.clone()), &claims().to_string());
+        fixture.refuses(&format!("{name} {value}"), &token, fault).await;
+    }
+}
+
+#[tokio::test]
+async fn what_can_be_read_in_two_ways_or_none_is_refused() {
+    let fixture = Fixture::new();
+    let (header, claims) = (header().to_string(), claims().to_string());
+    let twice = |text: &str, member: &str| text.replacen('{', &format!("{{{member},"), 1);
+    let good = fixture.signer.sign(&header, &claims);
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let cases = [
+        ("two subjects", fixture.signer.sign(&header, &twice(&claims, r#""sub":"a""#)), Fault::Malformed),
+        (
+            "two algorithms",
+            fixture.signer.sign(&twice(&header, r#""alg":"none""#), &claims),
+            Fault::Malformed,
+        ),
+        ("two spellings", fixture.signer.sign(&header, &twice(&claims, r#""Sub":"a""#)), Fault::Malformed),
+        ("no object", fixture.signer.sign(&header, "[]"), Fault::Malformed),
+        ("padding", format!("{message}=.{signature}"), Fault::Malformed),
+        ("four parts", format!("{message}.x.{signature}"), Fault::Malformed),
+        ("two parts", message.to_owned(), Fault::Malformed),
+        ("no signature", format!("{message}."), Fault::Malformed),
+        (
+            "another signature",
+            format!("{message}.{}", signature.chars().rev().collect::<String>()),
+            Fault::Signature,
+        ),
+        ("nothing", String::new(), Fault::Malformed),
+        ("too much", "a".repeat((16 << 10) + 1), Fault::TooLarge),
+    ];
+    for (what, token, fault) in cases {
+        fixture.refuses(what, &token, fault).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_signs_for_its_own_issuer_alone() {
+    let fixture = Fixture::new();
+    // the other issuer has a key of the same name
+    let token = fixture.signer.sign(&header().to_string(), &but(claims(), "iss", json!(OTHER)));
+    fixture.refuses("signed by another issuer's key", &token, Fault::Signature).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_token_is_said_without_the_token() {
+    let fixture = Fixture::new();
+    let token = fixture.signer.sign(&header().to_string(), &but(claims(), "aud", json!("canary-audience")));
+    let said = format!("{0} {0:?}", fixture.verify(&token).await.unwrap_err());
+    assert!(!said.contains("canary") && !said.contains(&token[..20]), "{said}");
+}
