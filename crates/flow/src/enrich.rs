@@ -25,7 +25,7 @@ use crate::{
     layer4::{layer4, summary},
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
     proto::signet::{FlowExtension, Rule, Traffic},
-    sighting::{End, Seen, is_egress, is_reply, local_sent},
+    sighting::{End, EndpointInfo, Seen, is_egress, is_reply, local_sent},
 };
 
 // Hubble's numbers of `event_type.type`.
@@ -55,6 +55,7 @@ pub(crate) fn write_out(seen: &Seen, time: Timestamp) -> Flow {
         rule: seen.rule.as_deref().map(Into::into),
         sent: traffic(event, 0),
         received: traffic(event, 1),
+        model: None,
     };
     let mut flow = Flow {
         time: Some(time),
@@ -141,13 +142,21 @@ fn set_policy(flow: &mut Flow, rule: Rule, event: &event, egress: bool) {
 fn endpoint(end: &End) -> Endpoint {
     let known = Endpoint { id: end.id, identity: end.identity.0, ..Endpoint::default() };
     let Some(info) = &end.info else { return Endpoint { labels: labels_of(end), ..known } };
+    let labels = if info.labels.is_empty() { labels_of(end) } else { info.labels.clone() };
+    Endpoint { id: end.id, identity: end.identity.0, labels, ..info_endpoint(info) }
+}
+
+/// An end of which all is known.
+pub(crate) fn info_endpoint(info: &EndpointInfo) -> Endpoint {
     let workload = |(kind, name): &(String, String)| Workload { name: name.clone(), kind: kind.clone() };
     Endpoint {
+        id: info.id,
+        identity: info.identity,
         namespace: info.namespace.clone(),
-        labels: if info.labels.is_empty() { labels_of(end) } else { info.labels.clone() },
+        labels: info.labels.clone(),
         pod_name: info.pod.clone(),
         workloads: info.workloads.iter().map(workload).collect(),
-        ..known
+        ..Endpoint::default()
     }
 }
 
@@ -193,7 +202,7 @@ fn ip(event: &event) -> Option<Ip> {
 
 /// A version 4 UUID: 60 bits that are this process's own, and a number. Unique, but no secret; asking the system for
 /// random bytes for every flow would cost more than the rest of the work.
-fn uuid(number: u64) -> String {
+pub(crate) fn uuid(number: u64) -> String {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
     let high = (*PROCESS & !0xf000) | 0x4000;
     let low = (number & (u64::MAX >> 2)) | 1 << 63;

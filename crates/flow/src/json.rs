@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     extension::extension_of,
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
-    proto::signet::{FlowExtension, Rule, Traffic},
+    proto::signet::{FlowExtension, ModelCall, Rule, Traffic},
 };
 
 /// A message that protojson has no form for: a time outside of the years 1 to 9999, or an unknown number of an enum.
@@ -73,6 +73,21 @@ fn signet(extension: FlowExtension) -> Value {
             map.insert(key.to_owned(), json!({ "packets": packets, "bytes": bytes }));
         }
     }
+    if let Some(model) = extension.model {
+        map.insert("model".to_owned(), model_json(model));
+    }
+    Value::Object(map)
+}
+
+fn model_json(call: ModelCall) -> Value {
+    let ModelCall { provider, publisher, model, method, input_tokens, output_tokens, detail } = call;
+    let mut map = Map::new();
+    let texts = [("provider", provider), ("publisher", publisher), ("model", model), ("method", method)];
+    for (key, text) in texts.into_iter().chain([("detail", detail)]).filter(|(_, text)| !text.is_empty()) {
+        map.insert(key.to_owned(), json!(text));
+    }
+    map.insert("input_tokens".to_owned(), json!(input_tokens));
+    map.insert("output_tokens".to_owned(), json!(output_tokens));
     Value::Object(map)
 }
 

@@ -10,6 +10,7 @@
 //!
 //! It refuses to know maps, Kubernetes and policies: [`Names`] is all that it sees of them.
 
+mod call;
 mod cel;
 mod client;
 mod enrich;
@@ -35,6 +36,7 @@ mod serve;
 mod sighting;
 mod value;
 
+pub use call::Call;
 pub use client::{Client, ClientError, Flows};
 pub use enrich::response_of;
 pub use export::{ExportConfig, ExportCounts, ExportEvent, export};
@@ -47,7 +49,7 @@ pub use peers::{Nodes, Peers};
 pub use print::{TABLE_HEADING, block, line, row};
 pub use proto::{
     flow, observer, peer, relay,
-    signet::{FlowExtension, Rule as ExtensionRule},
+    signet::{FlowExtension, ModelCall, Rule as ExtensionRule},
 };
 pub use reader::Reader;
 pub use ring::{DEFAULT_CAPACITY, Record, Ring};

@@ -92,7 +92,6 @@ pub(crate) struct End {
 impl Sighting {
     /// What an event tells; `time` is when it happened.
     pub fn of(event: &event, names: &dyn Names, time: SystemTime) -> Self {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let (source, destination) = ends(event, names);
         let seen = Seen {
             event: *event,
@@ -100,7 +99,7 @@ impl Sighting {
             destination,
             rule: names.rule(RuleNumber(event.rule)),
             node: names.node_name(),
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            number: next_number(),
         };
         Self { time: timestamp(time), what: What::Event(seen) }
     }
@@ -144,6 +143,12 @@ impl From<Flow> for Sighting {
     fn from(flow: Flow) -> Self {
         Self { time: flow.time.unwrap_or_default(), what: What::Flow(Box::new(flow)) }
     }
+}
+
+/// How many flows this process saw before.
+pub(crate) fn next_number() -> u64 {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Both ends of the packet: which of them is the local pod, direction and reply say.

@@ -26,6 +26,16 @@ pub(crate) fn root() -> Result<PathBuf> {
     find_root(&mounts).ok_or(Error::NoCgroup)
 }
 
+/// The pod, by namespace and name, that has a process: whose cgroup, in `parent`, it is in.
+pub fn pod_of_process(parent: &Path, pid: u32) -> Option<(String, String)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let cgroup = root().ok()?.join(path);
+    let own = cgroup.strip_prefix(parent).ok()?.components().next()?;
+    let Key { namespace, name } = Key::from_file_name(own.as_os_str().to_str()?)?;
+    Some((namespace, name))
+}
+
 /// Moves the calling process into a cgroup.
 pub(crate) fn join(cgroup: &Path) -> Result<()> {
     take_in(cgroup, 0)

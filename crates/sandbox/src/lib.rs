@@ -32,6 +32,7 @@ mod sandbox;
 mod store;
 mod sysctl;
 
+pub use cgroup::pod_of_process;
 pub use error::Error;
 pub use foreign::{Interface, Survey};
 pub use init::{Place, enter, pod_init};

@@ -15,6 +15,30 @@ pub struct FlowExtension {
     pub sent: ::core::option::Option<Traffic>,
     #[prost(message, optional, tag = "5")]
     pub received: ::core::option::Option<Traffic>,
+    /// The call to a model that the flow is, if it is one.
+    #[prost(message, optional, tag = "6")]
+    pub model: ::core::option::Option<ModelCall>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModelCall {
+    #[prost(string, tag = "1")]
+    pub provider: ::prost::alloc::string::String,
+    /// Who made the model.
+    #[prost(string, tag = "2")]
+    pub publisher: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub model: ::prost::alloc::string::String,
+    /// What was asked of it, as the provider calls that.
+    #[prost(string, tag = "4")]
+    pub method: ::prost::alloc::string::String,
+    /// As the provider counted them; 0 where it did not.
+    #[prost(uint64, tag = "5")]
+    pub input_tokens: u64,
+    #[prost(uint64, tag = "6")]
+    pub output_tokens: u64,
+    /// What is behind the reason, for people.
+    #[prost(string, tag = "7")]
+    pub detail: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Traffic {

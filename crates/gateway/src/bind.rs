@@ -1,0 +1,117 @@
+//! Token and packets must agree: a token that was lifted from one pod is useless in another.
+//! Sources: Kubernetes' service account tokens (bound tokens), SPIFFE IDs as Signet gives them.
+
+use serde_json::{Map, Value};
+use signet_oidc::Verified;
+
+use crate::node::Workload;
+
+/// The workload that a token was given to, as far as it says.
+#[derive(Debug, PartialEq, Eq)]
+struct Named<'c> {
+    namespace: &'c str,
+    service_account: &'c str,
+    pod: Option<&'c str>,
+}
+
+/// Whether a token is of this workload, or of somebody who is none.
+///
+/// INVARIANT: a token of a workload is of the workload whose packets bring it (`a_token_of_another_workload_does_not_bind`).
+pub(crate) fn agrees(token: &Verified, workload: &Workload) -> bool {
+    let Some(Named { namespace, service_account, pod }) = named(token) else {
+        // a name like a workload's that cannot be read is not taken for a stranger's
+        return !token.subject.starts_with("system:") && !token.subject.starts_with("spiffe:");
+    };
+    namespace == workload.namespace
+        && service_account == workload.service_account
+        && pod.is_none_or(|pod| pod == workload.pod)
+}
+
+fn named(token: &Verified) -> Option<Named<'_>> {
+    let (namespace, service_account) = of_subject(&token.subject)?;
+    let pod = match token.claims.get("kubernetes.io").and_then(Value::as_object) {
+        Some(bound) => of_claims(bound, namespace, service_account)?,
+        None => None,
+    };
+    Some(Named { namespace, service_account, pod })
+}
+
+/// `system:serviceaccount:NAMESPACE:NAME`, or `spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/NAME`.
+fn of_subject(subject: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = subject.strip_prefix("system:serviceaccount:") {
+        return rest.split_once(':').filter(|(_, name)| !name.contains(':'));
+    }
+    let (_, path) = subject.strip_prefix("spiffe://")?.split_once("/ns/")?;
+    path.split_once("/sa/").filter(|(namespace, name)| !namespace.contains('/') && !name.contains('/'))
+}
+
+/// The pod that a token is bound to, if it is bound to one; none at all where it contradicts its subject.
+fn of_claims<'c>(
+    bound: &'c Map<String, Value>,
+    namespace: &str,
+    service_account: &str,
+) -> Option<Option<&'c str>> {
+    let name = |of: &str| bound.get(of).and_then(|object| object.get("name")).and_then(Value::as_str);
+    let same = bound.get("namespace").and_then(Value::as_str) == Some(namespace)
+        && name("serviceaccount") == Some(service_account);
+    same.then(|| name("pod"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn token(subject: &str, bound: Value) -> Verified {
+        let claims = json!({ "kubernetes.io": bound });
+        let mut claims = claims.as_object().unwrap().clone();
+        claims.retain(|_, value| !value.is_null());
+        Verified { issuer: "https://i".to_owned(), subject: subject.to_owned(), expires: 0, claims }
+    }
+
+    fn workload() -> Workload {
+        Workload {
+            namespace: "shop".to_owned(),
+            pod: "scorer-0".to_owned(),
+            service_account: "scorer".to_owned(),
+            labels: [].into(),
+            namespace_labels: [].into(),
+        }
+    }
+
+    fn bound(namespace: &str, account: &str, pod: &str) -> Value {
+        json!({ "namespace": namespace, "serviceaccount": { "name": account }, "pod": { "name": pod } })
+    }
+
+    #[test]
+    fn a_token_of_this_workload_binds() {
+        let subject = "system:serviceaccount:shop:scorer";
+        for token in [
+            token(subject, Value::Null),
+            token(subject, bound("shop", "scorer", "scorer-0")),
+            token("spiffe://cluster.local/ns/shop/sa/scorer", Value::Null),
+            token("alice@example.com", Value::Null),
+        ] {
+            assert!(agrees(&token, &workload()), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_another_workload_does_not_bind() {
+        let subject = "system:serviceaccount:shop:scorer";
+        for token in [
+            token("system:serviceaccount:shop:trainer", Value::Null),
+            token("system:serviceaccount:bank:scorer", Value::Null),
+            token("system:serviceaccount:shop:scorer:x", Value::Null),
+            token("system:node:n", Value::Null),
+            token("spiffe://cluster.local/ns/bank/sa/scorer", Value::Null),
+            token("spiffe://cluster.local/gateway", Value::Null),
+            token(subject, bound("shop", "scorer", "scorer-1")),
+            token(subject, bound("bank", "scorer", "scorer-0")),
+            token(subject, json!({})),
+        ] {
+            assert!(!agrees(&token, &workload()), "{token:?}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The model gateway: workloads call models with no key of their own.
+//!
+//! In: HTTP from workloads, who they are by their packets ([`Node`]), and what manifests say of models. Out: the call, to the
+//! provider and with a credential for this caller, or an answer that says why not; and a [`Record`] of each. The order of
+//! things is `pipeline.rs`. Which pod a connection is of, and where records go, is the node's business.
+
+mod authenticate;
+mod bind;
+mod body;
+mod link;
+mod node;
+mod pipeline;
+mod refusal;
+mod serve;
+mod usage;
+mod wire;
+
+pub use link::Link;
+pub use node::{
+    Caller, Connection, Evidence, Node, NodeError, Question, Record, RecordCall, RecordRule, Reply, Shown,
+    Workload,
+};
+pub use pipeline::Gateway;
+pub use serve::{Server, ServerError};
+pub use usage::Usage;

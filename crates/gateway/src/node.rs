@@ -1,0 +1,207 @@
+//! What the gateway asks of the node that it is on, and what it tells it.
+
+use std::{future::Future, net::SocketAddr, sync::Arc};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use signet_identity::{Labels, Pod, PodName};
+
+/// A connection to the gateway, by the addresses that its packets have there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Connection {
+    /// Who opened it.
+    pub source: SocketAddr,
+    /// The gateway.
+    pub destination: SocketAddr,
+}
+
+/// How it is known who opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// Its first packet left the interface of this pod, on this node.
+    Veth,
+    /// It has the pod's address, on another node.
+    Address,
+}
+
+/// A pod that calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+    /// Its service account.
+    pub service_account: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// The labels of its namespace.
+    pub namespace_labels: Labels,
+}
+
+impl Workload {
+    /// As policies know it.
+    pub fn as_pod(&self) -> Pod {
+        Pod {
+            name: PodName { namespace: self.namespace.clone(), name: self.pod.clone() },
+            labels: self.labels.clone(),
+            namespace_labels: Arc::new(self.namespace_labels.clone()),
+            service_account: self.service_account.clone(),
+            addresses: vec![],
+            ports: vec![],
+            node: None,
+            host_network: false,
+        }
+    }
+}
+
+/// Who opened a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Caller {
+    /// This pod.
+    Workload(Workload, Evidence),
+    /// Nobody that can be told: translated, of a node, from outside.
+    Unknown,
+}
+
+/// A connection, and who it is of: fixed when it comes, for all requests on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) connection: Connection,
+    pub(crate) caller: Caller,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The connection that it came on.
+    pub connection: Connection,
+    /// Whether it was made, and passed on what policies in audit mode would have denied.
+    pub verdict: String,
+    /// Why (`signet_model::Reason`).
+    pub reason: String,
+    /// What is behind the reason, for people; empty where there is nothing more to say.
+    pub detail: String,
+    /// Whether it would have been made, did policies in audit mode hold.
+    pub would_allow: bool,
+    /// The policy that decided, its rule, and where that is written.
+    pub rule: Option<RecordRule>,
+    /// Method and path of the request, without its query.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// The status that the caller was answered with.
+    pub status: u16,
+    /// From the request's head to the end of the answer, in nanoseconds.
+    pub latency_ns: u64,
+    /// What was called, where that could be read.
+    pub call: Option<RecordCall>,
+    /// Tokens that the provider counted, where it said so.
+    pub usage: Option<crate::usage::Usage>,
+}
+
+/// The rule of a [`Record`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordRule {
+    /// The kind of the policy.
+    pub kind: String,
+    /// Its namespace; empty if it has none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The rule, as in `allow[0]`, or `default-deny`.
+    pub rule: String,
+    /// The file.
+    pub file: String,
+    /// The line.
+    pub line: u32,
+}
+
+/// The call of a [`Record`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordCall {
+    /// The provider.
+    pub provider: String,
+    /// Who made the model.
+    pub publisher: String,
+    /// The model.
+    pub model: String,
+    /// What was asked of it.
+    pub method: String,
+}
+
+/// What the gateway asks over the node's socket: one JSON object a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Question {
+    /// Who opened this?
+    Who(Connection),
+    /// A token for whoever opened this.
+    Token {
+        /// The connection.
+        connection: Connection,
+        /// Whom it is to be shown to.
+        audience: String,
+    },
+    /// This happened.
+    Record(Box<Record>),
+}
+
+/// What the node answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// It was this one.
+    Caller(Caller),
+    /// Here it is.
+    Token(Shown),
+    /// It is noted.
+    Noted,
+    /// It cannot be.
+    Error(String),
+}
+
+/// A secret that crosses the socket, and prints nowhere else.
+#[derive(Debug)]
+pub struct Shown(pub SecretString);
+
+impl Serialize for Shown {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.expose_secret())
+    }
+}
+
+impl<'de> Deserialize<'de> for Shown {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        SecretString::deserialize(deserializer).map(Self)
+    }
+}
+
+/// Why the node did not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NodeError {
+    /// It could not be asked.
+    #[error("the node does not answer: {0}")]
+    Unreachable(String),
+    /// It says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The node that the gateway is on.
+pub trait Node: Send + Sync + 'static {
+    /// Who opened a connection, by its packets.
+    fn who(&self, connection: Connection) -> impl Future<Output = Result<Caller, NodeError>> + Send;
+
+    /// A token that Signet issues for the pod that opened a connection.
+    fn token(
+        &self,
+        connection: Connection,
+        audience: &str,
+    ) -> impl Future<Output = Result<SecretString, NodeError>> + Send;
+
+    /// Notes what became of a call. It never waits.
+    fn record(&self, record: Record);
+}

@@ -1,0 +1,319 @@
+//! A call from its head to its record: the stages, in the order in which each needs the one before.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderValue},
+};
+use hyper_util::{
+    client::legacy::Client as Pool,
+    rt::{TokioExecutor, TokioTimer},
+};
+use secrecy::SecretString;
+use signet_model::{
+    Api, Call, Credential, Decision, GoogleFederation, Models, Outcome, Provider, Reason, SubjectToken,
+    VertexAi, decide, json,
+};
+use signet_oidc::{Client, Error as ExchangeError, Exchange, Holder, HttpError, Https};
+use tokio::sync::watch;
+
+use crate::{
+    authenticate::Authenticator,
+    body::Body,
+    node::{Caller, Connection, Evidence, Node, NodeError, Peer, Record, RecordCall, RecordRule, Workload},
+    refusal::Refusal,
+    usage::Usage,
+    wire::vertex,
+};
+
+/// Bytes of a request's body.
+const MAX_BODY: usize = 32 << 20;
+/// Headers of an answer that are passed on; all others are between the provider and the gateway.
+const PASSED_ON: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+
+/// What all calls share.
+pub struct Gateway<N> {
+    node: Arc<N>,
+    models: watch::Receiver<Arc<Models>>,
+    authenticator: Authenticator,
+    exchange: Exchange,
+    upstream: Pool<Https, Full<Bytes>>,
+}
+
+/// What a request was understood as.
+struct Routed<'m> {
+    provider: &'m Provider,
+    vertex: &'m VertexAi,
+    call: Call,
+    /// Path and query for the provider.
+    target: String,
+    body: Bytes,
+}
+
+impl<N: Node> Gateway<N> {
+    /// A gateway that does what `models` says, and goes on with what it says next.
+    ///
+    /// # Errors
+    /// [`HttpError`] if providers cannot be reached over TLS from here.
+    pub fn new(node: N, models: watch::Receiver<Arc<Models>>) -> Result<Self, HttpError> {
+        let (mut pool, client) = (Pool::builder(TokioExecutor::new()), Client::new()?);
+        Ok(Self {
+            node: Arc::new(node),
+            models,
+            authenticator: Authenticator::new(client.clone()),
+            exchange: Exchange::new(client),
+            upstream: pool.pool_timer(TokioTimer::new()).build(Client::connector()?),
+        })
+    }
+
+    /// Who opened a connection; asked once, when it comes.
+    pub(crate) async fn identify(&self, connection: Connection) -> Peer {
+        let caller = self.node.who(connection).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "who opened a connection is not known");
+            Caller::Unknown
+        });
+        Peer { connection, caller }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        let mut note = Note::new(peer.connection, &request);
+        // what was in force when it came, to its end
+        let models = self.models.borrow().clone();
+        match self.pass(&models, peer, request, &mut note).await {
+            Ok(answer) => {
+                let (head, body) = answer.into_parts();
+                note.record.status = head.status.as_u16();
+                let node = self.node.clone();
+                let over = Box::new(move |usage, is_over| note.end(&*node, usage, is_over));
+                Response::from_parts(head, Body::passing(body, over))
+            }
+            Err(refusal) => {
+                note.refuse(&refusal);
+                note.end(&*self.node, None, true);
+                refusal.answer()
+            }
+        }
+    }
+
+    async fn pass(
+        &self,
+        models: &Models,
+        peer: &Peer,
+        request: Request<Incoming>,
+        note: &mut Note,
+    ) -> Result<Response<Incoming>, Refusal> {
+        // first: nothing of a request is looked at for somebody who cannot be told
+        let workload = known(&peer.caller)?;
+        let caller = workload.as_pod();
+        // before the body: whoever has no token where one is wanted makes no work
+        self.authenticator.token(models, workload, &caller, request.headers()).await?;
+        // what is authorised is what was understood, so that comes before
+        let routed = route(models, request).await?;
+        note.call(&routed.call);
+        let decision = decide(&models.policies, routed.provider, &caller, &routed.call);
+        note.decision(&decision);
+        authorise(&decision)?;
+        // only for what is allowed: whoever may not call makes no work for others
+        let bearer = self.credential(peer.connection, workload, routed.provider).await?;
+        self.call(routed, bearer).await
+    }
+
+    /// What is shown to the provider; none where it wants nothing.
+    async fn credential(
+        &self,
+        connection: Connection,
+        workload: &Workload,
+        provider: &Provider,
+    ) -> Result<Option<HeaderValue>, Refusal> {
+        let Credential::Google(federation) = &provider.credential else { return Ok(None) };
+        let Workload { namespace, service_account, pod, .. } = workload;
+        let holder = Holder {
+            caller: format!("{namespace}/{service_account}/{pod}"),
+            provider: provider.name.clone(),
+            service_account: federation.service_account.clone(),
+        };
+        let subject = async || self.subject(connection, federation).await;
+        let token = self.exchange.google(&holder, federation, subject).await;
+        let bearer = token.and_then(|token| token.bearer());
+        bearer.map(Some).map_err(|error| Refusal::new(Reason::CredentialUnavailable, error.to_string()))
+    }
+
+    async fn subject(
+        &self,
+        connection: Connection,
+        federation: &GoogleFederation,
+    ) -> Result<SecretString, ExchangeError> {
+        match &federation.subject {
+            SubjectToken::Issued => {
+                let token = self.node.token(connection, &federation.audience).await;
+                token.map_err(|error: NodeError| ExchangeError::Subject(error.to_string()))
+            }
+            SubjectToken::File(path) => {
+                let text = tokio::fs::read_to_string(path).await;
+                let text = text.map_err(|e| ExchangeError::Subject(format!("{}: {e}", path.display())))?;
+                Ok(SecretString::from(text.trim()))
+            }
+        }
+    }
+
+    /// Makes the call.
+    async fn call(
+        &self,
+        routed: Routed<'_>,
+        bearer: Option<HeaderValue>,
+    ) -> Result<Response<Incoming>, Refusal> {
+        let failed = |cause: String| Refusal::new(Reason::UpstreamUnavailable, cause);
+        let mut request = Request::post(routed.vertex.endpoint() + &routed.target)
+            .header(header::CONTENT_TYPE, "application/json")
+            // what is passed on is read on the way
+            .header(header::ACCEPT_ENCODING, "identity");
+        if let Some(bearer) = bearer {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        let request = request.body(Full::from(routed.body)).map_err(|error| failed(error.to_string()))?;
+        let answer = self.upstream.request(request).await.map_err(|error| failed(error.to_string()))?;
+        let (mut head, body) = answer.into_parts();
+        if head.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(failed("its answer is encoded, which was not asked for".to_owned()));
+        }
+        let headers = std::mem::take(&mut head.headers);
+        for name in PASSED_ON {
+            head.headers.extend(headers.get(&name).map(|value| (name, value.clone())));
+        }
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+/// An address alone says too little: it may be lent, or taken.
+fn known(caller: &Caller) -> Result<&Workload, Refusal> {
+    match caller {
+        Caller::Workload(workload, Evidence::Veth) => Ok(workload),
+        Caller::Workload(_, Evidence::Address) => Err(Refusal::new(
+            Reason::UnknownCaller,
+            "the pod with this address is on another node, which does not prove it",
+        )),
+        Caller::Unknown => Err(Refusal::new(
+            Reason::UnknownCaller,
+            "the packets of this connection are no pod's that is known here",
+        )),
+    }
+}
+
+async fn route(models: &Models, request: Request<Incoming>) -> Result<Routed<'_>, Refusal> {
+    let (head, body) = request.into_parts();
+    let unknown = |detail: &str| Refusal::new(Reason::UnknownCall, detail);
+    let invalid = |detail: String| Refusal::new(Reason::InvalidRequest, detail);
+    let path = vertex::path(head.uri.path()).ok_or_else(|| unknown("no provider has such a path"))?;
+    let path = path.map_err(invalid)?;
+    if head.method != hyper::Method::POST {
+        return Err(unknown("models are called by POST"));
+    }
+    let as_events = vertex::wants_events(head.uri.query()).map_err(invalid)?;
+    let (provider, vertex) = models
+        .providers
+        .values()
+        .map(|provider| match &provider.api {
+            Api::VertexAi(vertex) => (provider, vertex),
+        })
+        .find(|(_, vertex)| path.is_of(vertex))
+        .ok_or_else(|| unknown("no ModelProvider is of this project and location"))?;
+    let body = read(body).await?;
+    let value = json::read(&body).map_err(|error| invalid(format!("the body: {error}")))?;
+    let call = path.call(&provider.name, &value).map_err(invalid)?;
+    let target = path.target(vertex, &call, as_events);
+    Ok(Routed { provider, vertex, call, target, body })
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Refusal> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Refusal::new(Reason::RequestTooLarge, format!("a body has at most {MAX_BODY} bytes")))
+        }
+        Err(_) => Err(Refusal::new(Reason::InvalidRequest, "the body broke off")),
+    }
+}
+
+fn authorise(decision: &Decision<'_>) -> Result<(), Refusal> {
+    if let Outcome::Allowed | Outcome::Audit = decision.outcome {
+        return Ok(());
+    }
+    let detail = match decision.rule {
+        Some((policy, Some(rule))) => format!("{}, {}", policy.name, rule.path),
+        Some((policy, None)) => format!("no rule of {} allows it", policy.name),
+        None => "no policy allows it".to_owned(),
+    };
+    Err(Refusal::new(decision.reason, detail))
+}
+
+/// What is noted of a call on its way. It observes: nothing is decided by it.
+struct Note {
+    started: Instant,
+    record: Record,
+}
+
+impl Note {
+    fn new(connection: Connection, request: &Request<Incoming>) -> Self {
+        let record = Record {
+            connection,
+            verdict: "DROPPED".to_owned(),
+            reason: Reason::InvalidRequest.name().to_owned(),
+            detail: String::new(),
+            would_allow: false,
+            rule: None,
+            method: request.method().to_string(),
+            path: request.uri().path().to_owned(),
+            status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
+            latency_ns: 0,
+            call: None,
+            usage: None,
+        };
+        Self { started: Instant::now(), record }
+    }
+
+    fn call(&mut self, call: &Call) {
+        let Call { provider, publisher, model, method, .. } = call;
+        let (provider, publisher, model) = (provider.clone(), publisher.clone(), model.clone());
+        self.record.call = Some(RecordCall { provider, publisher, model, method: method.to_string() });
+    }
+
+    fn decision(&mut self, decision: &Decision<'_>) {
+        let (verdict, would_allow) = match decision.outcome {
+            Outcome::Allowed => ("FORWARDED", false),
+            Outcome::Audit => ("AUDIT", false),
+            Outcome::Denied { would_allow } => ("DROPPED", would_allow),
+        };
+        self.record.verdict = verdict.to_owned();
+        self.record.would_allow = would_allow;
+        self.record.reason = decision.reason.name().to_owned();
+        self.record.rule = decision.rule.map(|(policy, rule)| RecordRule {
+            kind: policy.name.kind.as_str().to_owned(),
+            namespace: policy.name.namespace.clone().unwrap_or_default(),
+            name: policy.name.name.clone(),
+            rule: rule.map_or("default-deny", |rule| &rule.path).to_owned(),
+            file: policy.origin.file.to_string(),
+            line: rule.map_or(policy.origin.line, |rule| rule.line),
+        });
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        self.record.verdict = "DROPPED".to_owned();
+        self.record.reason = refusal.reason.name().to_owned();
+        self.record.detail = refusal.detail.clone();
+        self.record.status = refusal.reason.status();
+    }
+
+    fn end(mut self, node: &impl Node, usage: Option<Usage>, is_over: bool) {
+        self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.record.usage = usage;
+        if !is_over {
+            self.record.detail = "the answer broke off".to_owned();
+        }
+        node.record(self.record);
+    }
+}
