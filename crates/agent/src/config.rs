@@ -50,6 +50,10 @@ pub struct Config {
     pub flows_memory: Option<u64>,
     /// The other nodes, by name, with the addresses of their flow APIs: told to whoever asks. Default: none.
     pub peers: signet_flow::Nodes,
+    /// The folder of manifests, which the model gateway reads too. Default: none, and so no gateway.
+    pub manifests: Option<PathBuf>,
+    /// The URL that tokens of this node name as their issuer. Default: `https://signet.invalid`, which is nobody's.
+    pub issuer: String,
     /// Where flows go as JSON lines. Default: nowhere.
     pub export: Option<Export>,
 }
@@ -125,6 +129,8 @@ impl Default for Config {
             flows: 4095,
             flows_memory: None,
             peers: signet_flow::Nodes::new(),
+            manifests: None,
+            issuer: "https://signet.invalid".to_owned(),
             export: None,
         }
     }

@@ -14,6 +14,7 @@ mod error;
 mod events;
 pub mod explain;
 mod export;
+mod gateway;
 pub mod host;
 mod ipam;
 mod ledger;

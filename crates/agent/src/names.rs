@@ -24,6 +24,8 @@ struct View {
     addresses: BTreeMap<IpAddr, Arc<EndpointInfo>>,
     identities: BTreeMap<Identity, Arc<Facts>>,
     rules: RuleBook,
+    /// All pods, sorted by name.
+    manifests: Arc<Vec<Arc<PodManifest>>>,
 }
 
 impl Directory {
@@ -86,6 +88,21 @@ impl Directory {
         if view.rules.len() != rules.len() {
             view.rules = rules.clone();
         }
+    }
+
+    /// These are all pods from now on, sorted by name.
+    pub(crate) fn know(&self, manifests: &Arc<Vec<Arc<PodManifest>>>) {
+        self.view.write().unwrap_or_else(PoisonError::into_inner).manifests = manifests.clone();
+    }
+
+    /// A pod as it is written.
+    pub(crate) fn manifest(&self, namespace: &str, name: &str) -> Option<Arc<PodManifest>> {
+        let view = self.view();
+        let name_of = |pod: &Arc<PodManifest>| {
+            (pod.pod.name.namespace.as_str(), pod.pod.name.name.as_str()).cmp(&(namespace, name))
+        };
+        let place = view.manifests.binary_search_by(name_of).ok()?;
+        view.manifests.get(place).cloned()
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {

@@ -13,11 +13,12 @@ use std::{
     net::IpAddr,
     os::unix::fs::MetadataExt,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use signet_cluster::{PodManifest, Snapshot};
 use signet_datapath::{Datapath, Endpoint, EventReader, Options as LoadOptions};
+use signet_flow::Ring;
 use signet_identity::{Identity, Interner, Pod, PodName};
 use signet_policy::{Compiled, Numbers, RuleBook, Unenforceable, unenforceable};
 use signet_sandbox::{Options, PodSpec, PodState, Sandbox, SandboxPod};
@@ -26,7 +27,7 @@ use crate::{
     config::{Config, Network},
     discovery::Discovery,
     error::Error,
-    host,
+    gateway, host,
     ipam::Ipam,
     names::Directory,
     plan::{Cluster, plan},
@@ -192,6 +193,26 @@ impl Node {
         self.directory.clone()
     }
 
+    /// Answers the model gateway: who calls it, tokens for them, and what became of calls.
+    ///
+    /// # Errors
+    /// If the socket cannot be made.
+    pub(crate) fn open_desk(&self, flows: Arc<Ring>) -> Result<Arc<gateway::Desk>, Error> {
+        let desk = Arc::new(gateway::Desk {
+            connections: self.datapath.connections()?,
+            directory: self.directory(),
+            issuer: Mutex::default(),
+            issuer_url: self.config.issuer.clone(),
+            keys: self.config.state_dir.clone(),
+            flows,
+            cgroup: self.sandbox.cgroup()?.to_owned(),
+        });
+        let listening = desk.clone().listen(&gateway::socket(&self.config));
+        listening.map_err(|source| Error::Host { what: "making the gateway's socket", source })?;
+        desk.rotate();
+        Ok(desk)
+    }
+
     /// Where what survives a restart is kept.
     pub(crate) fn state_dir(&self) -> &Path {
         &self.config.state_dir
@@ -219,7 +240,9 @@ impl Node {
     }
 
     fn enforce(&mut self, manifests: &Snapshot) -> Result<Applied, Error> {
-        let snapshot = &self.discovery.complete(self.programs.join(manifests));
+        let mut joined = self.programs.join(manifests);
+        gateway::complete(&mut joined, &self.config);
+        let snapshot = &self.discovery.complete(joined);
         if let Some(revision) = self.follow(snapshot)? {
             return Ok(Applied { revision, started: vec![], removed: vec![] });
         }
@@ -326,6 +349,7 @@ impl Node {
             plan.desired.endpoints.insert(pod.ifindex, self.endpoint(pod, *table));
         }
         // names first: an event of the new revision may come before publishing returns
+        self.directory.know(&snapshot.pods);
         self.directory.update(pods, id_among(&self.pods), &plan.compiled, &self.numbers.rules);
         let revision = self.datapath.publish(&plan.desired)?;
         let on_host = |pod: &&Pod| pod.host_network && self.config.runs(pod);

@@ -64,6 +64,10 @@ struct Options {
     /// Another node, as NAME=ADDRESS of its flow API: told to relays that ask this one (Hubble's Peer service).
     #[arg(long)]
     peer: Option<Vec<Named>>,
+    /// The HTTPS URL that tokens of this node name as their issuer: what a cloud is told to trust, with the keys in
+    /// jwks.json of the state folder. [default: one that is nobody's]
+    #[arg(long)]
+    issuer: Option<String>,
     /// A file that flows are written to as JSON lines.
     #[arg(long)]
     export_file: Option<PathBuf>,
@@ -250,6 +254,8 @@ fn settle(given: &Options, file: &Options) -> Config {
         flow_address: given.flow_address.or(file.flow_address).or(default.flow_address),
         flows: first(&given.flows, &file.flows, default.flows),
         flows_memory: given.flows_memory.or(file.flows_memory).map(|mb| mb.saturating_mul(1_000_000)),
+        manifests: default.manifests,
+        issuer: first(&given.issuer, &file.issuer, default.issuer),
         peers: nodes(given.peer.as_ref().or(file.peer.as_ref())),
         export: export(given, file),
     }
@@ -302,6 +308,12 @@ fn check(config: &Config) -> anyhow::Result<()> {
         signet_flow::Filters::new(&export.allow, &export.deny).context("export")?;
         signet_flow::Mask::new(&export.fields).context("export")?;
     }
+    let issuer = config.issuer.strip_prefix("https://").filter(|rest| !rest.is_empty());
+    anyhow::ensure!(
+        issuer.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/:".contains(&b))),
+        "issuer: {:?} is not https://HOST, or with a path",
+        config.issuer
+    );
     anyhow::ensure!(config.flows_memory != Some(0), "flows memory: 0 is none");
     let upstreams = config.dns_upstreams.as_ref().map_or(0, Vec::len);
     anyhow::ensure!(upstreams <= MAX_UPSTREAMS, "dns upstream: at most {MAX_UPSTREAMS}");

@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod dns;
 mod filters;
+mod gateway;
 mod node;
 mod observe;
 mod output;
@@ -43,6 +44,8 @@ enum Command {
     Observe(Box<observe::ObserveArgs>),
     /// The flows of several nodes as those of one server (Hubble's relay), until interrupted.
     Relay(relay::RelayArgs),
+    /// The model gateway: calls of workloads to models, under policy and without keys, until interrupted.
+    Gateway(gateway::GatewayArgs),
     /// What this host can do, and what stands in the way. Exit 1 if any check fails.
     Preflight(preflight::PreflightArgs),
     /// Remove every trace of Signet from this host.
@@ -113,6 +116,7 @@ fn run(command: &Command, not: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Command::Status(args) => node::status(args),
         Command::Observe(args) => observe::observe(args, not),
         Command::Relay(args) => relay::relay(args),
+        Command::Gateway(args) => gateway::gateway(args),
         Command::Policy(PolicyCommand::Audit(args)) => node::audit(args),
         Command::Preflight(args) => preflight::preflight(args),
         Command::Cleanup(args) => up::cleanup(args),

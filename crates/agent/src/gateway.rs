@@ -1,0 +1,322 @@
+//! The model gateway's pod, and the socket at which it asks who calls.
+//!
+//! The gateway is a pod like any other, governed like any other; what makes it the gateway is that the node tells it who opened
+//! its connections, issues tokens for them, and takes its records into the flow log. It can do so for connections to itself
+//! alone: what it asks about must end at an address of its pod.
+
+use std::{
+    fs, io,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::SocketAddr,
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use signet_ca::{Issuer, Lifetimes, Workload as Subject};
+use signet_cluster::{
+    Container, Frontend, PodManifest, RestartPolicy, Service, ServicePort, Snapshot, TargetPort,
+};
+use signet_datapath::{Connections, Opener};
+use signet_flow::{
+    Call, EndpointInfo, ExtensionRule, ModelCall, Names as _, Ring, flow::Flow, flow::Verdict,
+};
+use signet_gateway::{
+    Caller, Connection, Evidence, Question, Record, RecordCall, RecordRule, Reply, Shown, Workload,
+};
+use signet_identity::{Pod, PodName, Protocol};
+use signet_policy::{Mode, Origin};
+
+use crate::{config::Config, names::Directory, pods::namespace_labels};
+
+const NAMESPACE: &str = "signet-system";
+const POD: &str = "gateway-0";
+const SERVICE: &str = "gateway";
+/// Where it listens.
+const PORT: u16 = 4260;
+/// The longest question, in bytes.
+const MAX_QUESTION: u64 = 256 << 10;
+/// Streams at a time.
+const MAX_STREAMS: usize = 64;
+/// How long a token lives that is only shown to be exchanged.
+const SUBJECT_TOKEN_LIFE: Duration = Duration::from_secs(5 * 60);
+
+/// Adds the gateway's pod and Service, where there are providers and nobody else has its name.
+pub(crate) fn complete(snapshot: &mut Snapshot, config: &Config) {
+    let taken = |pod: &Arc<PodManifest>| pod.pod.name.namespace == NAMESPACE && pod.pod.name.name == POD;
+    let Some(manifests) = &config.manifests else { return };
+    if snapshot.models.providers.is_empty() || snapshot.pods.iter().any(taken) {
+        return;
+    }
+    let pod = pod(snapshot, manifests, config);
+    let labels = pod.pod.labels.clone();
+    let pods = Arc::make_mut(&mut snapshot.pods);
+    let place = pods.partition_point(|known| known.pod.name < pod.pod.name);
+    pods.insert(place, Arc::new(pod));
+    let services = Arc::make_mut(&mut snapshot.services);
+    if !services.iter().any(|service| service.namespace == NAMESPACE && service.name == SERVICE) {
+        services.push(Service {
+            namespace: NAMESPACE.to_owned(),
+            name: SERVICE.to_owned(),
+            labels: labels.clone(),
+            selector: Some(labels),
+            ports: vec![ServicePort {
+                name: Some("http".to_owned()),
+                protocol: Protocol::TCP,
+                port: PORT,
+                target: TargetPort::Number(PORT),
+            }],
+            frontend: Frontend::Unassigned,
+        });
+        services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    }
+}
+
+/// Where the node answers the gateway.
+pub(crate) fn socket(config: &Config) -> PathBuf {
+    config.run_dir.join("gateway.sock")
+}
+
+fn pod(snapshot: &Snapshot, manifests: &Path, config: &Config) -> PodManifest {
+    let path = |path: &Path| path.display().to_string();
+    let command =
+        ["signet", "gateway", "--manifests", &path(manifests), "--node-socket", &path(&socket(config))];
+    let audit = (config.settings.mode == Mode::Audit).then_some("--audit");
+    let container = Container {
+        name: "gateway".to_owned(),
+        command: command.into_iter().chain(audit).map(str::to_owned).collect(),
+        ..Container::default()
+    };
+    PodManifest {
+        pod: Pod {
+            name: PodName { namespace: NAMESPACE.to_owned(), name: POD.to_owned() },
+            labels: [("app.kubernetes.io/name".to_owned(), "signet-gateway".to_owned())].into(),
+            namespace_labels: namespace_labels(snapshot, NAMESPACE),
+            service_account: SERVICE.to_owned(),
+            addresses: vec![],
+            ports: vec![],
+            node: None,
+            host_network: false,
+        },
+        containers: vec![container],
+        restart: RestartPolicy::Always,
+        annotations: [].into(),
+        origin: Origin { file: "signet".into(), line: 1 },
+        owner: None,
+    }
+}
+
+/// Who answers the gateway.
+pub(crate) struct Desk {
+    pub(crate) connections: Connections,
+    pub(crate) directory: Arc<Directory>,
+    /// None as long as its keys cannot be had.
+    pub(crate) issuer: Mutex<Option<Issuer>>,
+    /// Its URL.
+    pub(crate) issuer_url: String,
+    /// Where its keys are.
+    pub(crate) keys: PathBuf,
+    pub(crate) flows: Arc<Ring>,
+    /// The cgroup that holds every pod's.
+    pub(crate) cgroup: PathBuf,
+}
+
+impl Desk {
+    /// Listens on `path`, until the process ends.
+    ///
+    /// # Errors
+    /// If the socket cannot be made.
+    pub(crate) fn listen(self: Arc<Self>, path: &Path) -> io::Result<()> {
+        let _ = fs::remove_file(path);
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        std::thread::Builder::new().name("gateway".to_owned()).spawn(move || {
+            // one for each stream that is served, beside this
+            let busy = Arc::new(());
+            for stream in listener.incoming().flatten() {
+                if !self.is_gateways(&stream) || Arc::strong_count(&busy) > MAX_STREAMS {
+                    tracing::warn!("somebody who is not the gateway, or too much of it, asks who calls");
+                    continue;
+                }
+                let (desk, busy) = (self.clone(), busy.clone());
+                let work = move || {
+                    if let Err(error) = desk.serve(&stream) {
+                        tracing::debug!(%error, "a stream of the gateway ended");
+                    }
+                    drop(busy);
+                };
+                if let Err(error) = std::thread::Builder::new().name("gateway".to_owned()).spawn(work) {
+                    tracing::warn!(%error, "the gateway is not answered");
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Whether a process of the gateway's pod is at the other end.
+    fn is_gateways(&self, stream: &UnixStream) -> bool {
+        let pid = getsockopt(stream, PeerCredentials).ok().and_then(|peer| u32::try_from(peer.pid()).ok());
+        let pod = pid.and_then(|pid| signet_sandbox::pod_of_process(&self.cgroup, pid));
+        pod.is_some_and(|(namespace, name)| (namespace.as_str(), name.as_str()) == (NAMESPACE, POD))
+    }
+
+    fn serve(&self, stream: &UnixStream) -> io::Result<()> {
+        let (mut reader, mut writer) = (BufReader::new(stream), stream);
+        loop {
+            let mut line = String::new();
+            if (&mut reader).take(MAX_QUESTION).read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let reply = match serde_json::from_str(&line) {
+                Ok(question) => self.answer(question),
+                Err(error) => Reply::Error(error.to_string()),
+            };
+            let mut text = serde_json::to_string(&reply)?;
+            text.push('\n');
+            writer.write_all(text.as_bytes())?;
+        }
+    }
+
+    fn answer(&self, question: Question) -> Reply {
+        match question {
+            Question::Who(connection) => Reply::Caller(self.who(connection)),
+            Question::Token { connection, audience } => self.token(connection, &audience),
+            Question::Record(record) => {
+                self.flows.push(self.flow(*record));
+                Reply::Noted
+            }
+        }
+    }
+
+    fn who(&self, connection: Connection) -> Caller {
+        let Connection { source, destination } = connection;
+        let own = self.directory.address(destination.ip());
+        if own.is_none_or(|info| (info.namespace.as_str(), info.pod.as_str()) != (NAMESPACE, POD)) {
+            return Caller::Unknown;
+        }
+        let opener = self.connections.opener(Protocol::TCP, source, destination).unwrap_or_else(|error| {
+            tracing::warn!(%error, "who opened a connection cannot be looked up");
+            None
+        });
+        let known = match opener {
+            Some(Opener::Endpoint(id)) => self.directory.endpoint(id).map(|info| (info, Evidence::Veth)),
+            Some(Opener::Elsewhere(identity)) => {
+                let info = self.directory.address(source.ip());
+                info.filter(|info| info.identity == identity.0).map(|info| (info, Evidence::Address))
+            }
+            Some(Opener::Node) | None => None,
+        };
+        let workload = known.and_then(|(info, evidence)| Some((self.workload(&info)?, evidence)));
+        workload.map_or(Caller::Unknown, |(workload, evidence)| Caller::Workload(workload, evidence))
+    }
+
+    fn workload(&self, info: &EndpointInfo) -> Option<Workload> {
+        let manifest = self.directory.manifest(&info.namespace, &info.pod)?;
+        let Pod { name, labels, namespace_labels, service_account, .. } = &manifest.pod;
+        Some(Workload {
+            namespace: name.namespace.clone(),
+            pod: name.name.clone(),
+            service_account: service_account.clone(),
+            labels: labels.clone(),
+            namespace_labels: (**namespace_labels).clone(),
+        })
+    }
+
+    /// For who is known by an interface of this node: an address alone is not enough for a token.
+    fn token(&self, connection: Connection, audience: &str) -> Reply {
+        let Caller::Workload(workload, Evidence::Veth) = self.who(connection) else {
+            return Reply::Error("whoever opened this connection is no pod of this node".to_owned());
+        };
+        let Workload { namespace, service_account, .. } = workload;
+        let subject = Subject { namespace, service_account, pod: None };
+        let now = seconds(SystemTime::now());
+        match self.with_issuer(now, |issuer| issuer.issue(&subject, audience, SUBJECT_TOKEN_LIFE, now)) {
+            Ok(token) => Reply::Token(Shown(token)),
+            Err(error) => Reply::Error(error.to_string()),
+        }
+    }
+
+    /// Makes the first and the next key to sign with when it is time.
+    pub(crate) fn rotate(&self) {
+        let now = seconds(SystemTime::now());
+        if let Err(error) = self.with_issuer(now, |issuer| issuer.rotate(now)) {
+            tracing::warn!(%error, "a key to sign tokens with cannot be made; it is tried again");
+        }
+    }
+
+    /// A disk that is full today need not be tomorrow, and is no reason not to enforce.
+    fn with_issuer<T>(
+        &self,
+        now: u64,
+        work: impl FnOnce(&mut Issuer) -> Result<T, signet_ca::Error>,
+    ) -> Result<T, signet_ca::Error> {
+        let mut issuer = self.issuer.lock().unwrap_or_else(PoisonError::into_inner);
+        let issuer = match &mut *issuer {
+            Some(issuer) => issuer,
+            none => none.insert(Issuer::open(&self.issuer_url, &self.keys, Lifetimes::default(), now)?),
+        };
+        work(issuer)
+    }
+
+    fn flow(&self, record: Record) -> Flow {
+        let Record { connection, verdict, reason, detail, would_allow, rule, method, path, .. } = record;
+        let Connection { source, destination } = connection;
+        let RecordCall { provider, publisher, model, method: asked } =
+            record.call.unwrap_or_else(|| RecordCall {
+                provider: String::new(),
+                publisher: String::new(),
+                model: String::new(),
+                method: String::new(),
+            });
+        let usage = record.usage.unwrap_or_default();
+        let call = Call {
+            time: SystemTime::now(),
+            source,
+            destination,
+            caller: self.caller_info(source, destination),
+            gateway: self.directory.address(destination.ip()),
+            node: self.directory.node_name(),
+            verdict: Verdict::from_str_name(&verdict).unwrap_or(Verdict::Error),
+            reason,
+            would_allow,
+            rule: rule.map(|RecordRule { kind, namespace, name, rule, file, line }| ExtensionRule {
+                kind,
+                namespace,
+                name,
+                rule,
+                file,
+                line,
+            }),
+            request: (method, path),
+            status: record.status,
+            latency_ns: record.latency_ns,
+            model: ModelCall {
+                provider,
+                publisher,
+                model,
+                method: asked,
+                input_tokens: usage.input_tokens,
+                output_tokens: usage.output_tokens,
+                detail,
+            },
+        };
+        call.into()
+    }
+
+    fn caller_info(&self, source: SocketAddr, destination: SocketAddr) -> Option<Arc<EndpointInfo>> {
+        let opener = self.connections.opener(Protocol::TCP, source, destination).ok().flatten();
+        match opener {
+            Some(Opener::Endpoint(id)) => self.directory.endpoint(id),
+            _ => self.directory.address(source.ip()),
+        }
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

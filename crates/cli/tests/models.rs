@@ -1,0 +1,127 @@
+//! Pods call a model through the gateway: who calls is told by their packets, and the call is a flow.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+mod support;
+
+use std::{fs, net::TcpListener};
+
+use serde_json::Value;
+use signet_testkit::google::Google;
+use support::node::{Node, wait_until};
+
+const ISSUER: &str = "https://issuer.example";
+const MODEL: &str =
+    "/v1/projects/p/locations/global/publishers/google/models/gemini-2.5-flash:generateContent";
+
+/// Asks again and again, and prints what was answered in a line.
+fn caller(name: &str, model: &str) -> String {
+    format!(
+        r#"---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}
+spec:
+  serviceAccountName: {name}
+  containers:
+  - name: {name}
+    image: none
+    command:
+    - sh
+    - -c
+    - |
+      body='{{"contents":[{{"role":"user","parts":[{{"text":"What is the answer?"}}]}}]}}'
+      while :; do
+        curl -s -m 5 --json "$body" -w ' status=%{{http_code}}' http://gateway.signet-system:4260{model} | tr -d '\n'
+        echo; sleep 0.2
+      done
+"#,
+    )
+}
+
+fn models(google: &str) -> String {
+    format!(
+        r#"---
+apiVersion: signet.dev/v1alpha1
+kind: ModelProvider
+metadata: {{name: vertex}}
+spec:
+  vertexAI: {{project: p, location: global, endpoint: "http://{google}"}}
+  credential:
+    google:
+      audience: //iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/signet
+      tokenURL: http://{google}/v1/token
+  allowPlaintext: true
+---
+apiVersion: signet.dev/v1alpha1
+kind: ModelPolicy
+metadata: {{name: scorer, namespace: shop}}
+spec:
+  podSelector: {{matchLabels: {{app: scorer}}}}
+  allow: [{{models: [gemini-2.5-flash], methods: [generateContent]}}]
+"#
+    )
+}
+
+fn answers(node: &Node, pod: &str, with: &str) -> usize {
+    node.log(pod).lines().filter(|line| line.contains(with)).count()
+}
+
+#[test]
+fn a_pod_calls_a_model_without_a_key_and_another_one_cannot() {
+    let Some(mut node) = Node::new("models", "") else { return };
+    // this thread is in the node's network
+    let google = Google::start(TcpListener::bind("192.0.2.1:0").unwrap()).unwrap();
+    let pro = MODEL.replace("flash", "pro");
+    let pods = caller("scorer", MODEL) + &caller("greedy", &pro) + &caller("trainer", MODEL);
+    node.write("pods.yaml", &(pods + &models(&google.address().to_string())));
+    node.set_options(&["--issuer", ISSUER]);
+    node.start_and_wait();
+    let keys = node.folder().join("state/jwks.json");
+    google.trust(ISSUER, serde_json::from_str(&fs::read_to_string(keys).unwrap()).unwrap());
+
+    wait_until("the scorer is answered", || answers(&node, "shop_scorer", "forty-two") >= 3);
+    wait_until("the trainer is refused", || {
+        answers(&node, "shop_trainer", "signet: model-policy-default-deny: no policy allows it") >= 3
+    });
+    assert_eq!(answers(&node, "shop_trainer", "status=200"), 0);
+    // one exchange for all calls, by the name of who calls
+    let called = google.called();
+    assert_eq!(google.exchanges(), 1);
+    assert!(called.len() >= 3);
+    assert!(called.iter().all(|c| c.principal.ends_with("/subject/system:serviceaccount:shop:scorer")));
+
+    let of = |pod: &str| -> Vec<Value> {
+        let is = |flow: &Value| flow["flow"]["Type"] == "L7" && flow["flow"]["source"]["pod_name"] == pod;
+        node.flows().into_iter().filter(is).collect()
+    };
+    let allowed = of("scorer").pop().unwrap();
+    assert_eq!(allowed["flow"]["verdict"], "FORWARDED");
+    assert_eq!(allowed["flow"]["destination"]["pod_name"], "gateway-0");
+    assert_eq!(allowed["flow"]["l7"]["http"]["code"], 200);
+    assert_eq!(allowed["signet"]["reason"], "model-policy-allow");
+    assert_eq!(allowed["signet"]["rule"]["name"], "scorer");
+    assert_eq!(allowed["signet"]["model"]["model"], "gemini-2.5-flash");
+    assert_eq!(allowed["signet"]["model"]["input_tokens"], 5);
+    let denied = of("trainer").pop().unwrap();
+    assert_eq!(
+        (&denied["flow"]["verdict"], &denied["flow"]["l7"]["http"]["code"]),
+        (&"DROPPED".into(), &403.into())
+    );
+
+    // what is said of models changes without anything else
+    let before = answers(&node, "shop_greedy", "status=200");
+    assert_eq!(before, 0, "{}", node.log("shop_greedy"));
+    let other = models(&google.address().to_string())
+        .replace("name: scorer", "name: greedy")
+        .replace("app: scorer", "app: greedy")
+        .replace("[gemini-2.5-flash]", "[gemini-2.5-pro]");
+    let (_, policy) = other.rsplit_once("---").unwrap();
+    node.write("more.yaml", policy);
+    wait_until("the greedy one is answered", || answers(&node, "shop_greedy", "forty-two") >= 1);
+
+    // no token is in any log, nor where the node keeps what it keeps
+    let texts = ["shop_scorer", "shop_trainer", "signet-system_gateway-0"].map(|pod| node.log(pod));
+    for token in google.tokens() {
+        assert!(!node.said().contains(&token) && texts.iter().all(|text| !text.contains(&token)));
+    }
+}
