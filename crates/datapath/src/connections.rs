@@ -96,8 +96,7 @@ fn key(protocol: Protocol, source: SocketAddr, destination: SocketAddr) -> (abi:
         address: [addresses[end], addresses[end ^ 1]],
         port: [ports[end], ports[end ^ 1]],
         protocol: protocol.0,
-        asker: 0,
-        pad: [0; 2],
+        ..abi::ct_key::default()
     };
     (key, end as u8)
 }
@@ -109,7 +108,7 @@ fn short(key: &abi::ct_key) -> Option<abi::ct_key_ipv4> {
         port: key.port,
         protocol: key.protocol,
         asker: key.asker,
-        pad: [0; 2],
+        ..abi::ct_key_ipv4::default()
     })
 }
 
