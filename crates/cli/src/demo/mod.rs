@@ -233,10 +233,11 @@ fn show(up: &Up, folder: &Path, args: &DemoArgs, stop: &Arc<AtomicBool>) -> anyh
     let mut outcomes = watch(up.flows().read(), &AT_FIRST, stop)?;
     for (text, edit, expectation) in EDITS {
         say(text);
+        // what happens from now on counts: a live flow is judged anew before the edit is said to be in force
+        let reader = up.flows().follow();
         manifests::edit(folder, edit)?;
         applied(up, stop)?;
-        // only what happens from now on counts
-        outcomes.extend(watch(up.flows().follow(), &[expectation], stop)?);
+        outcomes.extend(watch(reader, &[expectation], stop)?);
     }
     let audit = signet_agent::ask(&Path::new(RUN_DIR).join("control.sock"), &Request::Audit)?;
     print(&outcomes, &audit, args.output)?;
