@@ -213,7 +213,7 @@ pub(crate) fn update_link(link: &Link, program: BorrowedFd<'_>) -> io::Result<()
     if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-result)) }
 }
 
-/// Runs a program of the kind that runs when it is told to; returns what it returns.
+/// Runs a program of the kind that runs when it is told to, with a context if it reads one; returns what it returns.
 #[allow(unsafe_code, reason = "libbpf-rs runs only programs of an object")]
 pub(crate) fn run(program: BorrowedFd<'_>, context: &[u8]) -> io::Result<u32> {
     let mut options = libbpf_sys::bpf_test_run_opts {

@@ -63,7 +63,7 @@ impl Datapath {
     }
 
     fn broom(&mut self) -> Result<Broom, Error> {
-        let table = |number, name, handle: &MapHandle| Ok((number, name, shared(name, handle)?));
+        let table = |number, name, handle: &MapHandle| Ok((number, shared(name, handle)?));
         let tables = [
             table(abi::SWEEP_NEW, "ct_new", self.ct_new.handle())?,
             table(abi::SWEEP_FLOWS, "ct_flows", self.ct_flows.handle())?,
@@ -73,7 +73,7 @@ impl Datapath {
             table(abi::SWEEP_DROPS, "drops", self.drops.handle())?,
             table(abi::SWEEP_USAGES, "usages", self.usages.handle())?,
         ];
-        let keys = shared(KEYS_SECTION, &handle(&self.object, KEYS_SECTION)?)?;
+        let keys = handle(&self.object, KEYS_SECTION)?;
         let program = self.program("sweep")?.as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(Broom { program, keys, tables })
     }
@@ -106,54 +106,38 @@ struct Broom {
     program: OwnedFd,
     keys: MapHandle,
     /// Each with its number, in the order in which they are swept.
-    tables: [(abi::sweep_table, &'static str, MapHandle); 7],
+    tables: [(abi::sweep_table, MapHandle); 7],
 }
 
 impl Broom {
     fn sweep(&self) -> Result<u32, Error> {
-        let mut gone = 0;
-        for (number, name, table) in &self.tables {
-            let (more, is_behind) = self.sweep_table(*number, table)?;
-            tracing::trace!(name, more, is_behind, "swept");
-            gone += more;
-            if is_behind {
-                break;
-            }
-        }
-        Ok(gone)
+        self.tables.iter().map(|(number, table)| self.sweep_table(*number, table)).sum()
     }
 
     /// Keys are listed some at a time, and looked at in the kernel: neither keeps a CPU for long, as going through a table
-    /// within the kernel would.
-    fn sweep_table(&self, number: abi::sweep_table, table: &MapHandle) -> Result<(u32, bool), Error> {
+    /// within the kernel would. Where readers of events are behind, the next sweep goes on with this table.
+    fn sweep_table(&self, number: abi::sweep_table, table: &MapHandle) -> Result<u32, Error> {
         let room = abi::SWEEP_BYTES / table.key_size();
-        let (mut gone, mut list, mut count) = (0, Vec::with_capacity(abi::SWEEP_BYTES as usize), 0);
         let mut found = table.lookup_batch(room, MapFlags::ANY, MapFlags::ANY).map_err(map_failed)?;
+        let mut gone = 0;
         loop {
-            let next = found.next();
-            let is_last = next.is_none();
-            if let Some((key, _)) = next {
-                list.extend_from_slice(&key);
-                count += 1;
+            let keys: Vec<Vec<u8>> = found.by_ref().take(room as usize).map(|(key, _)| key).collect();
+            if keys.is_empty() {
+                return Ok(gone);
             }
-            if count == room || (is_last && count > 0) {
-                let said = self.look_at(number, &mut list, count)?;
-                gone += said & abi::SWEEP_GONE;
-                if said & abi::SWEEP_BEHIND != 0 {
-                    return Ok((gone, true));
-                }
-                (count, list) = (0, Vec::with_capacity(abi::SWEEP_BYTES as usize));
-            }
-            if is_last {
-                return Ok((gone, false));
+            let said = self.look_at(number, &keys)?;
+            gone += said & abi::SWEEP_GONE;
+            if said & abi::SWEEP_BEHIND != 0 {
+                return Ok(gone);
             }
         }
     }
 
-    fn look_at(&self, table: abi::sweep_table, list: &mut Vec<u8>, count: u32) -> Result<u32, Error> {
+    fn look_at(&self, table: abi::sweep_table, keys: &[Vec<u8>]) -> Result<u32, Error> {
+        let mut list = keys.concat();
         list.resize(abi::SWEEP_BYTES as usize, 0);
-        self.keys.update(&0u32.to_ne_bytes(), list, MapFlags::ANY).map_err(map_failed)?;
-        let context = abi::sweep_context { table, count };
+        self.keys.update(&0u32.to_ne_bytes(), &list, MapFlags::ANY).map_err(map_failed)?;
+        let context = abi::sweep_context { table, count: u32::try_from(keys.len()).unwrap_or_default() };
         run(self.program.as_fd(), bytemuck::bytes_of(&context)).map_err(failed)
     }
 }
