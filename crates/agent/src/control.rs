@@ -76,9 +76,7 @@ pub(crate) struct Asked {
 /// # Errors
 /// If the socket cannot be made.
 pub(crate) fn listen(path: &Path, forward: impl Fn(Asked) -> bool + Send + 'static) -> io::Result<()> {
-    let _ = fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let listener = private_socket(path)?;
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         for stream in listener.incoming().flatten() {
             match answer(&stream, &forward) {
@@ -89,6 +87,14 @@ pub(crate) fn listen(path: &Path, forward: impl Fn(Asked) -> bool + Send + 'stat
         }
     })?;
     Ok(())
+}
+
+/// Listens on a socket of root alone, in place of what an earlier process left.
+pub(crate) fn private_socket(path: &Path) -> io::Result<UnixListener> {
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 fn answer(stream: &UnixStream, forward: &impl Fn(Asked) -> bool) -> io::Result<bool> {

@@ -14,17 +14,16 @@ use std::{
 };
 
 use ipnet::IpNet;
-use signet_cluster::{Container, Frontend, PodManifest, RestartPolicy, Service, Snapshot};
+use signet_cluster::{Container, Frontend, PodManifest, Service, Snapshot};
 use signet_datapath::{Datapath, Services};
 use signet_identity::{Pod, PodName};
-use signet_policy::Origin;
 use signet_sandbox::Sandbox;
 
 use crate::{
     config::Config,
     error::Error,
     host,
-    pods::namespace_labels,
+    pods::{self, own_pod},
     services::{ClusterIps, backings, entries},
     zone::{CLUSTER_DOMAIN, zone},
 };
@@ -63,9 +62,7 @@ impl Discovery {
     pub(crate) fn complete(&mut self, mut complete: Snapshot) -> Snapshot {
         if needs_dns(&complete) {
             let (pod, service) = dns_pod(&complete, &self.zone_file, self.ips.dns());
-            let pods = Arc::make_mut(&mut complete.pods);
-            let place = pods.partition_point(|known| known.pod.name < pod.pod.name);
-            pods.insert(place, Arc::new(pod));
+            pods::insert(&mut complete, pod);
             let services = Arc::make_mut(&mut complete.services);
             services.push(service);
             services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -150,23 +147,8 @@ fn dns_pod(snapshot: &Snapshot, zone_file: &Path, ips: Vec<IpAddr>) -> (PodManif
         command: ["signet", "dns", "--zone"].map(str::to_owned).into_iter().chain([zone_file]).collect(),
         ..Container::default()
     };
-    let pod = PodManifest {
-        pod: Pod {
-            name: PodName { namespace: DNS_NAMESPACE.into(), name: DNS_POD.into() },
-            labels: labels.clone(),
-            namespace_labels: namespace_labels(snapshot, DNS_NAMESPACE),
-            service_account: "default".into(),
-            addresses: vec![],
-            ports: vec![],
-            node: None,
-            host_network: false,
-        },
-        containers: vec![container],
-        restart: RestartPolicy::Always,
-        annotations: [].into(),
-        origin: Origin { file: "signet".into(), line: 1 },
-        owner: None,
-    };
+    let name = PodName { namespace: DNS_NAMESPACE.into(), name: DNS_POD.into() };
+    let pod = own_pod(snapshot, name, labels, "default", container);
     let service = Service { frontend: Frontend::ClusterIps(ips), ..Service::cluster_dns() };
     (pod, service)
 }

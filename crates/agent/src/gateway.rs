@@ -5,13 +5,9 @@
 //! alone: what it asks about must end at an address of its pod.
 
 use std::{
-    fs, io,
+    io,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::SocketAddr,
-    os::unix::{
-        fs::PermissionsExt as _,
-        net::{UnixListener, UnixStream},
-    },
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,9 +15,7 @@ use std::{
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use signet_ca::{Issuer, Lifetimes, Workload as Subject};
-use signet_cluster::{
-    Container, Frontend, PodManifest, RestartPolicy, Service, ServicePort, Snapshot, TargetPort,
-};
+use signet_cluster::{Container, Frontend, PodManifest, Service, ServicePort, Snapshot, TargetPort};
 use signet_datapath::{Connections, Opener};
 use signet_flow::{
     Call, EndpointInfo, ExtensionRule, ModelCall, Names as _, Ring, flow::Flow, flow::Verdict,
@@ -30,9 +24,14 @@ use signet_gateway::{
     Caller, Connection, Evidence, Question, Record, RecordCall, RecordRule, Reply, Shown, Workload,
 };
 use signet_identity::{Pod, PodName, Protocol};
-use signet_policy::{Mode, Origin};
+use signet_policy::Mode;
 
-use crate::{config::Config, names::Directory, pods::namespace_labels};
+use crate::{
+    config::Config,
+    control::private_socket,
+    names::Directory,
+    pods::{self, own_pod},
+};
 
 const NAMESPACE: &str = "signet-system";
 const POD: &str = "gateway-0";
@@ -55,9 +54,7 @@ pub(crate) fn complete(snapshot: &mut Snapshot, config: &Config) {
     }
     let pod = pod(snapshot, manifests, config);
     let labels = pod.pod.labels.clone();
-    let pods = Arc::make_mut(&mut snapshot.pods);
-    let place = pods.partition_point(|known| known.pod.name < pod.pod.name);
-    pods.insert(place, Arc::new(pod));
+    pods::insert(snapshot, pod);
     let services = Arc::make_mut(&mut snapshot.services);
     if !services.iter().any(|service| service.namespace == NAMESPACE && service.name == SERVICE) {
         services.push(Service {
@@ -92,23 +89,9 @@ fn pod(snapshot: &Snapshot, manifests: &Path, config: &Config) -> PodManifest {
         command: command.into_iter().chain(audit).map(str::to_owned).collect(),
         ..Container::default()
     };
-    PodManifest {
-        pod: Pod {
-            name: PodName { namespace: NAMESPACE.to_owned(), name: POD.to_owned() },
-            labels: [("app.kubernetes.io/name".to_owned(), "signet-gateway".to_owned())].into(),
-            namespace_labels: namespace_labels(snapshot, NAMESPACE),
-            service_account: SERVICE.to_owned(),
-            addresses: vec![],
-            ports: vec![],
-            node: None,
-            host_network: false,
-        },
-        containers: vec![container],
-        restart: RestartPolicy::Always,
-        annotations: [].into(),
-        origin: Origin { file: "signet".into(), line: 1 },
-        owner: None,
-    }
+    let name = PodName { namespace: NAMESPACE.to_owned(), name: POD.to_owned() };
+    let labels = [("app.kubernetes.io/name".to_owned(), "signet-gateway".to_owned())].into();
+    own_pod(snapshot, name, labels, SERVICE, container)
 }
 
 /// Who answers the gateway.
@@ -132,9 +115,7 @@ impl Desk {
     /// # Errors
     /// If the socket cannot be made.
     pub(crate) fn listen(self: Arc<Self>, path: &Path) -> io::Result<()> {
-        let _ = fs::remove_file(path);
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        let listener = private_socket(path)?;
         std::thread::Builder::new().name("gateway".to_owned()).spawn(move || {
             // one for each stream that is served, beside this
             let busy = Arc::new(());
@@ -194,25 +175,30 @@ impl Desk {
     }
 
     fn who(&self, connection: Connection) -> Caller {
-        let Connection { source, destination } = connection;
-        let own = self.directory.address(destination.ip());
+        let own = self.directory.address(connection.destination.ip());
         if own.is_none_or(|info| (info.namespace.as_str(), info.pod.as_str()) != (NAMESPACE, POD)) {
             return Caller::Unknown;
         }
+        let known = self.opener(connection);
+        let workload = known.and_then(|(info, evidence)| Some((self.workload(&info)?, evidence)));
+        workload.map_or(Caller::Unknown, |(workload, evidence)| Caller::Workload(workload, evidence))
+    }
+
+    /// The pod that opened a connection, and how that is known.
+    fn opener(&self, connection: Connection) -> Option<(Arc<EndpointInfo>, Evidence)> {
+        let Connection { source, destination } = connection;
         let opener = self.connections.opener(Protocol::TCP, source, destination).unwrap_or_else(|error| {
             tracing::warn!(%error, "who opened a connection cannot be looked up");
             None
         });
-        let known = match opener {
-            Some(Opener::Endpoint(id)) => self.directory.endpoint(id).map(|info| (info, Evidence::Veth)),
-            Some(Opener::Elsewhere(identity)) => {
-                let info = self.directory.address(source.ip());
-                info.filter(|info| info.identity == identity.0).map(|info| (info, Evidence::Address))
+        match opener? {
+            Opener::Endpoint(id) => Some((self.directory.endpoint(id)?, Evidence::Veth)),
+            Opener::Elsewhere(identity) => {
+                let info = self.directory.address(source.ip())?;
+                (info.identity == identity.0).then_some((info, Evidence::Address))
             }
-            Some(Opener::Node) | None => None,
-        };
-        let workload = known.and_then(|(info, evidence)| Some((self.workload(&info)?, evidence)));
-        workload.map_or(Caller::Unknown, |(workload, evidence)| Caller::Workload(workload, evidence))
+            Opener::Node => None,
+        }
     }
 
     fn workload(&self, info: &EndpointInfo) -> Option<Workload> {
@@ -266,19 +252,16 @@ impl Desk {
     fn flow(&self, record: Record) -> Flow {
         let Record { connection, verdict, reason, detail, would_allow, rule, method, path, .. } = record;
         let Connection { source, destination } = connection;
-        let RecordCall { provider, publisher, model, method: asked } =
-            record.call.unwrap_or_else(|| RecordCall {
-                provider: String::new(),
-                publisher: String::new(),
-                model: String::new(),
-                method: String::new(),
-            });
+        let RecordCall { provider, publisher, model, method: asked } = record.call.unwrap_or_default();
         let usage = record.usage.unwrap_or_default();
         let call = Call {
             time: SystemTime::now(),
             source,
             destination,
-            caller: self.caller_info(source, destination),
+            caller: match self.opener(connection) {
+                Some((info, _)) => Some(info),
+                None => self.directory.address(source.ip()),
+            },
             gateway: self.directory.address(destination.ip()),
             node: self.directory.node_name(),
             verdict: Verdict::from_str_name(&verdict).unwrap_or(Verdict::Error),
@@ -306,14 +289,6 @@ impl Desk {
             },
         };
         call.into()
-    }
-
-    fn caller_info(&self, source: SocketAddr, destination: SocketAddr) -> Option<Arc<EndpointInfo>> {
-        let opener = self.connections.opener(Protocol::TCP, source, destination).ok().flatten();
-        match opener {
-            Some(Opener::Endpoint(id)) => self.directory.endpoint(id),
-            _ => self.directory.address(source.ip()),
-        }
     }
 }
 

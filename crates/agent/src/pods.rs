@@ -2,8 +2,9 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use signet_cluster::{PodManifest, Snapshot};
-use signet_identity::{Labels, Pod};
+use signet_cluster::{Container, PodManifest, RestartPolicy, Snapshot};
+use signet_identity::{Labels, Pod, PodName};
+use signet_policy::Origin;
 use signet_sandbox::Process;
 
 /// The labels of a namespace, also of one that the manifests do not know.
@@ -12,6 +13,40 @@ pub(crate) fn namespace_labels(snapshot: &Snapshot, namespace: &str) -> Arc<Labe
     known.unwrap_or_else(|| {
         Arc::new([("kubernetes.io/metadata.name".to_owned(), namespace.to_owned())].into())
     })
+}
+
+/// A pod that the node adds to what the manifests say: one container, of the binary itself.
+pub(crate) fn own_pod(
+    snapshot: &Snapshot,
+    name: PodName,
+    labels: Labels,
+    service_account: &str,
+    container: Container,
+) -> PodManifest {
+    PodManifest {
+        pod: Pod {
+            labels,
+            namespace_labels: namespace_labels(snapshot, &name.namespace),
+            name,
+            service_account: service_account.to_owned(),
+            addresses: vec![],
+            ports: vec![],
+            node: None,
+            host_network: false,
+        },
+        containers: vec![container],
+        restart: RestartPolicy::Always,
+        annotations: [].into(),
+        origin: Origin { file: "signet".into(), line: 1 },
+        owner: None,
+    }
+}
+
+/// Puts a pod where its name belongs.
+pub(crate) fn insert(snapshot: &mut Snapshot, pod: PodManifest) {
+    let pods = Arc::make_mut(&mut snapshot.pods);
+    let place = pods.partition_point(|known| known.pod.name < pod.pod.name);
+    pods.insert(place, Arc::new(pod));
 }
 
 /// What a pod runs: its first container's command, on the host's file system. Its image is not looked at.

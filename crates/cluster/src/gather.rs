@@ -231,15 +231,19 @@ impl Gathered {
         }
     }
 
-    /// The policies by their names, each in its mode: its own, else that of its namespace, else that of all.
+    /// A policy's mode: its own, else that of its namespace, else that of all.
+    fn mode(&self, own: Option<Mode>, namespace: Option<&str>, settings: &Settings) -> Mode {
+        let of_namespace = || self.namespaces.get(namespace?)?.mode;
+        own.or_else(of_namespace).unwrap_or(settings.mode)
+    }
+
+    /// The policies by their names, each in its mode.
     fn take_policies(&mut self, settings: &Settings) -> Vec<Policy> {
         let drafts = std::mem::take(&mut self.policies);
         let mut policies: Vec<Policy> = drafts
             .into_iter()
             .map(|Draft { mut policy, mode }| {
-                let namespace = policy.name.namespace.as_ref().and_then(|n| self.namespaces.get(n));
-                let mode = mode.or_else(|| namespace.and_then(|n| n.mode));
-                policy.mode = mode.unwrap_or(settings.mode);
+                policy.mode = self.mode(mode, policy.name.namespace.as_deref(), settings);
                 policy
             })
             .collect();
@@ -247,16 +251,14 @@ impl Gathered {
         policies
     }
 
-    /// What is said of models, each policy in its mode as [`Self::take_policies`] has it.
+    /// What is said of models, each policy in its mode.
     fn take_models(&mut self, settings: &Settings) -> Models {
         let providers =
             std::mem::take(&mut self.providers).into_iter().map(|p| (p.name.clone(), p)).collect();
         let drafts = std::mem::take(&mut self.model_policies).into_iter();
         let mut policies: Vec<ModelPolicy> = drafts
             .map(|ModelDraft { mut policy, mode }| {
-                let namespace = policy.name.namespace.as_ref().and_then(|n| self.namespaces.get(n));
-                let mode = mode.or_else(|| namespace.and_then(|n| n.mode));
-                policy.mode = mode.unwrap_or(settings.mode);
+                policy.mode = self.mode(mode, policy.name.namespace.as_deref(), settings);
                 policy
             })
             .collect();

@@ -120,7 +120,7 @@ pub struct RecordRule {
 }
 
 /// The call of a [`Record`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordCall {
     /// The provider.
     pub provider: String,
