@@ -10,9 +10,9 @@ use support::node::{Node, wait_until};
 
 const ISSUER: &str = "https://issuer.example";
 
-fn manifests(google: &str, python: &str, script: &str) -> String {
+fn manifests(python: &str, script: &str) -> String {
     format!(
-        r#"---
+        r#"
 apiVersion: v1
 kind: Pod
 metadata: {{name: client, namespace: shop, labels: {{app: client}}}}
@@ -24,26 +24,13 @@ spec:
     command: [{python}, {script}, "http://gateway.signet-system:4260", gemini-2.5-flash, gemini-2.5-pro]
 ---
 apiVersion: signet.dev/v1alpha1
-kind: ModelProvider
-metadata: {{name: vertex}}
-spec:
-  vertexAI: {{project: p, location: global, endpoint: "http://{google}"}}
-  credential:
-    google:
-      audience: //iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/signet
-      serviceAccount: client@p.iam.gserviceaccount.com
-      tokenURL: http://{google}/v1/token
-      iamEndpoint: http://{google}
-  allowPlaintext: true
----
-apiVersion: signet.dev/v1alpha1
 kind: ModelPolicy
 metadata: {{name: client, namespace: shop}}
 spec:
   podSelector: {{matchLabels: {{app: client}}}}
   allow:
   - {{models: [gemini-2.5-flash, text-embedding-005], uses: [tools]}}
-"#
+---"#
     )
 }
 
@@ -58,10 +45,8 @@ fn googles_own_library_is_answered_and_refused_in_its_own_words() {
     let google = Google::start(TcpListener::bind("192.0.2.1:0").unwrap()).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/genai.py");
     let python = format!("{clients}/bin/python");
-    node.write(
-        "pods.yaml",
-        &manifests(&google.address().to_string(), &python, &script.display().to_string()),
-    );
+    let provider = google.provider(Some("client@p.iam.gserviceaccount.com"));
+    node.write("pods.yaml", &(manifests(&python, &script.display().to_string()) + &provider));
     node.set_options(&["--issuer", ISSUER]);
     // the cloud trusts the node before the client asks: keys are there from the first start on
     node.start();

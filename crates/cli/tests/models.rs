@@ -38,26 +38,16 @@ spec:
     )
 }
 
-fn models(google: &str) -> String {
+/// Lets these pods call this model.
+fn policy(app: &str, model: &str) -> String {
     format!(
         r#"---
 apiVersion: signet.dev/v1alpha1
-kind: ModelProvider
-metadata: {{name: vertex}}
-spec:
-  vertexAI: {{project: p, location: global, endpoint: "http://{google}"}}
-  credential:
-    google:
-      audience: //iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/signet
-      tokenURL: http://{google}/v1/token
-  allowPlaintext: true
----
-apiVersion: signet.dev/v1alpha1
 kind: ModelPolicy
-metadata: {{name: scorer, namespace: shop}}
+metadata: {{name: {app}, namespace: shop}}
 spec:
-  podSelector: {{matchLabels: {{app: scorer}}}}
-  allow: [{{models: [gemini-2.5-flash], methods: [generateContent]}}]
+  podSelector: {{matchLabels: {{app: {app}}}}}
+  allow: [{{models: [{model}], methods: [generateContent]}}]
 "#
     )
 }
@@ -73,7 +63,8 @@ fn a_pod_calls_a_model_without_a_key_and_another_one_cannot() {
     let google = Google::start(TcpListener::bind("192.0.2.1:0").unwrap()).unwrap();
     let pro = MODEL.replace("flash", "pro");
     let pods = caller("scorer", MODEL) + &caller("greedy", &pro) + &caller("trainer", MODEL);
-    node.write("pods.yaml", &(pods + &models(&google.address().to_string())));
+    let models = google.provider(None) + &policy("scorer", "gemini-2.5-flash");
+    node.write("pods.yaml", &(pods + "---" + &models));
     node.set_options(&["--issuer", ISSUER]);
     node.start_and_wait();
     let keys = node.folder().join("state/jwks.json");
@@ -111,12 +102,7 @@ fn a_pod_calls_a_model_without_a_key_and_another_one_cannot() {
     // what is said of models changes without anything else
     let before = answers(&node, "shop_greedy", "status=200");
     assert_eq!(before, 0, "{}", node.log("shop_greedy"));
-    let other = models(&google.address().to_string())
-        .replace("name: scorer", "name: greedy")
-        .replace("app: scorer", "app: greedy")
-        .replace("[gemini-2.5-flash]", "[gemini-2.5-pro]");
-    let (_, policy) = other.rsplit_once("---").unwrap();
-    node.write("more.yaml", policy);
+    node.write("more.yaml", &policy("greedy", "gemini-2.5-pro"));
     wait_until("the greedy one is answered", || answers(&node, "shop_greedy", "forty-two") >= 1);
 
     // no token is in any log, nor where the node keeps what it keeps

@@ -79,33 +79,19 @@ struct Fixture {
     _keys: tempfile::TempDir,
 }
 
-fn manifests(google: SocketAddr) -> String {
-    format!(
-        r#"
-apiVersion: signet.dev/v1alpha1
-kind: ModelProvider
-metadata: {{name: vertex}}
-spec:
-  vertexAI: {{project: p, location: global, endpoint: "http://{google}"}}
-  credential:
-    google:
-      audience: //iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/signet
-      tokenURL: http://{google}/v1/token
-  allowPlaintext: true
----
+/// Behind the provider.
+const SCORERS: &str = "---
 apiVersion: signet.dev/v1alpha1
 kind: ModelPolicy
-metadata: {{name: scorer, namespace: shop}}
+metadata: {name: scorer, namespace: shop}
 spec:
-  podSelector: {{matchLabels: {{app: scorer}}}}
+  podSelector: {matchLabels: {app: scorer}}
   allow:
   - models: [gemini-2.5-flash*]
     uses: [tools]
   deny:
   - methods: [countTokens]
-"#
-    )
-}
+";
 
 /// What wants a token of the issuer whose keys are in a file.
 fn demanding(keys: &std::path::Path) -> String {
@@ -138,7 +124,7 @@ impl Fixture {
         let keys = tempfile::tempdir().unwrap();
         let issuer = Arc::new(Issuer::open(ISSUER, keys.path(), Lifetimes::default(), now()).unwrap());
         google.trust(ISSUER, issuer.key_set());
-        let text = manifests(google.address()) + &demanding(&keys.path().join("jwks.json"));
+        let text = google.provider(None) + SCORERS + &demanding(&keys.path().join("jwks.json"));
         let models = Snapshot::from_texts(&[("models.yaml", &text)], &Settings::default()).unwrap().models;
         let node = Known { issuer, records: Arc::default() };
         let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(models).1).unwrap();

@@ -7,11 +7,9 @@ use secrecy::SecretString;
 use signet_ca::{Issuer, Lifetimes, Workload};
 use signet_model::{GoogleFederation, SubjectToken};
 use signet_oidc::{Client, Error, Exchange, Holder};
-use signet_testkit::google::{Behaviour, Google};
+use signet_testkit::google::{AUDIENCE, Behaviour, Google};
 
 const ISSUER: &str = "https://issuer.example";
-const AUDIENCE: &str =
-    "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/signet";
 
 struct Fixture {
     google: Google,

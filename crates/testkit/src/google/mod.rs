@@ -32,6 +32,10 @@ const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const CLOUD: &str = "https://www.googleapis.com/auth/cloud-platform";
 const IAM: &str = "https://www.googleapis.com/auth/iam";
 
+/// Whom tokens that are exchanged are to be for: the provider of its only pool.
+pub const AUDIENCE: &str =
+    "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/signet";
+
 /// How it behaves.
 #[derive(Debug, Clone)]
 pub struct Behaviour {
@@ -118,6 +122,29 @@ impl Google {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// A `ModelProvider` called `vertex`, of this in place of Google: the project `p`, everywhere; and the service account that is
+    /// to be impersonated, if one is.
+    pub fn provider(&self, service_account: Option<&str>) -> String {
+        let url = format!("http://{}", self.address);
+        let impersonated = service_account.map_or_else(String::new, |account| {
+            format!("      serviceAccount: {account}\n      iamEndpoint: {url}\n")
+        });
+        format!(
+            "
+apiVersion: signet.dev/v1alpha1
+kind: ModelProvider
+metadata: {{name: vertex}}
+spec:
+  vertexAI: {{project: p, location: global, endpoint: '{url}'}}
+  credential:
+    google:
+      audience: {AUDIENCE}
+      tokenURL: {url}/v1/token
+{impersonated}  allowPlaintext: true
+"
+        )
     }
 
     /// Trusts the tokens that keys of this set sign for `issuer`.
@@ -227,10 +254,11 @@ fn exchange(state: &mut State, headers: &HeaderMap, body: &[u8]) -> Answer {
     if field("subject_token_type") != JWT {
         return oauth_error(400, "invalid_request", "subject_token_type");
     }
-    let Some(pool) = field("audience").strip_suffix("/providers/signet") else {
+    let pool = AUDIENCE.trim_end_matches("/providers/signet");
+    if field("audience") != AUDIENCE {
         return oauth_error(400, "invalid_target", "no such provider");
-    };
-    let subject = match subject(state, field("subject_token"), field("audience")) {
+    }
+    let subject = match subject(state, field("subject_token")) {
         Ok(subject) => subject,
         Err(description) => return oauth_error(400, "invalid_grant", &description),
     };
@@ -243,7 +271,7 @@ fn exchange(state: &mut State, headers: &HeaderMap, body: &[u8]) -> Answer {
 }
 
 /// The `sub` of a token that a trusted key has signed for this audience.
-fn subject(state: &State, token: &str, audience: &str) -> Result<String, String> {
+fn subject(state: &State, token: &str) -> Result<String, String> {
     let said = |error: jsonwebtoken::errors::Error| format!("The given subject token is invalid: {error}");
     let header = jsonwebtoken::decode_header(token).map_err(said)?;
     let id = header.kid.ok_or("The subject token has no kid.")?;
@@ -255,7 +283,7 @@ fn subject(state: &State, token: &str, audience: &str) -> Result<String, String>
     let trusted = state.trusted.get(issuer).ok_or("The issuer is not that of the provider.")?;
     let key = trusted.find(&id).ok_or("No key of the provider has this kid.")?;
     let mut validation = Validation::new(header.alg);
-    validation.set_audience(&[audience]);
+    validation.set_audience(&[AUDIENCE]);
     validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
     let key = DecodingKey::from_jwk(key).map_err(said)?;
     let claims = jsonwebtoken::decode::<Value>(token, &key, &validation).map_err(said)?.claims;
