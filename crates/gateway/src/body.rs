@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use crate::usage::{Reader, Usage};
+use crate::answer::{Passage, Usage};
 
 /// What is told when an answer is over, however it ended: what was counted, and whether it came to its end.
 pub(crate) type Over = Box<dyn FnOnce(Option<Usage>, bool) + Send + Sync>;
@@ -19,15 +19,23 @@ pub(crate) enum Body {
     /// All of it is here.
     Whole(Full<Bytes>),
     /// It is passed on as it comes.
-    Passing(Passing),
+    Passing(Box<Passing>),
 }
 
 /// A provider's body.
 pub(crate) struct Passing {
     body: Incoming,
-    reader: Reader,
-    is_over: bool,
+    passage: Passage,
+    state: State,
     over: Option<Over>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Coming,
+    /// All came, and was passed on.
+    Ended,
+    BrokenOff,
 }
 
 impl Body {
@@ -36,9 +44,52 @@ impl Body {
     }
 
     /// Passes `body` on; `over` is called when it ends, breaks off, or nobody wants it any more.
-    pub(crate) fn passing(body: Incoming, over: Over) -> Self {
-        let is_over = body.is_end_stream();
-        Self::Passing(Passing { body, reader: Reader::default(), is_over, over: Some(over) })
+    pub(crate) fn passing(body: Incoming, passage: Passage, over: Over) -> Self {
+        let state = if body.is_end_stream() { State::Ended } else { State::Coming };
+        Self::Passing(Box::new(Passing { body, passage, state, over: Some(over) }))
+    }
+}
+
+impl Passing {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            if self.state != State::Coming {
+                return Poll::Ready(None);
+            }
+            let passed = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let passed = self.passage.pass(data);
+                        if self.body.is_end_stream() {
+                            self.state = State::Ended;
+                            join(passed, self.passage.end())
+                        } else {
+                            passed
+                        }
+                    }
+                    // trailers are between the provider and the gateway
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => {
+                    self.state = State::BrokenOff;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    self.state = State::Ended;
+                    self.passage.end()
+                }
+            };
+            if !passed.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(passed))));
+            }
+        }
+    }
+}
+
+fn join(first: Bytes, last: Bytes) -> Bytes {
+    match last.is_empty() {
+        true => first,
+        false => [first, last].concat().into(),
     }
 }
 
@@ -52,32 +103,24 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
-            Self::Passing(passing) => {
-                let frame = ready!(Pin::new(&mut passing.body).poll_frame(context));
-                match &frame {
-                    Some(Ok(frame)) => {
-                        frame.data_ref().into_iter().for_each(|data| passing.reader.read(data))
-                    }
-                    Some(Err(_)) => {}
-                    None => passing.is_over = true,
-                }
-                passing.is_over |= frame.is_none() || passing.body.is_end_stream();
-                Poll::Ready(frame)
-            }
+            Self::Passing(passing) => passing.poll(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Passing(passing) => passing.body.is_end_stream(),
+            Self::Passing(passing) => passing.state == State::Ended,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Passing(passing) => passing.body.size_hint(),
+            Self::Passing(passing) => match passing.passage.keeps_length() {
+                true => passing.body.size_hint(),
+                false => SizeHint::default(),
+            },
         }
     }
 }
@@ -85,7 +128,7 @@ impl HttpBody for Body {
 impl Drop for Passing {
     fn drop(&mut self) {
         if let Some(over) = self.over.take() {
-            over(self.reader.usage(), self.is_over);
+            over(self.passage.usage(), self.state == State::Ended);
         }
     }
 }

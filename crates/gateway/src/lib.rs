@@ -4,6 +4,7 @@
 //! provider and with a credential for this caller, or an answer that says why not; and a [`Record`] of each. The order of
 //! things is `pipeline.rs`. Which pod a connection is of, and where records go, is the node's business.
 
+mod answer;
 mod authenticate;
 mod bind;
 mod body;
@@ -12,9 +13,9 @@ mod node;
 mod pipeline;
 mod refusal;
 mod serve;
-mod usage;
 mod wire;
 
+pub use answer::Usage;
 pub use link::Link;
 pub use node::{
     Caller, Connection, Evidence, Node, NodeError, Question, Record, RecordCall, RecordRule, Reply, Shown,
@@ -22,4 +23,3 @@ pub use node::{
 };
 pub use pipeline::Gateway;
 pub use serve::{Server, ServerError};
-pub use usage::Usage;

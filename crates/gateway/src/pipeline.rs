@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
 };
 use hyper_util::{
     client::legacy::Client as Pool,
@@ -15,25 +15,30 @@ use hyper_util::{
 };
 use secrecy::SecretString;
 use signet_model::{
-    Api, Call, Credential, Decision, GoogleFederation, Models, Outcome, Provider, Reason, SubjectToken,
-    VertexAi, decide, json,
+    Call, Credential, Decision, GoogleFederation, Models, Outcome, Provider, Reason, SubjectToken, decide,
 };
 use signet_oidc::{Client, Error as ExchangeError, Exchange, Holder, HttpError, Https};
 use tokio::sync::watch;
 
 use crate::{
+    answer::{Passage, Usage},
     authenticate::Authenticator,
     body::Body,
     node::{Caller, Connection, Evidence, Node, NodeError, Peer, Record, RecordCall, RecordRule, Workload},
     refusal::Refusal,
-    usage::Usage,
-    wire::vertex,
+    wire::{Asked, Dialect, Route},
 };
 
 /// Bytes of a request's body.
 const MAX_BODY: usize = 32 << 20;
 /// Headers of an answer that are passed on; all others are between the provider and the gateway.
-const PASSED_ON: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+const PASSED_ON: [HeaderName; 4] = [
+    header::CONTENT_TYPE,
+    header::RETRY_AFTER,
+    // what a provider calls the request, for whoever asks it about one
+    HeaderName::from_static("request-id"),
+    HeaderName::from_static("x-request-id"),
+];
 
 /// What all calls share.
 pub struct Gateway<N> {
@@ -42,16 +47,6 @@ pub struct Gateway<N> {
     authenticator: Authenticator,
     exchange: Exchange,
     upstream: Pool<Https, Full<Bytes>>,
-}
-
-/// What a request was understood as.
-struct Routed<'m> {
-    provider: &'m Provider,
-    vertex: &'m VertexAi,
-    call: Call,
-    /// Path and query for the provider.
-    target: String,
-    body: Bytes,
 }
 
 impl<N: Node> Gateway<N> {
@@ -82,20 +77,21 @@ impl<N: Node> Gateway<N> {
     /// Answers one request.
     pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         let mut note = Note::new(peer.connection, &request);
+        let dialect = Dialect::of(request.uri(), request.headers());
         // what was in force when it came, to its end
         let models = self.models.borrow().clone();
         match self.pass(&models, peer, request, &mut note).await {
-            Ok(answer) => {
+            Ok((answer, passage)) => {
                 let (head, body) = answer.into_parts();
                 note.record.status = head.status.as_u16();
                 let node = self.node.clone();
                 let over = Box::new(move |usage, is_over| note.end(&*node, usage, is_over));
-                Response::from_parts(head, Body::passing(body, over))
+                Response::from_parts(head, Body::passing(body, passage, over))
             }
             Err(refusal) => {
                 note.refuse(&refusal);
                 note.end(&*self.node, None, true);
-                refusal.answer()
+                refusal.answer(dialect)
             }
         }
     }
@@ -106,21 +102,24 @@ impl<N: Node> Gateway<N> {
         peer: &Peer,
         request: Request<Incoming>,
         note: &mut Note,
-    ) -> Result<Response<Incoming>, Refusal> {
+    ) -> Result<(Response<Incoming>, Passage), Refusal> {
         // first: nothing of a request is looked at for somebody who cannot be told
         let workload = known(&peer.caller)?;
         let caller = workload.as_pod();
-        // before the body: whoever has no token where one is wanted makes no work
+        // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
         self.authenticator.token(models, workload, &caller, request.headers()).await?;
+        let (head, body) = request.into_parts();
+        let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
-        let routed = route(models, request).await?;
-        note.call(&routed.call);
-        let decision = decide(&models.policies, routed.provider, &caller, &routed.call);
+        let asked = route.read(read(body).await?)?;
+        note.call(&asked.call);
+        let decision = decide(&models.policies, asked.provider, &caller, &asked.call);
         note.decision(&decision);
         authorise(&decision)?;
         // only for what is allowed: whoever may not call makes no work for others
-        let bearer = self.credential(peer.connection, workload, routed.provider).await?;
-        self.call(routed, bearer).await
+        let bearer = self.credential(peer.connection, workload, asked.provider).await?;
+        let passage = Passage::new(asked.format, asked.hides_usage);
+        Ok((self.call(asked, bearer).await?, passage))
     }
 
     /// What is shown to the provider; none where it wants nothing.
@@ -164,18 +163,21 @@ impl<N: Node> Gateway<N> {
     /// Makes the call.
     async fn call(
         &self,
-        routed: Routed<'_>,
+        asked: Asked<'_>,
         bearer: Option<HeaderValue>,
     ) -> Result<Response<Incoming>, Refusal> {
         let failed = |cause: String| Refusal::new(Reason::UpstreamUnavailable, cause);
-        let mut request = Request::post(routed.vertex.endpoint() + &routed.target)
+        let mut request = Request::post(asked.uri)
             .header(header::CONTENT_TYPE, "application/json")
             // what is passed on is read on the way
             .header(header::ACCEPT_ENCODING, "identity");
+        for (name, value) in asked.headers {
+            request = request.header(name, value);
+        }
         if let Some(bearer) = bearer {
             request = request.header(header::AUTHORIZATION, bearer);
         }
-        let request = request.body(Full::from(routed.body)).map_err(|error| failed(error.to_string()))?;
+        let request = request.body(Full::from(asked.body)).map_err(|error| failed(error.to_string()))?;
         let answer = self.upstream.request(request).await.map_err(|error| failed(error.to_string()))?;
         let (mut head, body) = answer.into_parts();
         if head.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
@@ -202,31 +204,6 @@ fn known(caller: &Caller) -> Result<&Workload, Refusal> {
             "the packets of this connection are no pod's that is known here",
         )),
     }
-}
-
-async fn route(models: &Models, request: Request<Incoming>) -> Result<Routed<'_>, Refusal> {
-    let (head, body) = request.into_parts();
-    let unknown = |detail: &str| Refusal::new(Reason::UnknownCall, detail);
-    let invalid = |detail: String| Refusal::new(Reason::InvalidRequest, detail);
-    let path = vertex::path(head.uri.path()).ok_or_else(|| unknown("no provider has such a path"))?;
-    let path = path.map_err(invalid)?;
-    if head.method != hyper::Method::POST {
-        return Err(unknown("models are called by POST"));
-    }
-    let as_events = vertex::wants_events(head.uri.query()).map_err(invalid)?;
-    let (provider, vertex) = models
-        .providers
-        .values()
-        .map(|provider| match &provider.api {
-            Api::VertexAi(vertex) => (provider, vertex),
-        })
-        .find(|(_, vertex)| path.is_of(vertex))
-        .ok_or_else(|| unknown("no ModelProvider is of this project and location"))?;
-    let body = read(body).await?;
-    let value = json::read(&body).map_err(|error| invalid(format!("the body: {error}")))?;
-    let call = path.call(&provider.name, &value).map_err(invalid)?;
-    let target = path.target(vertex, &call, as_events);
-    Ok(Routed { provider, vertex, call, target, body })
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Refusal> {

@@ -205,6 +205,13 @@ mod tests {
             (Outcome::Allowed, Reason::ModelPolicyAllow)
         );
         assert_eq!(outcome(&policies, true, &call("pro", &[])), (DENIED, Reason::ModelPolicyDeny));
+        assert_eq!(outcome(&policies, true, &call("Pro", &[])), (DENIED, Reason::ModelPolicyDeny));
+    }
+
+    #[test]
+    fn what_is_allowed_is_allowed_as_it_is_spelt() {
+        let policies = [policy("shop", Mode::Enforce, vec![rule(Action::Allow, "flash", &[])])];
+        assert_eq!(outcome(&policies, true, &call("Flash", &[])).0, DENIED);
     }
 
     #[test]

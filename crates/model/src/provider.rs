@@ -24,6 +24,40 @@ pub struct Provider {
 pub enum Api {
     /// Google's Vertex AI.
     VertexAi(VertexAi),
+    /// What OpenAI speaks: OpenAI itself, or a server of one's own, such as vLLM.
+    OpenAi(OpenAi),
+    /// Anthropic's own.
+    Anthropic(Anthropic),
+}
+
+/// A server that speaks as OpenAI does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenAi {
+    /// What comes before `/chat/completions`. Default: `https://api.openai.com/v1`.
+    pub endpoint: String,
+    /// Who made its models, as policies know it. Default: `openai` where it is OpenAI's own, else the provider's name.
+    pub publisher: String,
+}
+
+impl OpenAi {
+    /// OpenAI's own.
+    pub const ENDPOINT: &'static str = "https://api.openai.com/v1";
+    /// OpenAI, where models are its own.
+    pub const PUBLISHER: &'static str = "openai";
+}
+
+/// A server that speaks as Anthropic does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anthropic {
+    /// What comes before `/v1/messages`. Default: `https://api.anthropic.com`.
+    pub endpoint: String,
+}
+
+impl Anthropic {
+    /// Anthropic's own.
+    pub const ENDPOINT: &'static str = "https://api.anthropic.com";
+    /// Anthropic, which made the models.
+    pub const PUBLISHER: &'static str = "anthropic";
 }
 
 /// One project's Vertex AI in one location.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, de::IgnoredAny};
-use signet_model::{Api, Credential, GoogleFederation, Provider, SubjectToken, VertexAi};
+use signet_model::{Anthropic, Api, Credential, GoogleFederation, OpenAi, Provider, SubjectToken, VertexAi};
 use signet_policy::Origin;
 
 use super::{
@@ -36,6 +36,9 @@ struct WireProvider {
 struct WireSpec {
     #[serde(rename = "vertexAI")]
     vertex_ai: Option<WireVertexAi>,
+    #[serde(rename = "openAI")]
+    open_ai: Option<WireOpenAi>,
+    anthropic: Option<WireAnthropic>,
     credential: Option<WireCredential>,
     default_deny: Option<bool>,
     allow_plaintext: Option<bool>,
@@ -46,6 +49,19 @@ struct WireSpec {
 struct WireVertexAi {
     project: Option<String>,
     location: Option<String>,
+    endpoint: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireOpenAi {
+    endpoint: Option<String>,
+    publisher: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireAnthropic {
     endpoint: Option<String>,
 }
 
@@ -88,7 +104,8 @@ pub(crate) fn read(
 ) -> Result<(), Problem> {
     let WireProvider { metadata, spec, .. } = object.parse()?;
     let named = meta::register(metadata.map(Into::into), Scope::Cluster, gathered, object, problems);
-    let mut lowering = Lowering { report: Report::new(object, problems), plaintext: false };
+    let name = named.as_ref().map_or_else(String::new, |named| named.name.clone());
+    let mut lowering = Lowering { report: Report::new(object, problems), name, plaintext: false };
     let spec = lowering.spec(spec.unwrap_or_default());
     if let (Some(named), Some((api, credential, default_deny))) = (named, spec) {
         let origin = Origin { file: object.site("").file, line: object.line("") };
@@ -99,6 +116,8 @@ pub(crate) fn read(
 
 struct Lowering<'a> {
     report: Report<'a>,
+    /// The provider's own.
+    name: String,
     /// Whether URLs need not be of HTTPS.
     plaintext: bool,
 }
@@ -109,12 +128,16 @@ impl Lowering<'_> {
     }
 
     fn spec(&mut self, spec: WireSpec) -> Option<(Api, Credential, bool)> {
-        let WireSpec { vertex_ai, credential, default_deny, allow_plaintext } = spec;
+        let WireSpec { vertex_ai, open_ai, anthropic, credential, default_deny, allow_plaintext } = spec;
         self.plaintext = allow_plaintext.unwrap_or(false);
-        let api = match vertex_ai {
-            Some(vertex_ai) => self.vertex_ai(vertex_ai),
-            None => {
-                self.report.add("spec.vertexAI", "is required");
+        let in_paths = ["v1", "v1beta1"].contains(&self.name.as_str());
+        self.report.check("metadata.name", in_paths.then_some("is what paths of every provider begin with"));
+        let api = match (vertex_ai, open_ai, anthropic) {
+            (Some(vertex_ai), None, None) => self.vertex_ai(vertex_ai),
+            (None, Some(open_ai), None) => self.open_ai(open_ai),
+            (None, None, Some(anthropic)) => self.anthropic(anthropic),
+            _ => {
+                self.report.add("spec", "one of vertexAI, openAI and anthropic is required");
                 None
             }
         };
@@ -132,6 +155,22 @@ impl Lowering<'_> {
             None => None,
         };
         Some(Api::VertexAi(VertexAi { project: project?, location: location?, endpoint }))
+    }
+
+    fn open_ai(&mut self, wire: WireOpenAi) -> Option<Api> {
+        let WireOpenAi { endpoint, publisher } = wire;
+        let is_own = endpoint.is_none();
+        let endpoint = endpoint.unwrap_or_else(|| OpenAi::ENDPOINT.to_owned());
+        let endpoint = self.url(endpoint, "spec.openAI.endpoint", Part::Path);
+        let default = if is_own { OpenAi::PUBLISHER } else { &self.name }.to_owned();
+        let publisher = self.segment(Some(publisher.unwrap_or(default)), "spec.openAI.publisher");
+        Some(Api::OpenAi(OpenAi { endpoint: without_slash(endpoint?), publisher: publisher? }))
+    }
+
+    fn anthropic(&mut self, wire: WireAnthropic) -> Option<Api> {
+        let endpoint = wire.endpoint.unwrap_or_else(|| Anthropic::ENDPOINT.to_owned());
+        let endpoint = self.url(endpoint, "spec.anthropic.endpoint", Part::Path);
+        Some(Api::Anthropic(Anthropic { endpoint: without_slash(endpoint?) }))
     }
 
     fn credential(&mut self, wire: WireCredential) -> Option<Credential> {
@@ -209,6 +248,11 @@ impl Lowering<'_> {
         }
         fits.then_some(text)
     }
+}
+
+fn without_slash(mut url: String) -> String {
+    url.truncate(url.trim_end_matches('/').len());
+    url
 }
 
 fn is_account(text: &str) -> bool {
