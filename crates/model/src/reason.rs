@@ -104,12 +104,15 @@ impl fmt::Display for Reason {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]
     fn every_reason_is_told_in_the_documentation_with_its_status() {
         let text = include_str!("../../../docs/models.md");
-        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        let (_, answers) = text.split_once("## Answers").unwrap();
+        let rows: Vec<&str> = answers.lines().filter(|line| line.starts_with("| `")).collect();
         assert_eq!(rows.len(), Reason::ALL.len());
         for (row, reason) in rows.into_iter().zip(Reason::ALL) {
             let status = match reason.status() {
