@@ -9,10 +9,24 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use crate::answer::{Passage, Usage};
+use crate::{
+    answer::{Passage, Usage},
+    guard::Blocked,
+};
 
-/// What is told when an answer is over, however it ended: what was counted, and whether it came to its end.
-pub(crate) type Over = Box<dyn FnOnce(Option<Usage>, bool) + Send + Sync>;
+/// What is told when an answer is over: what was counted, and how it ended.
+pub(crate) type Over = Box<dyn FnOnce(Option<Usage>, Ending) + Send + Sync>;
+
+/// How an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All came, and was passed on.
+    Whole,
+    /// The provider broke off, or the caller went away.
+    BrokenOff,
+    /// A guard let it not go on.
+    Blocked(Blocked),
+}
 
 /// The body of an answer.
 pub(crate) enum Body {
@@ -26,16 +40,9 @@ pub(crate) enum Body {
 pub(crate) struct Passing {
     body: Incoming,
     passage: Passage,
-    state: State,
+    /// None as long as it comes.
+    ending: Option<Ending>,
     over: Option<Over>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Coming,
-    /// All came, and was passed on.
-    Ended,
-    BrokenOff,
 }
 
 impl Body {
@@ -45,40 +52,43 @@ impl Body {
 
     /// Passes `body` on; `over` is called when it ends, breaks off, or nobody wants it any more.
     pub(crate) fn passing(body: Incoming, passage: Passage, over: Over) -> Self {
-        let state = if body.is_end_stream() { State::Ended } else { State::Coming };
-        Self::Passing(Box::new(Passing { body, passage, state, over: Some(over) }))
+        let ending = body.is_end_stream().then_some(Ending::Whole);
+        Self::Passing(Box::new(Passing { body, passage, ending, over: Some(over) }))
     }
 }
 
 impl Passing {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         loop {
-            if self.state != State::Coming {
+            if self.ending.is_some() {
                 return Poll::Ready(None);
             }
             let passed = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        let passed = self.passage.pass(data);
-                        if self.body.is_end_stream() {
-                            self.state = State::Ended;
-                            join(passed, self.passage.end())
-                        } else {
-                            passed
+                    Ok(data) => self.passage.pass(data).and_then(|passed| {
+                        if !self.body.is_end_stream() {
+                            return Ok(passed);
                         }
-                    }
+                        self.ending = Some(Ending::Whole);
+                        Ok(join(passed, self.passage.end()?))
+                    }),
                     // trailers are between the provider and the gateway
                     Err(_) => continue,
                 },
                 Some(Err(error)) => {
-                    self.state = State::BrokenOff;
+                    self.ending = Some(Ending::BrokenOff);
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {
-                    self.state = State::Ended;
+                    self.ending = Some(Ending::Whole);
                     self.passage.end()
                 }
             };
+            let passed = passed.unwrap_or_else(|blocked| {
+                let last = self.passage.blocked(&blocked);
+                self.ending = Some(Ending::Blocked(blocked));
+                last
+            });
             if !passed.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(passed))));
             }
@@ -110,7 +120,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Passing(passing) => passing.state == State::Ended,
+            Self::Passing(passing) => passing.ending.is_some(),
         }
     }
 
@@ -128,7 +138,7 @@ impl HttpBody for Body {
 impl Drop for Passing {
     fn drop(&mut self) {
         if let Some(over) = self.over.take() {
-            over(self.passage.usage(), self.state == State::Ended);
+            over(self.passage.usage(), self.ending.take().unwrap_or(Ending::BrokenOff));
         }
     }
 }

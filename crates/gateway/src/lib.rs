@@ -8,6 +8,7 @@ mod answer;
 mod authenticate;
 mod bind;
 mod body;
+mod guard;
 mod link;
 mod node;
 mod pipeline;
@@ -16,6 +17,7 @@ mod serve;
 mod wire;
 
 pub use answer::Usage;
+pub use guard::{AnswerGuard, Blocked, Channel, Guard, Kind, Role};
 pub use link::Link;
 pub use node::{
     Caller, Connection, Evidence, Node, NodeError, Question, Record, RecordCall, RecordRule, Reply, Shown,

@@ -31,6 +31,10 @@ pub enum Reason {
     InvalidRequest,
     /// The request is larger than what is accepted.
     RequestTooLarge,
+    /// A guardrail lets the request not pass.
+    GuardrailRequest,
+    /// A guardrail lets the answer not pass.
+    GuardrailAnswer,
     /// No credential could be had for it.
     CredentialUnavailable,
     /// The provider did not answer, or broke off.
@@ -39,7 +43,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::ModelPolicyAllow,
         Self::NoModelPolicy,
         Self::ModelPolicyDeny,
@@ -53,6 +57,8 @@ impl Reason {
         Self::UnknownCall,
         Self::InvalidRequest,
         Self::RequestTooLarge,
+        Self::GuardrailRequest,
+        Self::GuardrailAnswer,
         Self::CredentialUnavailable,
         Self::UpstreamUnavailable,
     ];
@@ -73,6 +79,8 @@ impl Reason {
             Self::UnknownCall => "unknown-call",
             Self::InvalidRequest => "invalid-request",
             Self::RequestTooLarge => "request-too-large",
+            Self::GuardrailRequest => "guardrail-request",
+            Self::GuardrailAnswer => "guardrail-answer",
             Self::CredentialUnavailable => "credential-unavailable",
             Self::UpstreamUnavailable => "upstream-unavailable",
         }
@@ -85,6 +93,8 @@ impl Reason {
             Self::ModelPolicyDeny
             | Self::ModelPolicyDefaultDeny
             | Self::UnknownCaller
+            | Self::GuardrailRequest
+            | Self::GuardrailAnswer
             | Self::TokenOfAnotherWorkload => 403,
             Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired => 401,
             Self::UnknownCall => 404,
