@@ -1,13 +1,17 @@
 //! Bodies of answers: the gateway's own, or the provider's as it comes, read on the way.
 
 use std::{
+    future::Future as _,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use tokio::time::{Instant, Sleep};
 
 use crate::{
     answer::{Passage, Usage},
@@ -24,9 +28,16 @@ pub(crate) enum Ending {
     Whole,
     /// The provider broke off, or the caller went away.
     BrokenOff,
+    /// It did not go on for too long.
+    Late,
     /// A guard let it not go on.
     Blocked(Blocked),
 }
+
+/// An answer does not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the provider's answer broke off")]
+pub(crate) struct BrokenOff;
 
 /// The body of an answer.
 pub(crate) enum Body {
@@ -40,6 +51,9 @@ pub(crate) enum Body {
 pub(crate) struct Passing {
     body: Incoming,
     passage: Passage,
+    /// How long it may not go on, and until when.
+    idle: Duration,
+    until: Pin<Box<Sleep>>,
     /// None as long as it comes.
     ending: Option<Ending>,
     over: Option<Over>,
@@ -51,19 +65,28 @@ impl Body {
     }
 
     /// Passes `body` on; `over` is called when it ends, breaks off, or nobody wants it any more.
-    pub(crate) fn passing(body: Incoming, passage: Passage, over: Over) -> Self {
+    ///
+    /// It breaks off where nothing comes for `idle`.
+    pub(crate) fn passing(body: Incoming, passage: Passage, idle: Duration, over: Over) -> Self {
         let ending = body.is_end_stream().then_some(Ending::Whole);
-        Self::Passing(Box::new(Passing { body, passage, ending, over: Some(over) }))
+        let until = Box::pin(tokio::time::sleep(idle));
+        Self::Passing(Box::new(Passing { body, passage, idle, until, ending, over: Some(over) }))
     }
 }
 
 impl Passing {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         loop {
             if self.ending.is_some() {
                 return Poll::Ready(None);
             }
-            let passed = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                ready!(self.until.as_mut().poll(context));
+                self.ending = Some(Ending::Late);
+                return Poll::Ready(Some(Err(BrokenOff)));
+            };
+            self.until.as_mut().reset(Instant::now() + self.idle);
+            let passed = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.passage.pass(data).and_then(|passed| {
                         if !self.body.is_end_stream() {
@@ -76,8 +99,9 @@ impl Passing {
                     Err(_) => continue,
                 },
                 Some(Err(error)) => {
+                    tracing::debug!(%error, "an answer broke off");
                     self.ending = Some(Ending::BrokenOff);
-                    return Poll::Ready(Some(Err(error)));
+                    return Poll::Ready(Some(Err(BrokenOff)));
                 }
                 None => {
                     self.ending = Some(Ending::Whole);
@@ -105,12 +129,12 @@ fn join(first: Bytes, last: Bytes) -> Bytes {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Self::Passing(passing) => passing.poll(context),

@@ -24,4 +24,4 @@ pub use node::{
     Workload,
 };
 pub use pipeline::Gateway;
-pub use serve::{Server, ServerError};
+pub use serve::{Drain, Server, ServerError};

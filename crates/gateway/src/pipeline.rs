@@ -1,9 +1,13 @@
 //! A call from its head to its record: the stages, in the order in which each needs the one before.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Body as _;
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
@@ -32,6 +36,10 @@ use crate::{
 
 /// Bytes of a request's body.
 const MAX_BODY: usize = 32 << 20;
+/// How long a body may take to come.
+const BODY_PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// How long a part of a body may take.
+const PART_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of an answer that is looked at as a whole.
 const MAX_ANSWER: usize = 32 << 20;
 /// Headers of an answer that are passed on; all others are between the provider and the gateway.
@@ -55,7 +63,8 @@ pub struct Gateway<N> {
 
 /// An answer, and what is done to it on its way.
 enum Answer {
-    Passing(Response<Incoming>, Passage),
+    /// And how long it may be idle.
+    Passing(Response<Incoming>, Passage, Duration),
     /// One that was looked at as a whole.
     Whole(Response<Full<Bytes>>, Option<Usage>),
 }
@@ -99,12 +108,12 @@ impl<N: Node> Gateway<N> {
         // what was in force when it came, to its end
         let models = self.models.borrow().clone();
         match self.pass(&models, peer, request, &mut note).await {
-            Ok(Answer::Passing(answer, passage)) => {
+            Ok(Answer::Passing(answer, passage, idle)) => {
                 let (head, body) = answer.into_parts();
                 note.record.status = head.status.as_u16();
                 let node = self.node.clone();
                 let over = Box::new(move |usage, ending| note.end(&*node, usage, ending));
-                Response::from_parts(head, Body::passing(body, passage, over))
+                Response::from_parts(head, Body::passing(body, passage, idle, over))
             }
             Ok(Answer::Whole(answer, usage)) => {
                 note.record.status = answer.status().as_u16();
@@ -178,7 +187,10 @@ impl<N: Node> Gateway<N> {
                 let body = if is_changed { value.to_string().into() } else { body };
                 Ok(Answer::Whole(Response::from_parts(head, Full::new(body)), usage))
             }
-            texts => Ok(Answer::Passing(answer, Passage::new(asked.format, asked.hides_usage, texts))),
+            texts => {
+                let passage = Passage::new(asked.format, asked.hides_usage, texts);
+                Ok(Answer::Passing(answer, passage, asked.provider.patience.idle))
+            }
         }
     }
 
@@ -238,7 +250,12 @@ impl<N: Node> Gateway<N> {
             request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::from(asked.body())).map_err(|error| failed(error.to_string()))?;
-        let answer = self.upstream.request(request).await.map_err(|error| failed(error.to_string()))?;
+        let first = asked.provider.patience.first;
+        let answer = tokio::time::timeout(first, self.upstream.request(request)).await;
+        let answer = answer.map_err(|_| {
+            Refusal::new(Reason::UpstreamTimeout, format!("no answer within {} s", first.as_secs()))
+        })?;
+        let answer = answer.map_err(|error| failed(error.to_string()))?;
         let (mut head, body) = answer.into_parts();
         if head.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(failed("its answer is encoded, which was not asked for".to_owned()));
@@ -267,13 +284,40 @@ fn known(caller: &Caller) -> Result<&Workload, Refusal> {
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Refusal> {
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Refusal::new(Reason::RequestTooLarge, format!("a body has at most {MAX_BODY} bytes")))
-        }
-        Err(_) => Err(Refusal::new(Reason::InvalidRequest, "the body broke off")),
+    match tokio::time::timeout(BODY_PATIENCE, read_on(body)).await {
+        Ok(body) => body,
+        Err(_) => Err(late()),
     }
+}
+
+async fn read_on(body: Incoming) -> Result<Bytes, Refusal> {
+    let mut body = Limited::new(body, MAX_BODY);
+    let mut all = BytesMut::new();
+    loop {
+        match tokio::time::timeout(PART_PATIENCE, body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                let data = frame.into_data().unwrap_or_default();
+                // a body that comes in one piece is not copied
+                if all.is_empty() && body.is_end_stream() {
+                    return Ok(data);
+                }
+                all.extend_from_slice(&data);
+            }
+            Ok(None) => return Ok(all.freeze()),
+            Ok(Some(Err(error))) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(Refusal::new(
+                    Reason::RequestTooLarge,
+                    format!("a body has at most {MAX_BODY} bytes"),
+                ));
+            }
+            Ok(Some(Err(_))) => return Err(Refusal::new(Reason::InvalidRequest, "the body broke off")),
+            Err(_) => return Err(late()),
+        }
+    }
+}
+
+fn late() -> Refusal {
+    Refusal::new(Reason::RequestTimeout, "the body takes too long")
 }
 
 fn authorise(decision: &Decision<'_>) -> Result<(), Refusal> {
@@ -351,6 +395,10 @@ impl Note {
         match ending {
             Ending::Whole => {}
             Ending::BrokenOff => self.record.detail = "the answer broke off".to_owned(),
+            Ending::Late => {
+                self.record.reason = Reason::UpstreamTimeout.name().to_owned();
+                self.record.detail = "the answer did not go on".to_owned();
+            }
             Ending::Blocked(by) => {
                 self.record.verdict = "DROPPED".to_owned();
                 self.record.reason = Reason::GuardrailAnswer.name().to_owned();

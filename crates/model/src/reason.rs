@@ -31,6 +31,8 @@ pub enum Reason {
     InvalidRequest,
     /// The request is larger than what is accepted.
     RequestTooLarge,
+    /// The request took too long to come.
+    RequestTimeout,
     /// A guardrail lets the request not pass.
     GuardrailRequest,
     /// A guardrail lets the answer not pass.
@@ -39,11 +41,13 @@ pub enum Reason {
     CredentialUnavailable,
     /// The provider did not answer, or broke off.
     UpstreamUnavailable,
+    /// The provider took too long.
+    UpstreamTimeout,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::ModelPolicyAllow,
         Self::NoModelPolicy,
         Self::ModelPolicyDeny,
@@ -57,10 +61,12 @@ impl Reason {
         Self::UnknownCall,
         Self::InvalidRequest,
         Self::RequestTooLarge,
+        Self::RequestTimeout,
         Self::GuardrailRequest,
         Self::GuardrailAnswer,
         Self::CredentialUnavailable,
         Self::UpstreamUnavailable,
+        Self::UpstreamTimeout,
     ];
 
     /// Its name.
@@ -79,10 +85,12 @@ impl Reason {
             Self::UnknownCall => "unknown-call",
             Self::InvalidRequest => "invalid-request",
             Self::RequestTooLarge => "request-too-large",
+            Self::RequestTimeout => "request-timeout",
             Self::GuardrailRequest => "guardrail-request",
             Self::GuardrailAnswer => "guardrail-answer",
             Self::CredentialUnavailable => "credential-unavailable",
             Self::UpstreamUnavailable => "upstream-unavailable",
+            Self::UpstreamTimeout => "upstream-timeout",
         }
     }
 
@@ -100,8 +108,10 @@ impl Reason {
             Self::UnknownCall => 404,
             Self::InvalidRequest => 400,
             Self::RequestTooLarge => 413,
+            Self::RequestTimeout => 408,
             Self::CredentialUnavailable | Self::TokenKeysUnavailable => 503,
             Self::UpstreamUnavailable => 502,
+            Self::UpstreamTimeout => 504,
         }
     }
 }

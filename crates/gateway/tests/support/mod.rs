@@ -23,9 +23,10 @@ use serde_json::json;
 use signet_ca::{Issuer, Lifetimes, Workload as Subject};
 use signet_cluster::{Settings, Snapshot};
 use signet_gateway::{
-    Caller, Connection, Evidence, Gateway, Guard, Node, NodeError, Record, Server, Workload,
+    Caller, Connection, Drain, Evidence, Gateway, Guard, Node, NodeError, Record, Server, Workload,
 };
 use signet_testkit::{google::Google, models::ModelServer};
+use tokio::{sync::oneshot, task::JoinHandle};
 
 pub(crate) const ISSUER: &str = "https://issuer.example";
 pub(crate) const SCORER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -84,6 +85,9 @@ pub(crate) struct Fixture {
     pub(crate) models: ModelServer,
     pub(crate) address: SocketAddr,
     pub(crate) node: Known,
+    /// Ends it, and says how many connections had to be broken off.
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) running: JoinHandle<usize>,
     _keys: tempfile::TempDir,
 }
 
@@ -169,8 +173,11 @@ impl Fixture {
         };
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], gateway).await.unwrap();
         let address = server.address().unwrap();
-        tokio::spawn(server.run());
-        Self { google, models, address, node, _keys: keys }
+        let (stop, stopped) = oneshot::channel();
+        let drain = Drain { notice: Duration::from_millis(500), patience: Duration::from_secs(5) };
+        let stopping = async { drop(stopped.await) };
+        let running = tokio::spawn(server.run(stopping, drain));
+        Self { google, models, address, node, stop, running, _keys: keys }
     }
 
     /// Status, reason and body of an answer.
