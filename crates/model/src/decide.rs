@@ -172,6 +172,7 @@ mod tests {
             service_accounts: Choice::Any,
             token: TokenDemand::None,
             rules,
+            limits: vec![],
         }
     }
 

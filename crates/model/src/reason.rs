@@ -31,6 +31,20 @@ pub enum Reason {
     InvalidRequest,
     /// The request is larger than what is accepted.
     RequestTooLarge,
+    /// There were as many requests in the last minute as a limit lets through.
+    LimitRequests,
+    /// It could come to more tokens than a limit leaves for this minute.
+    LimitTokens,
+    /// As many requests are under way as a limit lets through.
+    LimitConcurrency,
+    /// It could cost more than a limit leaves for the period.
+    LimitSpend,
+    /// A limit is on what calls cost, and what this one costs is not known.
+    PriceUnknown,
+    /// A limit counts tokens, and nothing bounds those of this call.
+    Unboundable,
+    /// Calls cannot be counted just now, and a limit wants them to be.
+    LimitsUnavailable,
     /// No credential could be had for it.
     CredentialUnavailable,
     /// The provider did not answer, or broke off.
@@ -39,7 +53,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::ModelPolicyAllow,
         Self::NoModelPolicy,
         Self::ModelPolicyDeny,
@@ -53,6 +67,13 @@ impl Reason {
         Self::UnknownCall,
         Self::InvalidRequest,
         Self::RequestTooLarge,
+        Self::LimitRequests,
+        Self::LimitTokens,
+        Self::LimitConcurrency,
+        Self::LimitSpend,
+        Self::PriceUnknown,
+        Self::Unboundable,
+        Self::LimitsUnavailable,
         Self::CredentialUnavailable,
         Self::UpstreamUnavailable,
     ];
@@ -73,6 +94,13 @@ impl Reason {
             Self::UnknownCall => "unknown-call",
             Self::InvalidRequest => "invalid-request",
             Self::RequestTooLarge => "request-too-large",
+            Self::LimitRequests => "limit-requests",
+            Self::LimitTokens => "limit-tokens",
+            Self::LimitConcurrency => "limit-concurrency",
+            Self::LimitSpend => "limit-spend",
+            Self::PriceUnknown => "price-unknown",
+            Self::Unboundable => "unboundable",
+            Self::LimitsUnavailable => "limits-unavailable",
             Self::CredentialUnavailable => "credential-unavailable",
             Self::UpstreamUnavailable => "upstream-unavailable",
         }
@@ -85,12 +113,15 @@ impl Reason {
             Self::ModelPolicyDeny
             | Self::ModelPolicyDefaultDeny
             | Self::UnknownCaller
-            | Self::TokenOfAnotherWorkload => 403,
+            | Self::TokenOfAnotherWorkload
+            | Self::PriceUnknown
+            | Self::Unboundable => 403,
             Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired => 401,
             Self::UnknownCall => 404,
             Self::InvalidRequest => 400,
             Self::RequestTooLarge => 413,
-            Self::CredentialUnavailable | Self::TokenKeysUnavailable => 503,
+            Self::LimitRequests | Self::LimitTokens | Self::LimitConcurrency | Self::LimitSpend => 429,
+            Self::CredentialUnavailable | Self::TokenKeysUnavailable | Self::LimitsUnavailable => 503,
             Self::UpstreamUnavailable => 502,
         }
     }
