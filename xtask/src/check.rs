@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("signet-flow", &["signet-identity", "signet-policy", "signet-abi"]),
     ("signet-ca", &[]),
     ("signet-dns", &[]),
+    ("signet-limits", &["signet-model", "signet-policy"]),
     ("signet-oidc", &["signet-model"]),
     ("signet-sandbox", &[]),
     // the gateway
