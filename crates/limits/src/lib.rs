@@ -2,7 +2,7 @@
 //!
 //! Input: the [`Charge`]s of a call (`signet_model::charges`), the time, and in the end what each of them came to. Output: a
 //! [`Reservation`], or why there is none. Counters are kept in process, over a journal that survives the process
-//! ([`InProcess`]). Knows nothing of HTTP, prices or who calls.
+//! ([`InProcess`]), or in Redis or Valkey, for several gateways ([`Shared`]). Knows nothing of HTTP, prices or who calls.
 //!
 //! INVARIANT: what is reserved never exceeds a limit that holds, however many ask at once
 //! (`calls_at_once_never_overshoot`); it is all of a call's charges or none (`it_is_all_or_nothing`); and what was reserved
@@ -13,6 +13,7 @@ mod frame;
 mod in_process;
 mod journal;
 mod ledger;
+mod shared;
 mod window;
 
 use signet_model::{Charge, Reason, Uncounted};
@@ -20,13 +21,17 @@ use signet_policy::Mode;
 
 pub use in_process::{InProcess, Settings};
 pub use journal::JournalError;
+pub use shared::{Clock, Keeper, Shared, SharedSettings};
 
 use in_process::Hold as InProcessHold;
+use shared::Hold as SharedHold;
 
 /// Where calls are counted.
 pub enum Limits {
     /// Here, for this gateway alone.
     InProcess(InProcess),
+    /// In a store that several gateways share.
+    Shared(Shared),
 }
 
 /// What a call has been granted. Dropped, it stays charged in full: nothing says that the call came to less.
@@ -45,6 +50,7 @@ enum Hold {
     /// It could not be counted, for this reason.
     Uncounted(String),
     InProcess(InProcessHold),
+    Shared(SharedHold),
 }
 
 /// A charge that is more than what is left.
@@ -94,6 +100,7 @@ impl Limits {
         }
         let answer = match self {
             Self::InProcess(store) => store.reserve(charges, now_ms).map(Hold::InProcess),
+            Self::Shared(store) => store.reserve(charges, now_ms).await.map(Hold::Shared),
         };
         match answer {
             Answer::Granted { hold, would_refuse } => Ok(Reservation { hold, would_refuse }),
@@ -112,6 +119,7 @@ impl Limits {
         match self {
             // it is, when it is settled
             Self::InProcess(_) => {}
+            Self::Shared(store) => store.idle().await,
         }
     }
 }
@@ -131,7 +139,7 @@ impl Reservation {
     pub fn uncounted(&self) -> Option<&str> {
         match &self.hold {
             Hold::Uncounted(why) => Some(why),
-            Hold::Nothing | Hold::InProcess(_) => None,
+            Hold::Nothing | Hold::InProcess(_) | Hold::Shared(_) => None,
         }
     }
 
@@ -140,6 +148,7 @@ impl Reservation {
         match self.hold {
             Hold::Nothing | Hold::Uncounted(_) => vec![],
             Hold::InProcess(hold) => hold.settle(came_to, now_ms),
+            Hold::Shared(hold) => hold.settle(came_to, now_ms),
         }
     }
 
@@ -148,6 +157,7 @@ impl Reservation {
         match self.hold {
             Hold::Nothing | Hold::Uncounted(_) => {}
             Hold::InProcess(hold) => hold.cancel(now_ms),
+            Hold::Shared(hold) => hold.cancel(now_ms),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use signet_limits::{InProcess, Limits, Overrun, Refused, Settings};
 use signet_model::{Charge, Reason};
 use signet_policy::Mode;
+use support::server::Server;
 use support::{CONCURRENT, HOUR, MONTH, NOON, REQUESTS, TOKENS, charge, counted, take};
 use tempfile::TempDir;
 
@@ -15,13 +16,24 @@ use tempfile::TempDir;
 struct Store {
     name: &'static str,
     limits: Arc<Limits>,
-    _folder: TempDir,
+    _needs: Needs,
+}
+
+enum Needs {
+    Folder(#[expect(dead_code, reason = "kept until the test is over")] TempDir),
+    Server(#[expect(dead_code, reason = "kept until the test is over")] Server),
 }
 
 async fn stores() -> Vec<Store> {
     let folder = tempfile::tempdir().unwrap();
     let store = InProcess::open(folder.path(), Settings::default()).unwrap();
-    vec![Store { name: "in process", limits: Arc::new(Limits::InProcess(store)), _folder: folder }]
+    let limits = Arc::new(Limits::InProcess(store));
+    let mut stores = vec![Store { name: "in process", limits, _needs: Needs::Folder(folder) }];
+    if let Some(server) = Server::start().await {
+        let limits = Arc::new(server.limits());
+        stores.push(Store { name: "shared", limits, _needs: Needs::Server(server) });
+    }
+    stores
 }
 
 /// What a store gives for a charge that is too much.

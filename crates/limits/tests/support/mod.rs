@@ -1,5 +1,7 @@
 //! Charges, and what a store says of them.
-#![allow(dead_code, reason = "each test uses some of it")]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "tests, each of which uses some of it")]
+
+pub(crate) mod server;
 
 use signet_limits::{Limits, Refused, Reservation};
 use signet_model::{Charge, Measure, ModelPolicyKind, ModelPolicyName, Period, Uncounted};
@@ -12,6 +14,7 @@ pub(crate) const REQUESTS: Measure = Measure::Requests;
 pub(crate) const TOKENS: Measure = Measure::Tokens;
 pub(crate) const CONCURRENT: Measure = Measure::Concurrent;
 pub(crate) const HOUR: Measure = Measure::Spend(Period::Hour);
+pub(crate) const DAY: Measure = Measure::Spend(Period::Day);
 pub(crate) const MONTH: Measure = Measure::Spend(Period::Month);
 
 /// A charge of `amount` on a counter with this name, of which there may be `most`.
