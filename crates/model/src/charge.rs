@@ -288,8 +288,9 @@ fn whose(counter: &mut String, per: &Per, caller: Caller<'_>, call: &Call) {
         }
         Per::Model => {
             add(counter, '=', &call.provider);
-            add(counter, '/', &call.publisher);
-            add(counter, '/', &call.model);
+            // one model, however it is spelt
+            add(counter, '/', &call.publisher.to_ascii_lowercase());
+            add(counter, '/', &call.model.to_ascii_lowercase());
         }
         Per::Claim(name) => {
             add(counter, ':', name);

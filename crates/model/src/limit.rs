@@ -155,11 +155,11 @@ impl Limit {
     /// What an answer has at most where neither a request nor a limit says.
     pub const DEFAULT_OUTPUT: u64 = 8192;
 
-    /// Whether it is about this call.
+    /// Whether it is about this call. As with what is denied, another spelling is no way round it.
     pub fn matches(&self, call: &Call) -> bool {
         self.providers.holds(|name| *name == call.provider)
-            && self.publishers.holds(|name| *name == call.publisher)
-            && self.models.holds(|pattern| pattern.matches(&call.model))
+            && self.publishers.holds(|name| name.eq_ignore_ascii_case(&call.publisher))
+            && self.models.holds(|pattern| pattern.matches_in_any_case(&call.model))
             && self.methods.holds(|method| *method == call.method)
     }
 

@@ -123,11 +123,11 @@ impl Prices {
 }
 
 impl Price {
-    /// Whether it is about this call.
+    /// Whether it is about this call. Another spelling costs the same.
     pub fn is_of(&self, call: &Call) -> bool {
         self.providers.holds(|name| *name == call.provider)
-            && self.publishers.holds(|name| *name == call.publisher)
-            && self.models.holds(|pattern| pattern.matches(&call.model))
+            && self.publishers.holds(|name| name.eq_ignore_ascii_case(&call.publisher))
+            && self.models.holds(|pattern| pattern.matches_in_any_case(&call.model))
     }
 
     /// What a call of so many tokens costs.

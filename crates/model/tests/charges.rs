@@ -187,6 +187,16 @@ fn what_a_model_costs_has_to_be_known_where_spending_is_limited() {
 }
 
 #[test]
+fn another_spelling_of_a_model_is_no_way_round_a_limit() {
+    let flash = Limit { models: Choice::Of(vec![Pattern::new("flash*").unwrap()]), ..limit(&[SPEND]) };
+    let per_model = Limit { per: [Per::Model].into(), ..flash };
+    let estimate = estimate(100, Output::Capped(1), 1);
+    let plain = plan(per_model.clone(), &call("flash-lite", &[]), &estimate).unwrap();
+    assert_eq!(plan(per_model, &call("FLASH-Lite", &[]), &estimate).unwrap().charges, plain.charges);
+    assert_eq!(plain.charges.len(), 1);
+}
+
+#[test]
 fn a_limit_in_audit_mode_changes_nothing() {
     let audit =
         |limit, call: &Call, output| plan_of(Mode::Audit, limit, call, &estimate(5, output, 1)).unwrap();
