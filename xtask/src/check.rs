@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("signet-oidc", &["signet-model"]),
     ("signet-sandbox", &[]),
     // the gateway
-    ("signet-gateway", &["signet-identity", "signet-model", "signet-oidc", "signet-policy"]),
+    ("signet-gateway", &["signet-identity", "signet-limits", "signet-model", "signet-oidc", "signet-policy"]),
     // programs
     (
         "signet-bench",

@@ -8,6 +8,8 @@ mod answer;
 mod authenticate;
 mod bind;
 mod body;
+#[allow(dead_code, reason = "the pipeline is given this stage next")]
+mod limit;
 mod link;
 mod node;
 mod pipeline;
