@@ -236,6 +236,17 @@ fn what_is_not_meant_is_refused_where_it_stands() {
         (policy("{mode: audit}"), "spec.mode: "),
         (policy("{namespaceSelector: {}}"), "spec.namespaceSelector: is of ClusterModelPolicy alone"),
         (policy("{guardrails: [pii]}"), "unknown field `guardrails`"),
+        (issuer("{audience: a}"), "spec.issuer: is required"),
+        (issuer("{issuer: 'https://a'}"), "spec.audience: is required"),
+        (issuer("{issuer: 'https://a', audience: b, maxLifetimeSeconds: 0}"), "spec.maxLifetimeSeconds: "),
+        (issuer("{issuer: 'https://a', audience: b, keys: {file: k}}"), "spec.keys.file: an absolute path"),
+    ];
+    check_refused(&cases);
+}
+
+#[test]
+fn a_limit_or_price_that_is_not_meant_is_refused_where_it_stands() {
+    let cases = [
         (policy("{limits: [{}]}"), "spec.limits[0]: limits nothing"),
         (policy("{limits: [{requestsPerMinute: 0}]}"), "spec.limits[0].requestsPerMinute: 0 is not 1 to "),
         (policy("{limits: [{requestsPerMinute: -1}]}"), "invalid value: integer `-1`"),
@@ -288,13 +299,13 @@ fn what_is_not_meant_is_refused_where_it_stands() {
         ),
         (prices("p", "{models: [{longPrompts: {}}]}"), "spec.models[0].longPrompts.over: is required"),
         (prices("p", "{models: [{models: []}]}"), "spec.models[0].models: is empty"),
-        (issuer("{audience: a}"), "spec.issuer: is required"),
-        (issuer("{issuer: 'https://a'}"), "spec.audience: is required"),
-        (issuer("{issuer: 'https://a', audience: b, maxLifetimeSeconds: 0}"), "spec.maxLifetimeSeconds: "),
-        (issuer("{issuer: 'https://a', audience: b, keys: {file: k}}"), "spec.keys.file: an absolute path"),
     ];
+    check_refused(&cases);
+}
+
+fn check_refused(cases: &[(String, &str)]) {
     for (text, expected) in cases {
-        let said = read(&text).unwrap_err();
+        let said = read(text).unwrap_err();
         assert!(said.starts_with("models.yaml:") && said.contains(expected), "{expected}: {said}");
     }
 }
