@@ -18,10 +18,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("signet-flow", &["signet-identity", "signet-policy", "signet-abi"]),
     ("signet-ca", &[]),
     ("signet-dns", &[]),
+    ("signet-limits", &["signet-model", "signet-policy"]),
     ("signet-oidc", &["signet-model"]),
     ("signet-sandbox", &[]),
     // the gateway
-    ("signet-gateway", &["signet-identity", "signet-model", "signet-oidc", "signet-policy"]),
+    ("signet-gateway", &["signet-identity", "signet-limits", "signet-model", "signet-oidc", "signet-policy"]),
     // programs
     (
         "signet-bench",

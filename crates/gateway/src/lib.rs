@@ -9,6 +9,8 @@ mod authenticate;
 mod bind;
 mod body;
 mod guard;
+#[allow(dead_code, reason = "the pipeline is given this stage next")]
+mod limit;
 mod link;
 mod node;
 mod pipeline;

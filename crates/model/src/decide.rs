@@ -173,6 +173,7 @@ mod tests {
             service_accounts: Choice::Any,
             token: TokenDemand::None,
             rules,
+            limits: vec![],
         }
     }
 

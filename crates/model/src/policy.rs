@@ -7,6 +7,7 @@ use signet_policy::{Mode, Origin};
 
 use crate::{
     call::{Call, Feature, Method},
+    limit::Limit,
     pattern::Pattern,
 };
 
@@ -67,6 +68,8 @@ pub struct ModelPolicy {
     pub token: TokenDemand,
     /// What it says, in the order in which it was written.
     pub rules: Vec<CallRule>,
+    /// How much its callers may use, in the order in which it was written.
+    pub limits: Vec<Limit>,
 }
 
 /// Everything, or some of it: nothing is never written as an empty list.
