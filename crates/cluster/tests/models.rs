@@ -91,6 +91,8 @@ fn a_policy_is_what_it_says_and_what_it_leaves_out_is_anything() {
   - models: ['gemini-2.5-*']
     methods: [generateContent]
     uses: [tools]
+    when: claims.team == 'risk'
+    set: {safetySettings: [{category: HARM_CATEGORY_HATE_SPEECH, threshold: BLOCK_LOW_AND_ABOVE}]}
   - {}
   deny:
   - publishers: [anthropic]
@@ -103,8 +105,11 @@ fn a_policy_is_what_it_says_and_what_it_leaves_out_is_anything() {
     let said: Vec<_> = policy.rules.iter().map(|r| (r.path.as_str(), r.line, r.action)).collect();
     assert_eq!(
         said,
-        [("allow[0]", 10, Action::Allow), ("allow[1]", 13, Action::Allow), ("deny[0]", 15, Action::Deny)]
+        [("allow[0]", 10, Action::Allow), ("allow[1]", 15, Action::Allow), ("deny[0]", 17, Action::Deny)]
     );
+    assert_eq!(policy.rules[0].when.as_ref().unwrap().to_string(), "claims.team == 'risk'");
+    assert_eq!(policy.rules[0].set.safety_settings.as_ref().unwrap()[0]["threshold"], "BLOCK_LOW_AND_ABOVE");
+    assert!(policy.rules[1].when.is_none() && policy.rules[1].set.is_empty());
     assert_eq!(policy.rules[0].methods, Choice::Of(vec![Method::GenerateContent]));
     assert_eq!(policy.rules[0].uses, [Feature::Tools].into());
     assert_eq!((&policy.rules[1].methods, &policy.rules[1].providers), (&Choice::Any, &Choice::Any));
@@ -233,6 +238,9 @@ fn what_is_not_meant_is_refused_where_it_stands() {
             "spec.deny[0].methods[0]: \"chat\" is none of generateContent",
         ),
         (policy("{allow: [{uses: [everything]}]}"), "spec.allow[0].uses[0]: "),
+        (policy("{allow: [{when: 'claim.team == 1'}]}"), "spec.allow[0].when: nothing is called \"claim\""),
+        (policy("{deny: [{set: {safetySettings: []}}]}"), "spec.deny[0].set: is of rules that allow"),
+        (policy("{allow: [{set: {}}]}"), "spec.allow[0].set: sets nothing"),
         (policy("{mode: audit}"), "spec.mode: "),
         (policy("{namespaceSelector: {}}"), "spec.namespaceSelector: is of ClusterModelPolicy alone"),
         (policy("{guardrails: [pii]}"), "spec.guardrails: cannot be enforced"),

@@ -1,56 +1,32 @@
 //! A call from its head to its record: the stages, in the order in which each needs the one before.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Body as _;
-use hyper::{
-    Request, Response, StatusCode,
-    body::Incoming,
-    header::{self, HeaderName, HeaderValue},
-};
-use hyper_util::{
-    client::legacy::Client as Pool,
-    rt::{TokioExecutor, TokioTimer},
-};
-use secrecy::SecretString;
-use signet_model::{
-    Call, Credential, Decision, GoogleFederation, Models, Outcome, Provider, Reason, SubjectToken, decide,
-};
-use signet_oidc::{Client, Error as ExchangeError, Exchange, Holder, HttpError, Https};
+use hyper::{Request, Response, StatusCode, body::Incoming};
+use signet_limits::Limits;
+use signet_model::{Caller, Decision, Models, Outcome, Reason, decide};
+use signet_oidc::{Client, Exchange, HttpError};
 use tokio::sync::watch;
 
 use crate::{
     answer::{Passage, Usage},
     authenticate::Authenticator,
     body::{Body, Ending},
+    credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
-    node::{Caller, Connection, Evidence, Node, NodeError, Peer, Record, RecordCall, RecordRule, Workload},
+    limit::{self, Charged},
+    node::{Caller as Opener, Connection, Evidence, Node, Peer, Workload},
+    note::Note,
     refusal::Refusal,
+    request,
+    upstream::{Failed, Upstream},
     wire::{Asked, Dialect, Route},
 };
 
-/// Bytes of a request's body.
-const MAX_BODY: usize = 32 << 20;
-/// How long a body may take to come.
-const BODY_PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// How long a part of a body may take.
-const PART_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of an answer that is looked at as a whole.
 const MAX_ANSWER: usize = 32 << 20;
-/// Headers of an answer that are passed on; all others are between the provider and the gateway.
-const PASSED_ON: [HeaderName; 4] = [
-    header::CONTENT_TYPE,
-    header::RETRY_AFTER,
-    // what a provider calls the request, for whoever asks it about one
-    HeaderName::from_static("request-id"),
-    HeaderName::from_static("x-request-id"),
-];
-
 /// What all calls share.
 pub struct Gateway<N> {
     node: Arc<N>,
@@ -58,7 +34,8 @@ pub struct Gateway<N> {
     authenticator: Authenticator,
     exchange: Exchange,
     guard: Option<Arc<dyn Guard>>,
-    upstream: Pool<Https, Full<Bytes>>,
+    limits: Limits,
+    upstream: Upstream,
 }
 
 /// An answer, and what is done to it on its way.
@@ -70,19 +47,20 @@ enum Answer {
 }
 
 impl<N: Node> Gateway<N> {
-    /// A gateway that does what `models` says, and goes on with what it says next.
+    /// A gateway that does what `models` says, and goes on with what it says next; calls are counted in `limits`.
     ///
     /// # Errors
     /// [`HttpError`] if providers cannot be reached over TLS from here.
-    pub fn new(node: N, models: watch::Receiver<Arc<Models>>) -> Result<Self, HttpError> {
-        let (mut pool, client) = (Pool::builder(TokioExecutor::new()), Client::new()?);
+    pub fn new(node: N, models: watch::Receiver<Arc<Models>>, limits: Limits) -> Result<Self, HttpError> {
+        let client = Client::new()?;
         Ok(Self {
             node: Arc::new(node),
             models,
             authenticator: Authenticator::new(client.clone()),
             exchange: Exchange::new(client),
             guard: None,
-            upstream: pool.pool_timer(TokioTimer::new()).build(Client::connector()?),
+            limits,
+            upstream: Upstream::new()?,
         })
     }
 
@@ -96,7 +74,7 @@ impl<N: Node> Gateway<N> {
     pub(crate) async fn identify(&self, connection: Connection) -> Peer {
         let caller = self.node.who(connection).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "who opened a connection is not known");
-            Caller::Unknown
+            Opener::Unknown
         });
         Peer { connection, caller }
     }
@@ -108,15 +86,19 @@ impl<N: Node> Gateway<N> {
         // what was in force when it came, to its end
         let models = self.models.borrow().clone();
         match self.pass(&models, peer, request, &mut note).await {
-            Ok(Answer::Passing(answer, passage, idle)) => {
+            Ok((Answer::Passing(answer, passage, idle), charged)) => {
                 let (head, body) = answer.into_parts();
-                note.record.status = head.status.as_u16();
+                note.status(head.status);
                 let node = self.node.clone();
-                let over = Box::new(move |usage, ending| note.end(&*node, usage, ending));
+                let over = Box::new(move |usage, ending| {
+                    note.tell(charged.over(settled(head.status, usage, &ending)));
+                    note.end(&*node, usage, ending);
+                });
                 Response::from_parts(head, Body::passing(body, passage, idle, over))
             }
-            Ok(Answer::Whole(answer, usage)) => {
-                note.record.status = answer.status().as_u16();
+            Ok((Answer::Whole(answer, usage), charged)) => {
+                note.status(answer.status());
+                note.tell(charged.over(settled(answer.status(), usage, &Ending::Whole)));
                 note.end(&*self.node, usage, Ending::Whole);
                 answer.map(Body::whole)
             }
@@ -134,25 +116,63 @@ impl<N: Node> Gateway<N> {
         peer: &Peer,
         request: Request<Incoming>,
         note: &mut Note,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<(Answer, Charged), Refusal> {
         // first: nothing of a request is looked at for somebody who cannot be told
         let workload = known(&peer.caller)?;
-        let caller = workload.as_pod();
+        let pod = workload.as_pod();
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
-        self.authenticator.token(models, workload, &caller, request.headers()).await?;
+        let token = self.authenticator.token(models, workload, &pod, request.headers()).await?;
+        let caller = Caller { pod: &pod, claims: token.as_ref().map(|token| &token.claims) };
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
-        let mut asked = route.read(read(body).await?)?;
-        note.call(&asked.call);
-        let decision = decide(&models.policies, asked.provider, &caller, &asked.call);
+        let mut asked = route.read(request::read(body).await?)?;
+        note.call(&asked.call, &models.prices);
+        let decision = decide(&models.policies, asked.provider, caller, &asked.call);
         note.decision(&decision);
         authorise(&decision)?;
-        self.guard_request(&mut asked)?;
-        // only for what is allowed: whoever may not call makes no work for others
-        let bearer = self.credential(peer.connection, workload, asked.provider).await?;
-        let answer = self.call(&asked, bearer).await?;
-        self.guard_answer(&asked, answer).await
+        overwrite(&decision, &mut asked);
+        // from here on it costs something, and whatever happens to it is booked
+        let charged = self.charge(models, caller, &mut asked).await?;
+        note.tell(charged.notes());
+        match self.make(peer, workload, &mut asked).await {
+            Ok(answer) => Ok((answer, charged)),
+            Err(failed) => {
+                let (ending, refusal) = match failed {
+                    Failed::NotSent(refusal) => (limit::Ending::NotSent, refusal),
+                    Failed::Sent(refusal) => (limit::Ending::BrokenOff, refusal),
+                };
+                note.tell(charged.over(ending));
+                Err(refusal)
+            }
+        }
+    }
+
+    /// A call that is allowed and charged.
+    async fn make(&self, peer: &Peer, workload: &Workload, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
+        self.guard_request(asked).map_err(Failed::NotSent)?;
+        // only for what is going to be sent: whoever may not call makes no work for others
+        let credentials =
+            Credentials { node: &*self.node, exchange: &self.exchange, connection: peer.connection };
+        let bearer = credentials.of(workload, asked.provider).await.map_err(Failed::NotSent)?;
+        let answer = self.upstream.call(asked, bearer).await?;
+        self.guard_answer(asked, answer).await.map_err(Failed::Sent)
+    }
+
+    async fn charge(
+        &self,
+        models: &Models,
+        caller: Caller<'_>,
+        asked: &mut Asked<'_>,
+    ) -> Result<Charged, Refusal> {
+        let estimate = limit::estimate(asked.format, &asked.call, asked.body().len(), &asked.value);
+        let charged = limit::charge(&self.limits, models, caller, (&asked.call, &estimate)).await?;
+        if let Some(cap) = charged.output_cap() {
+            limit::cap(asked.format, &asked.call, &mut asked.value, cap)
+                .map_err(|detail| Refusal::new(Reason::InvalidRequest, detail))?;
+            asked.is_changed = true;
+        }
+        Ok(charged)
     }
 
     fn guard_request(&self, asked: &mut Asked<'_>) -> Result<(), Refusal> {
@@ -193,131 +213,40 @@ impl<N: Node> Gateway<N> {
             }
         }
     }
-
-    /// What is shown to the provider; none where it wants nothing.
-    async fn credential(
-        &self,
-        connection: Connection,
-        workload: &Workload,
-        provider: &Provider,
-    ) -> Result<Option<HeaderValue>, Refusal> {
-        let Credential::Google(federation) = &provider.credential else { return Ok(None) };
-        let Workload { namespace, service_account, pod, .. } = workload;
-        let holder = Holder {
-            caller: format!("{namespace}/{service_account}/{pod}"),
-            provider: provider.name.clone(),
-            service_account: federation.service_account.clone(),
-        };
-        let subject = async || self.subject(connection, federation).await;
-        let token = self.exchange.google(&holder, federation, subject).await;
-        let bearer = token.and_then(|token| token.bearer());
-        bearer.map(Some).map_err(|error| Refusal::new(Reason::CredentialUnavailable, error.to_string()))
-    }
-
-    async fn subject(
-        &self,
-        connection: Connection,
-        federation: &GoogleFederation,
-    ) -> Result<SecretString, ExchangeError> {
-        match &federation.subject {
-            SubjectToken::Issued => {
-                let token = self.node.token(connection, &federation.audience).await;
-                token.map_err(|error: NodeError| ExchangeError::Subject(error.to_string()))
-            }
-            SubjectToken::File(path) => {
-                let text = tokio::fs::read_to_string(path).await;
-                let text = text.map_err(|e| ExchangeError::Subject(format!("{}: {e}", path.display())))?;
-                Ok(SecretString::from(text.trim()))
-            }
-        }
-    }
-
-    /// Makes the call.
-    async fn call(
-        &self,
-        asked: &Asked<'_>,
-        bearer: Option<HeaderValue>,
-    ) -> Result<Response<Incoming>, Refusal> {
-        let failed = |cause: String| Refusal::new(Reason::UpstreamUnavailable, cause);
-        let mut request = Request::post(&asked.uri)
-            .header(header::CONTENT_TYPE, "application/json")
-            // what is passed on is read on the way
-            .header(header::ACCEPT_ENCODING, "identity");
-        for (name, value) in &asked.headers {
-            request = request.header(name, value);
-        }
-        if let Some(bearer) = bearer {
-            request = request.header(header::AUTHORIZATION, bearer);
-        }
-        let request = request.body(Full::from(asked.body())).map_err(|error| failed(error.to_string()))?;
-        let first = asked.provider.patience.first;
-        let answer = tokio::time::timeout(first, self.upstream.request(request)).await;
-        let answer = answer.map_err(|_| {
-            Refusal::new(Reason::UpstreamTimeout, format!("no answer within {} s", first.as_secs()))
-        })?;
-        let answer = answer.map_err(|error| failed(error.to_string()))?;
-        let (mut head, body) = answer.into_parts();
-        if head.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            return Err(failed("its answer is encoded, which was not asked for".to_owned()));
-        }
-        let headers = std::mem::take(&mut head.headers);
-        for name in PASSED_ON {
-            head.headers.extend(headers.get(&name).map(|value| (name, value.clone())));
-        }
-        Ok(Response::from_parts(head, body))
-    }
 }
 
 /// An address alone says too little: it may be lent, or taken.
-fn known(caller: &Caller) -> Result<&Workload, Refusal> {
+fn known(caller: &Opener) -> Result<&Workload, Refusal> {
     match caller {
-        Caller::Workload(workload, Evidence::Veth) => Ok(workload),
-        Caller::Workload(_, Evidence::Address) => Err(Refusal::new(
+        Opener::Workload(workload, Evidence::Veth) => Ok(workload),
+        Opener::Workload(_, Evidence::Address) => Err(Refusal::new(
             Reason::UnknownCaller,
             "the pod with this address is on another node, which does not prove it",
         )),
-        Caller::Unknown => Err(Refusal::new(
+        Opener::Unknown => Err(Refusal::new(
             Reason::UnknownCaller,
             "the packets of this connection are no pod's that is known here",
         )),
     }
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Refusal> {
-    match tokio::time::timeout(BODY_PATIENCE, read_on(body)).await {
-        Ok(body) => body,
-        Err(_) => Err(late()),
+/// What the rule that allows it writes into it.
+fn overwrite(decision: &Decision<'_>, asked: &mut Asked<'_>) {
+    let set = decision.allowed_by.map(|rule| &rule.set).filter(|set| !set.is_empty());
+    if let Some((set, body)) = set.zip(asked.value.as_object_mut()) {
+        set.write(body);
+        asked.is_changed = true;
     }
 }
 
-async fn read_on(body: Incoming) -> Result<Bytes, Refusal> {
-    let mut body = Limited::new(body, MAX_BODY);
-    let mut all = BytesMut::new();
-    loop {
-        match tokio::time::timeout(PART_PATIENCE, body.frame()).await {
-            Ok(Some(Ok(frame))) => {
-                let data = frame.into_data().unwrap_or_default();
-                // a body that comes in one piece is not copied
-                if all.is_empty() && body.is_end_stream() {
-                    return Ok(data);
-                }
-                all.extend_from_slice(&data);
-            }
-            Ok(None) => return Ok(all.freeze()),
-            Ok(Some(Err(error))) if error.is::<http_body_util::LengthLimitError>() => {
-                return Err(Refusal::new(
-                    Reason::RequestTooLarge,
-                    format!("a body has at most {MAX_BODY} bytes"),
-                ));
-            }
-            Ok(Some(Err(_))) => return Err(Refusal::new(Reason::InvalidRequest, "the body broke off")),
-            Err(_) => return Err(late()),
-        }
+/// What the end of an answer is for what was charged.
+fn settled(status: StatusCode, usage: Option<Usage>, ending: &Ending) -> limit::Ending {
+    match ending {
+        Ending::Whole if status.is_client_error() || status.is_server_error() => limit::Ending::Refused,
+        Ending::Whole => limit::Ending::Whole(usage),
+        // what the provider counts beyond that is not known
+        Ending::BrokenOff | Ending::Late | Ending::Blocked(_) => limit::Ending::BrokenOff,
     }
-}
-
-fn late() -> Refusal {
-    Refusal::new(Reason::RequestTimeout, "the body takes too long")
 }
 
 fn authorise(decision: &Decision<'_>) -> Result<(), Refusal> {
@@ -330,81 +259,4 @@ fn authorise(decision: &Decision<'_>) -> Result<(), Refusal> {
         None => "no policy allows it".to_owned(),
     };
     Err(Refusal::new(decision.reason, detail))
-}
-
-/// What is noted of a call on its way. It observes: nothing is decided by it.
-struct Note {
-    started: Instant,
-    record: Record,
-}
-
-impl Note {
-    fn new(connection: Connection, request: &Request<Incoming>) -> Self {
-        let record = Record {
-            connection,
-            verdict: "DROPPED".to_owned(),
-            reason: Reason::InvalidRequest.name().to_owned(),
-            detail: String::new(),
-            would_allow: false,
-            rule: None,
-            method: request.method().to_string(),
-            path: request.uri().path().to_owned(),
-            status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
-            latency_ns: 0,
-            call: None,
-            usage: None,
-        };
-        Self { started: Instant::now(), record }
-    }
-
-    fn call(&mut self, call: &Call) {
-        let Call { provider, publisher, model, method, .. } = call;
-        let (provider, publisher, model) = (provider.clone(), publisher.clone(), model.clone());
-        self.record.call = Some(RecordCall { provider, publisher, model, method: method.to_string() });
-    }
-
-    fn decision(&mut self, decision: &Decision<'_>) {
-        let (verdict, would_allow) = match decision.outcome {
-            Outcome::Allowed => ("FORWARDED", false),
-            Outcome::Audit => ("AUDIT", false),
-            Outcome::Denied { would_allow } => ("DROPPED", would_allow),
-        };
-        self.record.verdict = verdict.to_owned();
-        self.record.would_allow = would_allow;
-        self.record.reason = decision.reason.name().to_owned();
-        self.record.rule = decision.rule.map(|(policy, rule)| RecordRule {
-            kind: policy.name.kind.as_str().to_owned(),
-            namespace: policy.name.namespace.clone().unwrap_or_default(),
-            name: policy.name.name.clone(),
-            rule: rule.map_or("default-deny", |rule| &rule.path).to_owned(),
-            file: policy.origin.file.to_string(),
-            line: rule.map_or(policy.origin.line, |rule| rule.line),
-        });
-    }
-
-    fn refuse(&mut self, refusal: &Refusal) {
-        self.record.verdict = "DROPPED".to_owned();
-        self.record.reason = refusal.reason.name().to_owned();
-        self.record.detail = refusal.detail.clone();
-        self.record.status = refusal.reason.status();
-    }
-
-    fn end(mut self, node: &impl Node, usage: Option<Usage>, ending: Ending) {
-        self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.record.usage = usage;
-        match ending {
-            Ending::Whole => {}
-            Ending::BrokenOff => self.record.detail = "the answer broke off".to_owned(),
-            Ending::Late => {
-                self.record.reason = Reason::UpstreamTimeout.name().to_owned();
-                self.record.detail = "the answer did not go on".to_owned();
-            }
-            Ending::Blocked(by) => {
-                self.record.verdict = "DROPPED".to_owned();
-                self.record.reason = Reason::GuardrailAnswer.name().to_owned();
-                self.record.detail = by.detail;
-            }
-        }
-        node.record(self.record);
-    }
 }

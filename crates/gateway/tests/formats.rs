@@ -70,7 +70,7 @@ fn cases() -> Vec<Case> {
 #[tokio::test]
 async fn every_format_is_called_as_it_was_asked_recorded_and_counted() {
     let deny = "  deny:\n  - methods: [countTokens]\n";
-    let fixture = Fixture::with_scorers(|text| text.replace(deny, "")).await;
+    let fixture = Fixture::with_policies(|text| text.replace(deny, "")).await;
     for (count, (path, body, [publisher, model, method], usage)) in (1..).zip(cases()) {
         let (status, reason, answer) = fixture.post(SCORER, &path, body).await;
         assert_eq!(status, 200, "{path}: {reason} {answer:?}");

@@ -9,6 +9,7 @@
 
 mod call;
 mod charge;
+mod condition;
 mod decide;
 mod issuer;
 pub mod json;
@@ -21,11 +22,14 @@ mod reason;
 
 pub use call::{Call, Feature, Method};
 pub use charge::{Caller, Charge, Estimate, Fault, Output, Plan, Tokens, charges};
+pub use condition::Condition;
 pub use decide::{Decision, Outcome, decide};
 pub use issuer::{IssuerKeys, TokenIssuer};
 pub use limit::{Bound, Limit, Measure, Per, Period, Uncounted};
 pub use pattern::Pattern;
-pub use policy::{Action, CallRule, Choice, ModelPolicy, ModelPolicyKind, ModelPolicyName, TokenDemand};
+pub use policy::{
+    Action, CallRule, Choice, ModelPolicy, ModelPolicyKind, ModelPolicyName, Overwrites, TokenDemand,
+};
 pub use price::{Amount, LongPrompts, Price, PriceList, Prices, Rate};
 pub use provider::{
     Anthropic, Api, Credential, GoogleFederation, OpenAi, Patience, Provider, SubjectToken, VertexAi,

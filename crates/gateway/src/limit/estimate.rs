@@ -3,9 +3,8 @@
 //! INVARIANT: what cannot be read as a number caps nothing (`what_is_no_cap_caps_nothing`), and a cap that was written is the one
 //! that is read (`a_cap_that_is_written_is_the_one_that_is_read`).
 
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use signet_model::{Call, Estimate, Feature, Method, Output, json as strict, json::plain};
+use signet_model::{Call, Estimate, Feature, Method, Output, json::plain};
 
 use crate::wire::Format;
 
@@ -16,10 +15,10 @@ const DEPLOYED: &str = "endpoints";
 /// The one whose newer models take no `max_tokens`; all others' take it.
 const OPENAI: &str = "openai";
 
-/// What a request comes to at most. `body` is what is sent, `value` the same, read.
-pub(crate) fn estimate(format: Format, call: &Call, body: &Bytes, value: &Value) -> Estimate {
+/// What a request of so many bytes comes to at most; `value` is its body.
+pub(crate) fn estimate(format: Format, call: &Call, bytes: usize, value: &Value) -> Estimate {
     let overhead = if call.uses.contains(&Feature::Tools) { TOOLS_OVERHEAD } else { 0 };
-    let input = u64::try_from(body.len()).unwrap_or(u64::MAX).saturating_add(overhead);
+    let input = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(overhead);
     let (output, answers) = match answers(format, value) {
         Some(answers) => (output(format, call, value), answers),
         // a number of answers that is none
@@ -28,12 +27,11 @@ pub(crate) fn estimate(format: Format, call: &Call, body: &Bytes, value: &Value)
     Estimate { input, open_input: None, output, answers }
 }
 
-/// The body with a cap on each answer's tokens, in place of what it says of that.
+/// Writes a cap on each answer's tokens into a body, in place of what it says of that.
 ///
 /// # Errors
-/// It is no object, or has the cap's place taken by something else.
-pub(crate) fn with_cap(format: Format, call: &Call, body: &Bytes, cap: u64) -> Result<Bytes, String> {
-    let mut value = strict::read(body)?;
+/// It has the cap's place taken by something else.
+pub(crate) fn cap(format: Format, call: &Call, value: &mut Value, cap: u64) -> Result<(), String> {
     let object = value.as_object_mut().ok_or("the body is no JSON object")?;
     let place = match format {
         Format::Gemini => {
@@ -60,7 +58,7 @@ pub(crate) fn with_cap(format: Format, call: &Call, body: &Bytes, cap: u64) -> R
         let name = names.iter().copied().find(is_own).ok_or("such a request takes no cap")?;
         place.insert(name.to_owned(), cap.into());
     }
-    Ok(Bytes::from(value.to_string()))
+    Ok(())
 }
 
 /// Where caps stand.
@@ -164,7 +162,7 @@ mod tests {
     }
 
     fn of(format: Format, call: &Call, value: &Value) -> (Output, u64) {
-        let Estimate { output, answers, .. } = estimate(format, call, &Bytes::from(value.to_string()), value);
+        let Estimate { output, answers, .. } = estimate(format, call, value.to_string().len(), value);
         (output, answers)
     }
 
@@ -252,29 +250,31 @@ mod tests {
         ];
         for (format, call) in formats() {
             for body in &bodies {
-                let written = with_cap(format, &call, &Bytes::from(body.to_string()), 5).unwrap();
-                let value = strict::read(&written).unwrap();
+                let mut value = body.clone();
+                cap(format, &call, &mut value, 5).unwrap();
                 assert_eq!(of(format, &call, &value).0, Output::Capped(5), "{format:?} {body} {value}");
             }
         }
         let written = |index: usize| {
             let (format, call) = &formats()[index];
-            with_cap(*format, call, &Bytes::from_static(b"{}"), 5).unwrap()
+            let mut value = json!({});
+            cap(*format, call, &mut value, 5).unwrap();
+            value.to_string()
         };
         assert_eq!(written(0), r#"{"generationConfig":{"maxOutputTokens":5}}"#);
         assert_eq!(written(1), r#"{"max_completion_tokens":5}"#);
         assert_eq!(written(2), r#"{"max_tokens":5}"#);
-        let odd = Bytes::from_static(br#"{"generationConfig": 7}"#);
-        assert!(with_cap(Format::Gemini, &formats()[0].1, &odd, 5).is_err());
+        let mut odd = json!({"generationConfig": 7});
+        assert!(cap(Format::Gemini, &formats()[0].1, &mut odd, 5).is_err());
     }
 
     #[test]
     fn the_bytes_of_a_request_bound_what_goes_in() {
         let value = json!({"messages": [{"role": "user", "content": "Grüße"}]});
-        let body = Bytes::from(value.to_string());
+        let bytes = value.to_string().len();
         let mut call = call("openai", Method::ChatCompletions);
-        assert_eq!(estimate(Format::Chat, &call, &body, &value).input, body.len() as u64);
+        assert_eq!(estimate(Format::Chat, &call, bytes, &value).input, bytes as u64);
         call.uses.insert(Feature::Tools);
-        assert_eq!(estimate(Format::Chat, &call, &body, &value).input, body.len() as u64 + 1024);
+        assert_eq!(estimate(Format::Chat, &call, bytes, &value).input, bytes as u64 + 1024);
     }
 }

@@ -11,8 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use signet_limits::{Limits, Refused, Reservation};
 use signet_model::{Call, Caller, Estimate, Models, Plan, Tokens, charges};
 
-#[allow(unused_imports, reason = "the pipeline is given this stage next")]
-pub(crate) use estimate::{estimate, with_cap};
+pub(crate) use estimate::{cap, estimate};
 
 use crate::{answer::Usage, refusal::Refusal};
 
@@ -55,7 +54,7 @@ pub(crate) async fn charge(
 }
 
 impl Charged {
-    /// The cap that has to be in what is sent ([`with_cap`]).
+    /// The cap that has to be in what is sent ([`cap`]).
     pub(crate) fn output_cap(&self) -> Option<u64> {
         self.plan.output_cap
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value};
 use signet_identity::Selector;
 use signet_model::{
-    Action, CallRule, Choice, Feature, Method, ModelPolicy, ModelPolicyKind, ModelPolicyName, Pattern,
-    TokenDemand,
+    Action, CallRule, Choice, Condition, Feature, Method, ModelPolicy, ModelPolicyKind, ModelPolicyName,
+    Overwrites, Pattern, TokenDemand,
 };
 use signet_policy::{Mode, Origin};
 
@@ -61,6 +62,15 @@ struct WireRule {
     models: Option<Vec<String>>,
     methods: Option<Vec<String>>,
     uses: Option<Vec<String>>,
+    when: Option<String>,
+    set: Option<WireOverwrites>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireOverwrites {
+    safety_settings: Option<Vec<Map<String, Value>>>,
+    model_armor_config: Option<Map<String, Value>>,
 }
 
 /// Reads one policy.
@@ -164,7 +174,7 @@ impl Lowering<'_> {
         };
         let path = format!("{list}[{index}]");
         let field = format!("spec.{path}");
-        let WireRule { providers, publishers, models, methods, uses } = wire;
+        let WireRule { providers, publishers, models, methods, uses, when, set } = wire;
         let name = |text: &str| Ok(text.to_owned());
         let method =
             |text: &str| Method::from_name(text).ok_or_else(|| one_of(&Method::ALL.map(Method::name)));
@@ -181,8 +191,29 @@ impl Lowering<'_> {
                 Choice::Any => BTreeSet::new(),
                 Choice::Of(uses) => uses.into_iter().collect(),
             },
+            when: self.condition(when, &format!("{field}.when")),
+            set: self.overwrites(action, set, &format!("{field}.set")),
             path,
         }
+    }
+
+    fn condition(&mut self, text: Option<String>, field: &str) -> Option<Condition> {
+        let condition = Condition::new(&text?);
+        condition.map_err(|fault| self.report.add(field, fault)).ok()
+    }
+
+    fn overwrites(&mut self, action: Action, wire: Option<WireOverwrites>, field: &str) -> Overwrites {
+        let Some(WireOverwrites { safety_settings, model_armor_config }) = wire else {
+            return Overwrites::default();
+        };
+        self.report.check(field, (action == Action::Deny).then_some("is of rules that allow alone"));
+        let set = Overwrites {
+            safety_settings: safety_settings.map(Value::from),
+            model_armor: model_armor_config.map(Value::Object),
+        };
+        self.report
+            .check(field, set.is_empty().then_some("sets nothing: safetySettings or modelArmorConfig"));
+        set
     }
 
     pub(super) fn chosen<T>(
