@@ -117,7 +117,7 @@ pub(crate) struct Hold {
 
 impl Shared {
     /// Counters at `url` (`redis://…`, `unix:…`). Nothing is asked there yet: a store that is gone is one that comes back. The
-    /// [`Keeper`] has to be run for as long as calls are counted.
+    /// [`Keeper`] has to be run for as long as calls are counted. To be called within tokio's runtime.
     ///
     /// # Errors
     /// A URL that cannot be used.
