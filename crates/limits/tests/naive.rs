@@ -109,7 +109,7 @@ impl Naive {
 }
 
 fn in_process(folder: &Path) -> Limits {
-    let settings = Settings { journal_bytes: 2000, ..Settings::default() };
+    let settings = Settings { journal_bytes: 3000, ..Settings::default() };
     Limits::InProcess(InProcess::open(folder, settings).unwrap())
 }
 
@@ -199,6 +199,7 @@ fn a_shared_store_counts_as_a_list_of_all_calls_does() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = Runtime::new().unwrap();
     let Some(server) = runtime.block_on(Server::start()) else { return };
+    runtime.block_on(server.relax());
     let cases = Cell::new(0);
     let mut runner =
         TestRunner::new(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() });

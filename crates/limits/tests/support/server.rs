@@ -76,6 +76,15 @@ impl Server {
         }
     }
 
+    /// It need not outlive the machine, and is the faster.
+    pub(crate) async fn relax(&self) {
+        let mut connection =
+            redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let relaxed =
+            redis::cmd("CONFIG").arg(&["SET", "appendfsync", "no"]).query_async(&mut connection).await;
+        relaxed.unwrap()
+    }
+
     /// Kills it.
     pub(crate) fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
