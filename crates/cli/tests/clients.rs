@@ -68,6 +68,66 @@ fn check(log: &str, expected: &[String]) {
     }
 }
 
+const ANSWER: &str = "The answer to that is forty-two.";
+
+fn of_genai() -> Vec<String> {
+    vec![
+        format!("whole: {ANSWER} 13"),
+        format!("parts: 3 {ANSWER} 13"),
+        format!("tools: {ANSWER}"),
+        "vector: [0.25, 0.5]".to_owned(),
+        "count: 5".to_owned(),
+        format!("other: 403 PERMISSION_DENIED {REFUSED}"),
+        format!("search: 403 PERMISSION_DENIED {REFUSED}"),
+    ]
+}
+
+fn of_aiplatform() -> Vec<String> {
+    vec![
+            "deployed: 1".to_owned(),
+            format!("whole: {ANSWER} 13"),
+            format!("parts: 3 {ANSWER}"),
+            format!("other: Forbidden {REFUSED}"),
+            "grpc: MethodNotImplemented signet: unknown-call: gRPC is not spoken here: make the client with transport=\"rest\""
+                .to_owned(),
+]
+}
+
+fn of_openai() -> Vec<String> {
+    vec![
+        format!("whole: {ANSWER} 13"),
+        "several: 3 24".to_owned(),
+        format!("parts: {ANSWER} {{None}}"),
+        "counted: 13".to_owned(),
+        "tools: weather {\"city\":\"Bern\"}".to_owned(),
+        format!("response: {ANSWER} 13"),
+        format!("events: 10 {ANSWER}"),
+        format!("completion: {ANSWER}"),
+        "vector: [0.25, 0.5]".to_owned(),
+        format!("other: PermissionDeniedError model-policy-default-deny {REFUSED}"),
+        format!("search: PermissionDeniedError model-policy-default-deny {REFUSED}"),
+        "exhausted: RateLimitError rate_limit_exceeded Rate limit reached".to_owned(),
+        "failing: APIError The server had an error".to_owned(),
+    ]
+}
+
+fn of_anthropic() -> Vec<String> {
+    ["direct", "vertex"]
+        .into_iter()
+        .flat_map(|kind| {
+            [
+                format!("{kind} whole: {ANSWER} 5 8"),
+                format!("{kind} parts: {ANSWER} 8"),
+                format!("{kind} tools: weather {{'city': 'Bern'}}"),
+                format!("{kind} count: 5"),
+                format!("{kind} other: PermissionDeniedError {REFUSED}"),
+                format!("{kind} search: PermissionDeniedError {REFUSED}"),
+                format!("{kind} exhausted: RateLimitError Number of requests has exceeded your rate limit"),
+            ]
+        })
+        .collect()
+}
+
 #[test]
 fn unchanged_clients_are_answered_and_refused_in_their_own_words() {
     let Ok(clients) = std::env::var("SIGNET_CLIENTS") else {
@@ -99,63 +159,14 @@ fn unchanged_clients_are_answered_and_refused_in_their_own_words() {
     wait_until("there are keys", || keys.exists());
     google.trust(ISSUER, serde_json::from_str(&fs::read_to_string(keys).unwrap()).unwrap());
 
-    const ANSWER: &str = "The answer to that is forty-two.";
-    check(
-        &through(&node, "genai"),
-        &[
-            format!("whole: {ANSWER} 13"),
-            format!("parts: 3 {ANSWER} 13"),
-            format!("tools: {ANSWER}"),
-            "vector: [0.25, 0.5]".to_owned(),
-            "count: 5".to_owned(),
-            format!("other: 403 PERMISSION_DENIED {REFUSED}"),
-            format!("search: 403 PERMISSION_DENIED {REFUSED}"),
-        ],
-    );
-    check(
-        &through(&node, "aiplatform"),
-        &[
-            "deployed: 1".to_owned(),
-            format!("whole: {ANSWER} 13"),
-            format!("parts: 3 {ANSWER}"),
-            format!("other: Forbidden {REFUSED}"),
-            "grpc: MethodNotImplemented signet: unknown-call: gRPC is not spoken here: make the client with transport=\"rest\""
-                .to_owned(),
-        ],
-    );
-    check(
-        &through(&node, "openai_client"),
-        &[
-            format!("whole: {ANSWER} 13"),
-            "several: 3 24".to_owned(),
-            format!("parts: {ANSWER} {{None}}"),
-            "counted: 13".to_owned(),
-            "tools: weather {\"city\":\"Bern\"}".to_owned(),
-            format!("response: {ANSWER} 13"),
-            format!("events: 10 {ANSWER}"),
-            format!("completion: {ANSWER}"),
-            "vector: [0.25, 0.5]".to_owned(),
-            format!("other: PermissionDeniedError model-policy-default-deny {REFUSED}"),
-            format!("search: PermissionDeniedError model-policy-default-deny {REFUSED}"),
-            "exhausted: RateLimitError rate_limit_exceeded Rate limit reached".to_owned(),
-            "failing: APIError The server had an error".to_owned(),
-        ],
-    );
-    let expected: Vec<String> = ["direct", "vertex"]
-        .into_iter()
-        .flat_map(|kind| {
-            [
-                format!("{kind} whole: {ANSWER} 5 8"),
-                format!("{kind} parts: {ANSWER} 8"),
-                format!("{kind} tools: weather {{'city': 'Bern'}}"),
-                format!("{kind} count: 5"),
-                format!("{kind} other: PermissionDeniedError {REFUSED}"),
-                format!("{kind} search: PermissionDeniedError {REFUSED}"),
-                format!("{kind} exhausted: RateLimitError Number of requests has exceeded your rate limit"),
-            ]
-        })
-        .collect();
-    check(&through(&node, "anthropic_client"), &expected);
+    for (name, expected) in [
+        ("genai", of_genai()),
+        ("aiplatform", of_aiplatform()),
+        ("openai_client", of_openai()),
+        ("anthropic_client", of_anthropic()),
+    ] {
+        check(&through(&node, name), &expected);
+    }
     let called = google.called();
     assert!(called.iter().all(|call| call.principal == ACCOUNT), "{called:?}");
     // one exchange and impersonation for all calls of a pod: aiplatform's, anthropic's and genai's

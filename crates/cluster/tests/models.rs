@@ -237,7 +237,7 @@ fn what_is_not_meant_is_refused_where_it_stands() {
         (policy("{allow: [{uses: [everything]}]}"), "spec.allow[0].uses[0]: "),
         (policy("{mode: audit}"), "spec.mode: "),
         (policy("{namespaceSelector: {}}"), "spec.namespaceSelector: is of ClusterModelPolicy alone"),
-        (policy("{guardrails: [pii]}"), "unknown field `guardrails`"),
+        (policy("{guardrails: [pii]}"), "spec.guardrails: cannot be enforced"),
         (issuer("{audience: a}"), "spec.issuer: is required"),
         (issuer("{issuer: 'https://a'}"), "spec.audience: is required"),
         (issuer("{issuer: 'https://a', audience: b, maxLifetimeSeconds: 0}"), "spec.maxLifetimeSeconds: "),

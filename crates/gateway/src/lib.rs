@@ -8,6 +8,7 @@ mod answer;
 mod authenticate;
 mod bind;
 mod body;
+mod guard;
 #[allow(dead_code, reason = "the pipeline is given this stage next")]
 mod limit;
 mod link;
@@ -18,10 +19,11 @@ mod serve;
 mod wire;
 
 pub use answer::Usage;
+pub use guard::{AnswerGuard, Blocked, Channel, Guard, Kind, Role};
 pub use link::Link;
 pub use node::{
     Caller, Connection, Evidence, Node, NodeError, Question, Record, RecordCall, RecordRule, Reply, Shown,
     Workload,
 };
 pub use pipeline::Gateway;
-pub use serve::{Server, ServerError};
+pub use serve::{Drain, Server, ServerError};

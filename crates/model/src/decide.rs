@@ -104,8 +104,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Api, Choice, Credential, Feature, Method, ModelPolicyKind, ModelPolicyName, Pattern, TokenDemand,
-        VertexAi,
+        Api, Choice, Credential, Feature, Method, ModelPolicyKind, ModelPolicyName, Patience, Pattern,
+        TokenDemand, VertexAi,
     };
 
     fn origin() -> Origin {
@@ -119,6 +119,7 @@ mod tests {
             api: Api::VertexAi(api),
             credential: Credential::None,
             default_deny,
+            patience: Patience::default(),
             origin: origin(),
         }
     }

@@ -27,7 +27,9 @@ pub use limit::{Bound, Limit, Measure, Per, Period, Uncounted};
 pub use pattern::Pattern;
 pub use policy::{Action, CallRule, Choice, ModelPolicy, ModelPolicyKind, ModelPolicyName, TokenDemand};
 pub use price::{Amount, LongPrompts, Price, PriceList, Prices, Rate};
-pub use provider::{Anthropic, Api, Credential, GoogleFederation, OpenAi, Provider, SubjectToken, VertexAi};
+pub use provider::{
+    Anthropic, Api, Credential, GoogleFederation, OpenAi, Patience, Provider, SubjectToken, VertexAi,
+};
 pub use reason::Reason;
 
 /// What a set of manifests says of models.

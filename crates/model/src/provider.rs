@@ -1,6 +1,6 @@
 //! Providers of models, and what they are given for a credential.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use signet_policy::Origin;
 
@@ -15,8 +15,25 @@ pub struct Provider {
     pub credential: Credential,
     /// Whether callers that no policy selects are denied. Default: they are.
     pub default_deny: bool,
+    /// How long it may take.
+    pub patience: Patience,
     /// Where it was written.
     pub origin: Origin,
+}
+
+/// How long a provider may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Until its answer begins. Default: ten minutes, as models may think for long.
+    pub first: Duration,
+    /// Between two parts of its answer. Default: two minutes.
+    pub idle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(600), idle: Duration::from_secs(120) }
+    }
 }
 
 /// A provider's interface.

@@ -31,6 +31,12 @@ pub enum Reason {
     InvalidRequest,
     /// The request is larger than what is accepted.
     RequestTooLarge,
+    /// The request took too long to come.
+    RequestTimeout,
+    /// A guardrail lets the request not pass.
+    GuardrailRequest,
+    /// A guardrail lets the answer not pass.
+    GuardrailAnswer,
     /// There were as many requests in the last minute as a limit lets through.
     LimitRequests,
     /// It could come to more tokens than a limit leaves for this minute.
@@ -49,11 +55,13 @@ pub enum Reason {
     CredentialUnavailable,
     /// The provider did not answer, or broke off.
     UpstreamUnavailable,
+    /// The provider took too long.
+    UpstreamTimeout,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::ModelPolicyAllow,
         Self::NoModelPolicy,
         Self::ModelPolicyDeny,
@@ -67,6 +75,9 @@ impl Reason {
         Self::UnknownCall,
         Self::InvalidRequest,
         Self::RequestTooLarge,
+        Self::RequestTimeout,
+        Self::GuardrailRequest,
+        Self::GuardrailAnswer,
         Self::LimitRequests,
         Self::LimitTokens,
         Self::LimitConcurrency,
@@ -76,6 +87,7 @@ impl Reason {
         Self::LimitsUnavailable,
         Self::CredentialUnavailable,
         Self::UpstreamUnavailable,
+        Self::UpstreamTimeout,
     ];
 
     /// Its name.
@@ -94,6 +106,9 @@ impl Reason {
             Self::UnknownCall => "unknown-call",
             Self::InvalidRequest => "invalid-request",
             Self::RequestTooLarge => "request-too-large",
+            Self::RequestTimeout => "request-timeout",
+            Self::GuardrailRequest => "guardrail-request",
+            Self::GuardrailAnswer => "guardrail-answer",
             Self::LimitRequests => "limit-requests",
             Self::LimitTokens => "limit-tokens",
             Self::LimitConcurrency => "limit-concurrency",
@@ -103,6 +118,7 @@ impl Reason {
             Self::LimitsUnavailable => "limits-unavailable",
             Self::CredentialUnavailable => "credential-unavailable",
             Self::UpstreamUnavailable => "upstream-unavailable",
+            Self::UpstreamTimeout => "upstream-timeout",
         }
     }
 
@@ -113,6 +129,8 @@ impl Reason {
             Self::ModelPolicyDeny
             | Self::ModelPolicyDefaultDeny
             | Self::UnknownCaller
+            | Self::GuardrailRequest
+            | Self::GuardrailAnswer
             | Self::TokenOfAnotherWorkload
             | Self::PriceUnknown
             | Self::Unboundable => 403,
@@ -120,9 +138,11 @@ impl Reason {
             Self::UnknownCall => 404,
             Self::InvalidRequest => 400,
             Self::RequestTooLarge => 413,
+            Self::RequestTimeout => 408,
             Self::LimitRequests | Self::LimitTokens | Self::LimitConcurrency | Self::LimitSpend => 429,
             Self::CredentialUnavailable | Self::TokenKeysUnavailable | Self::LimitsUnavailable => 503,
             Self::UpstreamUnavailable => 502,
+            Self::UpstreamTimeout => 504,
         }
     }
 }

@@ -1,8 +1,10 @@
-//! A provider's answer on its way to the caller: read for what it says of tokens, and left out of it what the caller did not ask for.
+//! A provider's answer on its way to the caller: read for what it says of tokens, looked at by a guard, and left out of it what the
+//! caller did not ask for.
 //!
 //! Input: chunks as they come. Output: chunks to pass on. However an answer is cut into chunks, the same is passed on
 //! (`however_an_answer_is_cut_the_same_is_passed_on`).
 
+mod frame;
 mod split;
 mod usage;
 
@@ -14,30 +16,58 @@ use self::{
     split::{Piece, Splitter},
     usage::Counted,
 };
-use crate::wire::Format;
+use crate::{
+    guard::{Blocked, Event, Texts},
+    wire::Format,
+};
 
 /// What is done to an answer.
-#[derive(Debug)]
 pub(crate) struct Passage {
     format: Format,
     splitter: Splitter,
     counted: Counted,
+    rewriting: Option<Rewriting>,
+}
+
+/// What is done to an answer that is not passed on as it comes.
+struct Rewriting {
     /// Whether the count of tokens is left out.
     hides_usage: bool,
-    /// The beginning of a line of which it is not known yet whether it is left out.
-    line: BytesMut,
+    texts: Option<Texts>,
+    /// What came since the last event ended: it is passed on with the object that follows, or not at all.
+    held: BytesMut,
+    passed: BytesMut,
+    /// Whether objects stand in an array.
+    is_array: bool,
+    /// Whether an object was passed on.
+    has_begun: bool,
 }
 
 impl Passage {
-    /// For an answer of a format; `hides_usage`: its count of tokens is not passed on.
-    pub(crate) fn new(format: Format, hides_usage: bool) -> Self {
+    /// For an answer of a format; `hides_usage`: its count of tokens is not passed on; `texts` looks at it.
+    pub(crate) fn new(format: Format, hides_usage: bool, texts: Option<Texts>) -> Self {
+        let is_same = !hides_usage && texts.is_none();
+        let rewriting = Rewriting {
+            hides_usage,
+            texts,
+            held: BytesMut::new(),
+            passed: BytesMut::new(),
+            is_array: false,
+            has_begun: false,
+        };
         Self {
             format,
             splitter: Splitter::default(),
             counted: Counted::default(),
-            hides_usage,
-            line: BytesMut::new(),
+            rewriting: (!is_same).then_some(rewriting),
         }
+    }
+
+    /// What an answer that is here as a whole counts.
+    pub(crate) fn count(format: Format, answer: &[u8]) -> Option<Usage> {
+        let mut counted = Counted::default();
+        counted.look(format, answer);
+        counted.usage()
     }
 
     /// What was counted, if anything was.
@@ -47,56 +77,123 @@ impl Passage {
 
     /// Whether as much is passed on as came.
     pub(crate) fn keeps_length(&self) -> bool {
-        !self.hides_usage
+        self.rewriting.is_none()
     }
 
     /// What is passed on of what came.
-    pub(crate) fn pass(&mut self, chunk: Bytes) -> Bytes {
-        let Self { format, splitter, counted, line, .. } = self;
-        if !self.hides_usage {
+    ///
+    /// # Errors
+    /// [`Blocked`]: the answer ends here; what is passed on then says [`Passage::blocked`].
+    pub(crate) fn pass(&mut self, chunk: Bytes) -> Result<Bytes, Blocked> {
+        let Self { format, splitter, counted, rewriting } = self;
+        let Some(rewriting) = rewriting else {
             splitter.read(&chunk, |piece| {
                 if let Piece::Object(object) = piece {
                     counted.look(*format, object);
                 }
             });
-            return chunk;
-        }
-        let mut passed = BytesMut::with_capacity(chunk.len());
-        splitter.read(&chunk, |piece| match piece {
-            Piece::Between(between) => {
-                // whole lines are passed on at once: an event ends where its last line does
-                let whole = memchr::memrchr(b'\n', between).map_or(0, |last| last + 1);
-                if whole > 0 {
-                    passed.extend_from_slice(&line.split());
+            return Ok(chunk);
+        };
+        let mut blocked = Ok(());
+        splitter.read(&chunk, |piece| {
+            if blocked.is_ok() {
+                if let Piece::Object(object) = piece {
+                    counted.look(*format, object);
                 }
-                passed.extend_from_slice(&between[..whole]);
-                line.extend_from_slice(&between[whole..]);
-            }
-            Piece::Object(object) => {
-                counted.look(*format, object);
-                let begun = line.split();
-                if !is_only_usage(object) {
-                    passed.extend_from_slice(&begun);
-                    passed.extend_from_slice(object);
-                }
-            }
-            Piece::Oversized(part) => {
-                passed.extend_from_slice(&line.split());
-                passed.extend_from_slice(part);
+                blocked = rewriting.piece(*format, piece);
             }
         });
-        passed.freeze()
+        blocked?;
+        Ok(rewriting.passed.split().freeze())
     }
 
     /// What is left to pass on when an answer is over.
-    pub(crate) fn end(&mut self) -> Bytes {
-        if !self.hides_usage {
-            return Bytes::new();
+    ///
+    /// # Errors
+    /// [`Blocked`], if it ends in what cannot be read.
+    pub(crate) fn end(&mut self) -> Result<Bytes, Blocked> {
+        let Some(rewriting) = &mut self.rewriting else { return Ok(Bytes::new()) };
+        let rest = self.splitter.rest();
+        if rewriting.texts.is_some() && (!rest.is_empty() || !frame::is_frame(&rewriting.held)) {
+            return Err(unreadable());
         }
-        let mut rest = self.line.split();
-        rest.extend_from_slice(self.splitter.rest());
-        rest.freeze()
+        let mut last = rewriting.held.split();
+        last.extend_from_slice(rest);
+        Ok(last.freeze())
     }
+
+    /// What a caller's library takes for the end of an answer that is blocked, behind all that was passed on of it.
+    pub(crate) fn blocked(&mut self, blocked: &Blocked) -> Bytes {
+        let Some(rewriting) = &mut self.rewriting else { return Bytes::new() };
+        let mut last = rewriting.passed.split();
+        let end = frame::blocked(self.format, blocked, (rewriting.is_array, rewriting.has_begun));
+        last.extend_from_slice(end.as_bytes());
+        last.freeze()
+    }
+}
+
+impl Rewriting {
+    fn piece(&mut self, format: Format, piece: Piece<'_>) -> Result<(), Blocked> {
+        match piece {
+            Piece::Between(between) => self.between(between),
+            Piece::Object(object) => self.object(format, object),
+            Piece::Oversized(_) if self.texts.is_some() => Err(unreadable()),
+            Piece::Oversized(part) => {
+                self.passed.unsplit(self.held.split());
+                self.passed.extend_from_slice(part);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whole events are passed on at once; what may be the beginning of one waits for its object.
+    fn between(&mut self, between: &[u8]) -> Result<(), Blocked> {
+        if !self.has_begun && self.held.is_empty() {
+            self.is_array = between.trim_ascii_start().starts_with(b"[");
+        }
+        self.held.extend_from_slice(between);
+        let ended = self.held.split_to(frame::end_of_events(&self.held));
+        if self.texts.is_some() && (!frame::is_frame(&ended) || self.held.len() > frame::MAX_FRAME) {
+            return Err(unreadable());
+        }
+        self.passed.extend_from_slice(&ended);
+        Ok(())
+    }
+
+    fn object(&mut self, format: Format, object: &[u8]) -> Result<(), Blocked> {
+        let held = self.held.split();
+        if self.hides_usage && is_only_usage(object) {
+            return Ok(());
+        }
+        let Some(texts) = &mut self.texts else {
+            self.passed.extend_from_slice(&held);
+            self.passed.extend_from_slice(object);
+            return Ok(());
+        };
+        let value = serde_json::from_slice(object).map_err(|_| unreadable())?;
+        let event = texts.event(value)?;
+        if !frame::is_frame(&held) {
+            return Err(unreadable());
+        }
+        match event {
+            Event::Same => {
+                self.passed.extend_from_slice(&held);
+                self.passed.extend_from_slice(object);
+            }
+            Event::Instead(mut events) => {
+                let last = events.pop();
+                events.iter().for_each(|event| frame::event(format, event, &mut self.passed));
+                self.passed.extend_from_slice(&held);
+                last.iter().for_each(|last| self.passed.extend_from_slice(last.to_string().as_bytes()));
+            }
+        }
+        self.has_begun = true;
+        Ok(())
+    }
+}
+
+fn unreadable() -> Blocked {
+    Blocked { detail: "the answer cannot be read, and so not be looked at".to_owned() }
 }
 
 /// The part of OpenAI's streams that is there only where tokens are asked for: no choices, and a count.
@@ -110,50 +207,4 @@ fn is_only_usage(object: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n\
-        data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n\
-        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":8}}\n\n\
-        data: [DONE]\n\n";
-
-    fn passed(hides_usage: bool, cuts: &[usize]) -> (String, Option<Usage>) {
-        let mut passage = Passage::new(Format::Chat, hides_usage);
-        let (mut rest, mut all) = (STREAM.as_bytes(), vec![]);
-        for cut in cuts.iter().copied().chain([usize::MAX]) {
-            let (chunk, behind) = rest.split_at(cut.min(rest.len()));
-            rest = behind;
-            all.extend_from_slice(&passage.pass(Bytes::copy_from_slice(chunk)));
-        }
-        all.extend_from_slice(&passage.end());
-        (String::from_utf8(all).unwrap(), passage.usage())
-    }
-
-    #[test]
-    fn a_count_that_nobody_asked_for_is_read_and_left_out() {
-        let (all, usage) = passed(true, &[]);
-        assert_eq!(usage, Some(Usage { input_tokens: 5, output_tokens: 8 }));
-        assert_eq!(all.matches("data:").count(), 3, "{all}");
-        assert!(!all.contains("prompt_tokens") && all.ends_with("data: [DONE]\n\n"), "{all}");
-        assert_eq!(passed(false, &[]), (STREAM.to_owned(), usage));
-    }
-
-    #[test]
-    fn an_event_is_passed_on_when_it_ends() {
-        let mut passage = Passage::new(Format::Chat, true);
-        let event = "data: {\"choices\":[{}]}\n\n";
-        assert_eq!(passage.pass(Bytes::from(event)), event);
-        assert_eq!(passage.pass(Bytes::from("data: ")), "");
-        assert_eq!(passage.pass(Bytes::from("[DONE]\n")), "data: [DONE]\n");
-    }
-
-    proptest! {
-        #[test]
-        fn however_an_answer_is_cut_the_same_is_passed_on(hides: bool, cuts in prop::collection::vec(0usize..9, 0..60)) {
-            prop_assert_eq!(passed(hides, &cuts), passed(hides, &[]));
-        }
-    }
-}
+mod tests;

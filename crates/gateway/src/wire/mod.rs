@@ -84,7 +84,13 @@ pub(crate) struct Asked<'m> {
     pub(crate) uri: String,
     /// What is sent beside what the gateway says itself.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(crate) body: Bytes,
+    /// The body, as it came.
+    body: Bytes,
+    /// Its value, as it is sent where it was changed.
+    pub(crate) value: Value,
+    pub(crate) is_changed: bool,
+    /// Whether the answer is to come in parts.
+    pub(crate) is_stream: bool,
     /// Whether a count of tokens was asked for that the caller did not ask for, and is not to see.
     pub(crate) hides_usage: bool,
 }
@@ -170,7 +176,6 @@ impl<'m> Route<'m> {
             Path::OpenAi(_) | Path::Anthropic(_) => body::wants_stream(&value).map_err(invalid)?,
         };
         let hides_usage = is_stream && path.may_hide_usage() && body::ask_for_usage(&mut value);
-        let body = if hides_usage { Bytes::from(value.to_string()) } else { body };
         let call = Call {
             provider: provider.name.clone(),
             publisher,
@@ -179,7 +184,29 @@ impl<'m> Route<'m> {
             uses: uses::of(format, &value),
         };
         let uri = path.uri(&provider.api);
-        Ok(Asked { provider, call, format, uri, headers: passed_on, body, hides_usage })
+        let is_changed = hides_usage;
+        Ok(Asked {
+            provider,
+            call,
+            format,
+            uri,
+            headers: passed_on,
+            body,
+            value,
+            is_changed,
+            is_stream,
+            hides_usage,
+        })
+    }
+}
+
+impl Asked<'_> {
+    /// The body that is sent.
+    pub(crate) fn body(&self) -> Bytes {
+        match self.is_changed {
+            true => self.value.to_string().into(),
+            false => self.body.clone(),
+        }
     }
 }
 

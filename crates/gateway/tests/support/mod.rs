@@ -22,8 +22,11 @@ use secrecy::SecretString;
 use serde_json::json;
 use signet_ca::{Issuer, Lifetimes, Workload as Subject};
 use signet_cluster::{Settings, Snapshot};
-use signet_gateway::{Caller, Connection, Evidence, Gateway, Node, NodeError, Record, Server, Workload};
+use signet_gateway::{
+    Caller, Connection, Drain, Evidence, Gateway, Guard, Node, NodeError, Record, Server, Workload,
+};
 use signet_testkit::{google::Google, models::ModelServer};
+use tokio::{sync::oneshot, task::JoinHandle};
 
 pub(crate) const ISSUER: &str = "https://issuer.example";
 pub(crate) const SCORER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -82,6 +85,9 @@ pub(crate) struct Fixture {
     pub(crate) models: ModelServer,
     pub(crate) address: SocketAddr,
     pub(crate) node: Known,
+    /// Ends it, and says how many connections had to be broken off.
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) running: JoinHandle<usize>,
     _keys: tempfile::TempDir,
 }
 
@@ -133,15 +139,20 @@ impl Fixture {
 
     /// With more manifests.
     pub(crate) async fn with(more: &str) -> Self {
-        Self::of(SCORERS, more).await
+        Self::of(SCORERS, more, None).await
     }
 
     /// With another policy for scorers.
     pub(crate) async fn with_scorers(change: impl Fn(&str) -> String) -> Self {
-        Self::of(&change(SCORERS), "").await
+        Self::of(&change(SCORERS), "", None).await
     }
 
-    async fn of(scorers: &str, more: &str) -> Self {
+    /// With somebody who looks at requests and answers.
+    pub(crate) async fn guarded(guard: Arc<dyn Guard>) -> Self {
+        Self::of(SCORERS, "", Some(guard)).await
+    }
+
+    async fn of(scorers: &str, more: &str, guard: Option<Arc<dyn Guard>>) -> Self {
         let google = Google::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let keys = tempfile::tempdir().unwrap();
         let issuer = Arc::new(Issuer::open(ISSUER, keys.path(), Lifetimes::default(), now()).unwrap());
@@ -156,10 +167,17 @@ impl Fixture {
         let read = Snapshot::from_texts(&[("models.yaml", &text)], &Settings::default()).unwrap().models;
         let node = Known { issuer, records: Arc::default() };
         let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1).unwrap();
+        let gateway = match guard {
+            Some(guard) => gateway.guarded(guard),
+            None => gateway,
+        };
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], gateway).await.unwrap();
         let address = server.address().unwrap();
-        tokio::spawn(server.run());
-        Self { google, models, address, node, _keys: keys }
+        let (stop, stopped) = oneshot::channel();
+        let drain = Drain { notice: Duration::from_millis(500), patience: Duration::from_secs(5) };
+        let stopping = async { drop(stopped.await) };
+        let running = tokio::spawn(server.run(stopping, drain));
+        Self { google, models, address, node, stop, running, _keys: keys }
     }
 
     /// Status, reason and body of an answer.

@@ -3,10 +3,15 @@
 //! INVARIANT: what bears a credential goes over TLS, unless the manifest says in so many words that it need not
 //! (`a_credential_goes_over_tls` of `url.rs`).
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, de::IgnoredAny};
-use signet_model::{Anthropic, Api, Credential, GoogleFederation, OpenAi, Provider, SubjectToken, VertexAi};
+use signet_model::{
+    Anthropic, Api, Credential, GoogleFederation, OpenAi, Patience, Provider, SubjectToken, VertexAi,
+};
 use signet_policy::Origin;
 
 use super::{
@@ -42,6 +47,14 @@ struct WireSpec {
     credential: Option<WireCredential>,
     default_deny: Option<bool>,
     allow_plaintext: Option<bool>,
+    timeouts: Option<WireTimeouts>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireTimeouts {
+    first_byte_seconds: Option<u64>,
+    idle_seconds: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,9 +120,10 @@ pub(crate) fn read(
     let name = named.as_ref().map_or_else(String::new, |named| named.name.clone());
     let mut lowering = Lowering { report: Report::new(object, problems), name, plaintext: false };
     let spec = lowering.spec(spec.unwrap_or_default());
-    if let (Some(named), Some((api, credential, default_deny))) = (named, spec) {
+    if let (Some(named), Some((api, credential, default_deny, patience))) = (named, spec) {
         let origin = Origin { file: object.site("").file, line: object.line("") };
-        gathered.providers.push(Provider { name: named.name, api, credential, default_deny, origin });
+        let name = named.name;
+        gathered.providers.push(Provider { name, api, credential, default_deny, patience, origin });
     }
     Ok(())
 }
@@ -127,8 +141,9 @@ impl Lowering<'_> {
         url::read(Some(text), field, (part, self.plaintext), &mut self.report)
     }
 
-    fn spec(&mut self, spec: WireSpec) -> Option<(Api, Credential, bool)> {
-        let WireSpec { vertex_ai, open_ai, anthropic, credential, default_deny, allow_plaintext } = spec;
+    fn spec(&mut self, spec: WireSpec) -> Option<(Api, Credential, bool, Patience)> {
+        let WireSpec { vertex_ai, open_ai, anthropic, credential, default_deny, allow_plaintext, timeouts } =
+            spec;
         self.plaintext = allow_plaintext.unwrap_or(false);
         let in_paths = ["v1", "v1beta1"].contains(&self.name.as_str());
         self.report.check("metadata.name", in_paths.then_some("is what paths of every provider begin with"));
@@ -142,7 +157,25 @@ impl Lowering<'_> {
             }
         };
         let credential = self.credential(credential.unwrap_or_default());
-        Some((api?, credential?, default_deny.unwrap_or(true)))
+        let patience = self.patience(timeouts.unwrap_or_default());
+        Some((api?, credential?, default_deny.unwrap_or(true), patience))
+    }
+
+    fn patience(&mut self, wire: WireTimeouts) -> Patience {
+        /// Seconds.
+        const LONGEST: u64 = 3600;
+        let WireTimeouts { first_byte_seconds, idle_seconds } = wire;
+        let mut of = |seconds: Option<u64>, field: &str, default: Duration| {
+            let fits = seconds.is_none_or(|seconds| (1..=LONGEST).contains(&seconds));
+            let field = format!("spec.timeouts.{field}");
+            self.report.check(&field, (!fits).then(|| format!("is not 1 to {LONGEST}")));
+            seconds.map_or(default, Duration::from_secs)
+        };
+        let Patience { first, idle } = Patience::default();
+        Patience {
+            first: of(first_byte_seconds, "firstByteSeconds", first),
+            idle: of(idle_seconds, "idleSeconds", idle),
+        }
     }
 
     fn vertex_ai(&mut self, wire: WireVertexAi) -> Option<Api> {
