@@ -178,6 +178,7 @@ fn prices_are_what_they_say_to_the_last_digit() {
   - publishers: [google]
     models: ['gemini-2.5-pro*']
     inputPerMillion: '1.25'
+    cachedInputPerMillion: '0.3125'
     outputPerMillion: '10'
     perRequest: '0.000000001'
     longPrompts: {over: 200000, inputPerMillion: '2.50', outputPerMillion: '15.00'}
@@ -191,6 +192,7 @@ fn prices_are_what_they_say_to_the_last_digit() {
     );
     let [pro, all] = &list.prices[..] else { panic!("{list:?}") };
     assert_eq!((pro.rate.input, pro.rate.output), (Amount(1_250_000_000), Amount(10_000_000_000)));
+    assert_eq!((pro.rate.cached, pro.rate.cache_write), (Amount(312_500_000), pro.rate.input));
     let long = pro.long_prompts.unwrap();
     assert_eq!((pro.per_request, long.over, long.rate.output), (Amount(1), 200_000, Amount(15_000_000_000)));
     assert_eq!((&all.models, all.rate.output), (&Choice::Any, Amount(0)));

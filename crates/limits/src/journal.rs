@@ -90,6 +90,7 @@ impl Journal {
         let bytes = std::fs::read(&path).map_err(failed)?;
         // one that ends within its first line is one whose first write was not finished
         let length = if MAGIC.starts_with(&bytes) && bytes.len() < MAGIC.len() {
+            tracing::info!(file = %path.display(), "limits begin to count, at nothing");
             file.set_len(0).and_then(|()| file.write_all(MAGIC)).map_err(failed)?;
             MAGIC.len()
         } else {

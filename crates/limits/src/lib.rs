@@ -21,7 +21,7 @@ use signet_policy::Mode;
 
 pub use in_process::{InProcess, Settings};
 pub use journal::JournalError;
-pub use shared::{Clock, Keeper, Shared, SharedSettings};
+pub use shared::{Clock, Keeper, Plaintext, Shared, SharedError, SharedSettings, Trust};
 
 use in_process::Hold as InProcessHold;
 use shared::Hold as SharedHold;

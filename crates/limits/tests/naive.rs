@@ -3,10 +3,19 @@
 
 mod support;
 
-use proptest::prelude::*;
-use signet_limits::{InProcess, Limits, Refused, Reservation, Settings};
+use std::{
+    cell::Cell,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use proptest::{prelude::*, test_runner::TestRunner};
+use signet_limits::{Clock, InProcess, Limits, Refused, Reservation, Settings, SharedSettings};
 use signet_model::{Charge, Measure, Period};
+use support::server::{self, Server};
 use support::{CONCURRENT, HOUR, NOON, REQUESTS, TOKENS, charge};
+use tokio::runtime::Runtime;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -35,7 +44,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 const MEASURES: [Measure; 4] = [REQUESTS, TOKENS, CONCURRENT, HOUR];
-const MOST: u64 = 100;
+
+fn most(measure: Measure) -> u64 {
+    if measure == CONCURRENT { 3 } else { 100 }
+}
 
 /// What was charged, when.
 struct Booking {
@@ -91,16 +103,18 @@ impl Naive {
         charges.iter().enumerate().all(|(index, charge)| {
             let same = charges[..=index].iter().filter(|other| other.counter == charge.counter);
             let sum: u64 = same.map(|other| other.amount).sum();
-            self.counted(&charge.counter, charge.measure, now_ms) + sum <= MOST
+            self.counted(&charge.counter, charge.measure, now_ms) + sum <= most(charge.measure)
         })
     }
 }
 
-fn run(steps: Vec<Step>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { journal_bytes: 2000, ..Settings::default() };
-    let open = || Limits::InProcess(InProcess::open(folder.path(), settings).unwrap());
+fn in_process(folder: &Path) -> Limits {
+    let settings = Settings { journal_bytes: 3000, ..Settings::default() };
+    Limits::InProcess(InProcess::open(folder, settings).unwrap())
+}
+
+/// `open`: the store, again after a restart.
+fn run(runtime: &Runtime, steps: Vec<Step>, open: impl Fn() -> Limits) {
     let (mut naive, mut limits, mut now) = (Naive::default(), Some(open()), NOON);
     for step in steps {
         let which = match &step {
@@ -114,7 +128,12 @@ fn run(steps: Vec<Step>) {
             Step::Call(charges) => {
                 let charges: Vec<Charge> = charges
                     .into_iter()
-                    .map(|(c, m, amount)| charge(&c.to_string(), MEASURES[usize::from(m)], amount, MOST))
+                    .map(|(counter, measure, amount)| {
+                        let measure = MEASURES[usize::from(measure)];
+                        // a call is under way once
+                        let amount = if measure == CONCURRENT { 1 } else { amount };
+                        charge(&counter.to_string(), measure, amount, most(measure))
+                    })
                     .collect();
                 let answer = runtime.block_on(limits.as_ref().unwrap().reserve(&charges, now));
                 assert_eq!(answer.is_ok(), naive.fits(&charges, now), "{charges:?}");
@@ -140,10 +159,13 @@ fn run(steps: Vec<Step>) {
             Step::Wait(ms) => now += ms,
             Step::Restart => {
                 naive.live.clear();
+                // what calls hold has word of it
+                runtime.block_on(limits.as_ref().unwrap().idle());
                 limits = None;
                 limits = limits.or_else(|| Some(open()));
             }
         }
+        runtime.block_on(limits.as_ref().unwrap().idle());
         for counter in ["0", "1"] {
             for measure in MEASURES {
                 let name = charge(counter, measure, 1, 0);
@@ -157,9 +179,39 @@ fn run(steps: Vec<Step>) {
     assert!(naive.bookings.iter().all(|booking| MEASURES.contains(&booking.measure)));
 }
 
+/// One at a time: a program that is started has the files of all threads for a moment, and with them the lock of a folder.
+static ONE: Mutex<()> = Mutex::new(());
+
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn it_counts_as_a_list_of_all_calls_does(steps in steps()) {
-        run(steps);
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = Runtime::new().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        run(&runtime, steps, || in_process(folder.path()));
     }
+}
+
+#[test]
+fn a_shared_store_counts_as_a_list_of_all_calls_does() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = Runtime::new().unwrap();
+    let Some(server) = runtime.block_on(Server::start()) else { return };
+    runtime.block_on(server.relax());
+    let cases = Cell::new(0);
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() });
+    let found = runner.run(&steps(), |steps| {
+        cases.set(cases.get() + 1);
+        // counters of its own for each case, and for whoever comes after a restart the same
+        let prefix = format!("{{{}}}", cases.get());
+        // longer than anybody waits: the time that passes here is told
+        let lease = Duration::from_secs(1_000_000_000);
+        let settings = SharedSettings { prefix, lease, clock: Clock::Caller, ..server::settings() };
+        run(&runtime, steps, || runtime.block_on(async { server.limits_with(settings.clone()) }));
+        Ok(())
+    });
+    found.unwrap();
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use signet_limits::{Limits, Refused, Shared, SharedSettings};
+use signet_limits::{Limits, Plaintext, Refused, Shared, SharedSettings, Trust};
 use signet_model::{Charge, Uncounted};
 use support::server::{Server, settings};
 use support::{CONCURRENT, HOUR, MONTH, NOON, TOKENS, charge, counted, take};
@@ -149,4 +149,47 @@ async fn a_store_that_may_forget_says_so() {
         faults.len() == 2 && faults[0].starts_with("appendonly") && faults[1].starts_with("maxmemory"),
         "{faults:?}"
     );
+}
+
+#[tokio::test]
+async fn a_store_elsewhere_has_tls_and_proves_who_it_is() {
+    // free a moment ago
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let Some((_server, authority)) = Server::start_tls(port).await else { return };
+    let url = format!("rediss://localhost:{port}");
+    let reserve = async |trust| {
+        let settings = SharedSettings { trust, ..settings() };
+        let (shared, _keeper) = Shared::open(&url, settings).unwrap();
+        let limits = Limits::Shared(shared);
+        limits.reserve(&[charge("a", MONTH, 1, 10)], 0).await.map(drop)
+    };
+    assert_eq!(reserve(Trust::Authorities(authority)).await, Ok(()));
+    let stranger = reserve(Trust::Host).await;
+    assert!(
+        matches!(&stranger, Err(Refused::Unavailable(why)) if why.contains("certificate")),
+        "{stranger:?}"
+    );
+}
+
+#[tokio::test]
+async fn nothing_goes_over_a_network_in_the_clear_unless_that_is_said() {
+    let open = |url: &str, plaintext| {
+        Shared::open(url, SharedSettings { plaintext, ..settings() })
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    for url in
+        ["redis://localhost", "redis://127.0.0.1:1", "redis://[::1]:1", "rediss://store.example", "unix:///a"]
+    {
+        assert_eq!(open(url, Plaintext::Refused), Ok(()), "{url}");
+    }
+    for url in ["redis://store.example", "redis://:secret@10.0.0.1:6379", "redis://localhost.example"] {
+        let said = open(url, Plaintext::Refused).unwrap_err();
+        assert!(said.contains("in the clear") && !said.contains("secret"), "{said}");
+        assert_eq!(open(url, Plaintext::Allowed), Ok(()), "{url}");
+    }
+    assert!(
+        open("rediss://store.example/#insecure", Plaintext::Allowed).unwrap_err().contains("certificate")
+    );
+    assert!(open("http://store.example", Plaintext::Allowed).is_err());
 }

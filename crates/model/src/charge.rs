@@ -28,8 +28,12 @@ const MAX_NAME: usize = 256;
 /// Tokens of a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tokens {
-    /// That go in.
+    /// That go in, all of them.
     pub input: u64,
+    /// Of those, that the provider had stored.
+    pub cached: u64,
+    /// Of those, that the provider stored.
+    pub cache_writes: u64,
     /// That come out, those of thoughts included.
     pub output: u64,
 }
@@ -50,6 +54,8 @@ pub struct Estimate {
     pub input: u64,
     /// A part that its bytes do not bound (an image, a file elsewhere), by its name in the request.
     pub open_input: Option<String>,
+    /// Something that is asked for and changes prices, by its name in the request.
+    pub unpriced: Option<String>,
     /// What an answer may have.
     pub output: Output,
     /// How many answers are asked for.
@@ -216,9 +222,15 @@ impl Governs<'_> {
             return Ok(AtMost { tokens: Tokens::default(), price: None });
         }
         let spends = self.limit.bounds.iter().any(|bound| matches!(bound.measure, Measure::Spend(_)));
-        if spends && plan.price.is_none() {
-            let Call { provider, publisher, model, .. } = call;
-            let detail = format!("no ModelPrices say what {publisher}/{model} of {provider} costs");
+        let unpriced = || match (&estimate.unpriced, &plan.price) {
+            (Some(what), _) => Some(format!("{what} changes what it costs, and no ModelPrices say how")),
+            (None, Some(_)) => None,
+            (None, None) => {
+                let Call { provider, publisher, model, .. } = call;
+                Some(format!("no ModelPrices say what {publisher}/{model} of {provider} costs"))
+            }
+        };
+        if let Some(detail) = spends.then(unpriced).flatten() {
             return Err(self.fault(Reason::PriceUnknown, &detail));
         }
         let assumed = |what: &str| {
@@ -241,7 +253,7 @@ impl Governs<'_> {
         };
         let input = estimate.input.saturating_add(beyond);
         let output = each.saturating_mul(estimate.answers.max(1));
-        Ok(AtMost { tokens: Tokens { input, output }, price: plan.price.clone() })
+        Ok(AtMost { tokens: Tokens { input, output, ..Tokens::default() }, price: plan.price.clone() })
     }
 
     fn fault(&self, reason: Reason, detail: &str) -> Fault {

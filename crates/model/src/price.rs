@@ -91,6 +91,10 @@ pub struct Price {
 pub struct Rate {
     /// That go in.
     pub input: Amount,
+    /// Of those, that the provider has stored. Default: as all that go in.
+    pub cached: Amount,
+    /// Of those, that the provider is to store. Default: as all that go in.
+    pub cache_write: Amount,
     /// That come out.
     pub output: Amount,
 }
@@ -138,14 +142,26 @@ impl Price {
         }
     }
 
-    /// What a call of at most so many tokens costs at most: a short prompt may be the dearer one.
+    /// What a call of at most so many tokens costs at most: a short prompt may be the dearer one, and any of it may be stored.
     pub fn cost_at_most(&self, tokens: Tokens) -> Amount {
-        self.cost(tokens).max(self.by(self.rate, tokens))
+        let dearest = |rate: Rate| Rate { input: rate.input.max(rate.cached).max(rate.cache_write), ..rate };
+        let tokens = Tokens { cached: 0, cache_writes: 0, ..tokens };
+        let long = self.long_prompts.filter(|long| tokens.input > long.over);
+        let short = self.by(dearest(self.rate), tokens);
+        long.map_or(short, |long| short.max(self.by(dearest(long.rate), tokens)))
     }
 
     fn by(&self, rate: Rate, tokens: Tokens) -> Amount {
+        let Tokens { input, cached, cache_writes, output } = tokens;
         let of = |count: u64, per_million: Amount| u128::from(count) * u128::from(per_million.0);
-        let millionths = of(tokens.input, rate.input) + of(tokens.output, rate.output);
+        // none of which are more than there are
+        let cached = cached.min(input);
+        let cache_writes = cache_writes.min(input - cached);
+        let fresh = input - cached - cache_writes;
+        let millionths = of(fresh, rate.input)
+            + of(cached, rate.cached)
+            + of(cache_writes, rate.cache_write)
+            + of(output, rate.output);
         let tokens = u64::try_from(millionths.div_ceil(1_000_000)).unwrap_or(u64::MAX);
         Amount(tokens.saturating_add(self.per_request.0))
     }
@@ -155,13 +171,21 @@ impl Price {
 mod tests {
     use super::*;
 
+    fn rate(input: Amount, output: Amount) -> Rate {
+        Rate { input, cached: input, cache_write: input, output }
+    }
+
+    fn tokens(input: u64, output: u64) -> Tokens {
+        Tokens { input, output, ..Tokens::default() }
+    }
+
     fn price(input: &str, output: &str) -> Price {
         let amount = |text| Amount::new(text).unwrap();
         Price {
             providers: Choice::Any,
             publishers: Choice::Any,
             models: Choice::Any,
-            rate: Rate { input: amount(input), output: amount(output) },
+            rate: rate(amount(input), amount(output)),
             per_request: Amount(0),
             long_prompts: None,
         }
@@ -185,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_a_call_costs_is_exact_and_rounded_up() {
-        let cost = |price: &Price, input, output| price.cost(Tokens { input, output }).0;
+        let cost = |price: &Price, input, output| price.cost(tokens(input, output)).0;
         let flash = price("0.30", "2.50");
         assert_eq!(cost(&flash, 1_000_000, 1_000_000), 2_800_000_000);
         assert_eq!(cost(&flash, 1, 1), 300 + 2500);
@@ -199,19 +223,45 @@ mod tests {
 
     #[test]
     fn what_a_call_costs_at_most_is_never_below_what_it_costs() {
-        let rate = |input, output| Rate { input: Amount(input), output: Amount(output) };
-        for long in [rate(2000, 9000), rate(500, 100)] {
+        let rate = |input, cache_write, output| Rate {
+            input: Amount(input),
+            cached: Amount(input / 4),
+            cache_write: Amount(cache_write),
+            output: Amount(output),
+        };
+        for long in [rate(2_000_000, 2_500_000, 9_000_000), rate(500, 400, 100)] {
             let price = Price {
+                rate: rate(1_000_000, 1_250_000, 2_000_000),
                 long_prompts: Some(LongPrompts { over: 100, rate: long }),
-                ..price("0.001", "0.002")
+                ..price("0", "0")
             };
-            let bound = |input, output| price.cost_at_most(Tokens { input, output });
             for input in [0, 50, 100, 101, 200] {
-                for bounded_by in [input, input + 1, 1000] {
-                    assert!(price.cost(Tokens { input, output: 3 }) <= bound(bounded_by, 3), "{input}");
+                for (cached, cache_writes) in
+                    [(0, 0), (input, 0), (0, input), (input / 2, input / 3), (9999, 9999)]
+                {
+                    let cost = price.cost(Tokens { input, cached, cache_writes, output: 3 });
+                    for bounded_by in [input, input + 1, 1000] {
+                        assert!(cost <= price.cost_at_most(tokens(bounded_by, 3)), "{input} {cached}");
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_stored_has_prices_of_its_own() {
+        let rate = Rate {
+            input: Amount(1000),
+            cached: Amount(100),
+            cache_write: Amount(1250),
+            output: Amount(5000),
+        };
+        let million = |n: u64| n * 1_000_000;
+        let price = Price { rate, ..price("0", "0") };
+        let all =
+            Tokens { input: million(10), cached: million(7), cache_writes: million(2), output: million(1) };
+        assert_eq!(price.cost(all), Amount(1000 + 7 * 100 + 2 * 1250 + 5000));
+        assert_eq!(price.cost_at_most(all), Amount(10 * 1250 + 5000));
     }
 
     #[test]

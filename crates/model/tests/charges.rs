@@ -78,8 +78,10 @@ fn policy(mode: Mode, limits: Vec<Limit>) -> ModelPolicy {
 
 /// 300 and 2500 billionths for a token, 600 and 5000 where more than 1000 go in.
 fn prices() -> Prices {
-    let rate =
-        |input, output| Rate { input: Amount::new(input).unwrap(), output: Amount::new(output).unwrap() };
+    let rate = |input, output| {
+        let input = Amount::new(input).unwrap();
+        Rate { input, cached: input, cache_write: input, output: Amount::new(output).unwrap() }
+    };
     let price = Price {
         providers: Choice::Any,
         publishers: Choice::Any,
@@ -97,8 +99,12 @@ fn prices() -> Prices {
     }])
 }
 
+fn tokens(input: u64, output: u64) -> Tokens {
+    Tokens { input, output, ..Tokens::default() }
+}
+
 fn estimate(input: u64, output: Output, answers: u64) -> Estimate {
-    Estimate { input, open_input: None, output, answers }
+    Estimate { input, open_input: None, unpriced: None, output, answers }
 }
 
 fn plan_of(mode: Mode, limit: Limit, call: &Call, estimate: &Estimate) -> Result<Plan, Fault> {
@@ -184,6 +190,10 @@ fn what_a_model_costs_has_to_be_known_where_spending_is_limited() {
     assert_eq!(fault.reason, Reason::PriceUnknown);
     assert!(fault.detail.contains("google/pro of vertex"), "{fault:?}");
     assert!(plan(limit(&[TOKENS]), &call("pro", &[]), &estimate).is_ok());
+    let dear = Estimate { unpriced: Some("service_tier".into()), ..estimate };
+    let fault = plan(limit(&[SPEND]), &call("flash", &[]), &dear).unwrap_err();
+    assert!(fault.reason == Reason::PriceUnknown && fault.detail.contains("service_tier"), "{fault:?}");
+    assert!(plan(limit(&[TOKENS]), &call("flash", &[]), &dear).is_ok());
 }
 
 #[test]
@@ -217,7 +227,7 @@ fn what_is_taken_bounds_what_it_comes_to() {
             let estimate = estimate(bound, Output::Capped(output), 2);
             let plan = plan(limited.clone(), &call("flash", &[]), &estimate).unwrap();
             for counted in [(0, 0), (bound / 2, output), (bound, 2 * output)] {
-                let settled = plan.settled(Some(Tokens { input: counted.0, output: counted.1 }));
+                let settled = plan.settled(Some(tokens(counted.0, counted.1)));
                 assert!(
                     settled.iter().zip(amounts(&plan)).all(|(real, taken)| *real <= taken),
                     "{estimate:?}"
@@ -232,8 +242,8 @@ fn what_nobody_counted_stays_as_it_was_taken() {
     let limited = limit(&[REQUESTS, TOKENS, SPEND]);
     let plan = plan(limited, &call("flash", &[]), &estimate(500, Output::Capped(100), 1)).unwrap();
     assert_eq!(plan.settled(None), amounts(&plan));
-    assert_eq!(plan.settled(Some(Tokens { input: 10, output: 4 })), [1, 14, 10 * 300 + 4 * 2500 + 7]);
-    assert_eq!(plan.settled(Some(Tokens { input: 2000, output: 4 }))[2], 2000 * 600 + 4 * 5000 + 7);
+    assert_eq!(plan.settled(Some(tokens(10, 4))), [1, 14, 10 * 300 + 4 * 2500 + 7]);
+    assert_eq!(plan.settled(Some(tokens(2000, 4)))[2], 2000 * 600 + 4 * 5000 + 7);
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) fn estimate(format: Format, call: &Call, bytes: usize, value: &Value)
         // a number of answers that is none
         None => (Output::Unknown, 1),
     };
-    Estimate { input, open_input: None, output, answers }
+    Estimate { input, open_input: None, unpriced: unpriced(value), output, answers }
 }
 
 /// Writes a cap on each answer's tokens into a body, in place of what it says of that.
@@ -109,6 +109,18 @@ fn answers(format: Format, value: &Value) -> Option<u64> {
         }
         Format::Predict | Format::Responses | Format::Embeddings | Format::Messages => Some(1),
     }
+}
+
+/// What makes tokens dearer than lists say.
+fn unpriced(value: &Value) -> Option<String> {
+    const AT_MOST_THE_PRICE: [&str; 5] = ["auto", "default", "flex", "standard_only", "standard"];
+    let said = ["servicetier", "speed"].into_iter().filter_map(|name| Some((name, field(value, name)?)));
+    let mut dear = said.filter(|(_, value)| match value {
+        Value::Null => false,
+        Value::String(text) => !AT_MOST_THE_PRICE.contains(&text.as_str()),
+        _ => true,
+    });
+    dear.next().map(|(name, _)| if name == "speed" { name } else { "service_tier" }.to_owned())
 }
 
 fn prompts(value: &Value) -> u64 {
@@ -266,6 +278,19 @@ mod tests {
         assert_eq!(written(2), r#"{"max_tokens":5}"#);
         let mut odd = json!({"generationConfig": 7});
         assert!(cap(Format::Gemini, &formats()[0].1, &mut odd, 5).is_err());
+    }
+
+    #[test]
+    fn what_changes_prices_is_named() {
+        let unpriced = |value: Value| unpriced(&value);
+        for usual in
+            [json!({}), json!({"service_tier": "auto"}), json!({"service_tier": null, "speed": "standard"})]
+        {
+            assert_eq!(unpriced(usual), None);
+        }
+        assert_eq!(unpriced(json!({"service_tier": "priority"})), Some("service_tier".to_owned()));
+        assert_eq!(unpriced(json!({"serviceTier": 7})), Some("service_tier".to_owned()));
+        assert_eq!(unpriced(json!({"speed": "fast"})), Some("speed".to_owned()));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Charged {
                 return vec![];
             }
             Ending::Refused => Some(Tokens::default()),
-            Ending::Whole(usage) => usage.map(|u| Tokens { input: u.input_tokens, output: u.output_tokens }),
+            Ending::Whole(usage) => usage.map(tokens),
             // what was counted so far is not all
             Ending::BrokenOff => None,
         };
@@ -93,6 +93,12 @@ impl Charged {
         });
         told.collect()
     }
+}
+
+/// Of what the provider stored nothing is known here: all that went in has the price of that.
+fn tokens(usage: Usage) -> Tokens {
+    let Usage { input_tokens: input, output_tokens: output, .. } = usage;
+    Tokens { input, output, ..Tokens::default() }
 }
 
 fn refusal(plan: &Plan, refused: &Refused) -> Refusal {
@@ -164,7 +170,7 @@ spec: {asOf: 2026-11-01, currency: USD, models: [{models: ['flash*'], inputPerMi
             method: Method::GenerateContent,
             uses: Default::default(),
         };
-        let estimate = Estimate { input: 300, open_input: None, output, answers: 1 };
+        let estimate = Estimate { input: 300, open_input: None, unpriced: None, output, answers: 1 };
         charge(limits, &models, Caller { pod: &pod, claims: None }, (&call, &estimate)).await
     }
 

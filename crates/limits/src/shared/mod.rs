@@ -12,6 +12,7 @@ mod keeper;
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +21,7 @@ use std::{
 };
 
 use redis::{
-    Client, InfoDict, RedisError, Script,
+    Client, ConnectionAddr, InfoDict, IntoConnectionInfo as _, RedisError, Script, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use signet_model::{Charge, Measure};
@@ -47,6 +48,44 @@ pub struct SharedSettings {
     pub lease: Duration,
     /// Whose clock counts.
     pub clock: Clock,
+    /// What its certificate has to be signed by.
+    pub trust: Trust,
+    /// What goes over a network without TLS.
+    pub plaintext: Plaintext,
+}
+
+/// What the certificate of a store has to be signed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// One of the authorities of this host.
+    Host,
+    /// One of these alone: certificates in PEM.
+    Authorities(Vec<u8>),
+}
+
+/// What goes over a network without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plaintext {
+    /// Nothing: a store is on this host, or has TLS.
+    Refused,
+    /// Whatever is said, the password with it.
+    Allowed,
+}
+
+/// Why a store cannot be used, whether it is there or not.
+#[derive(Debug, thiserror::Error)]
+pub enum SharedError {
+    /// The URL, or what is trusted.
+    #[error("the URL of the store of limits: {0}")]
+    Url(#[from] RedisError),
+    /// A store elsewhere, without TLS.
+    #[error(
+        "the store of limits at {0}: what goes there would go in the clear (rediss://, or allow plaintext)"
+    )]
+    Plaintext(String),
+    /// A store that need not prove who it is.
+    #[error("the store of limits at {0}: its certificate has to be looked at (without #insecure)")]
+    Unproven(String),
 }
 
 /// Whose clock counts.
@@ -65,6 +104,8 @@ impl Default for SharedSettings {
             timeout: Duration::from_millis(250),
             lease: Duration::from_secs(30),
             clock: Clock::Store,
+            trust: Trust::Host,
+            plaintext: Plaintext::Refused,
         }
     }
 }
@@ -116,18 +157,18 @@ pub(crate) struct Hold {
 }
 
 impl Shared {
-    /// Counters at `url` (`redis://…`, `unix:…`). Nothing is asked there yet: a store that is gone is one that comes back. The
-    /// [`Keeper`] has to be run for as long as calls are counted.
+    /// Counters at `url` (`rediss://…`, `redis://localhost`, `unix://…`). Nothing is asked there yet: a store that is gone is one that comes back. The
+    /// [`Keeper`] has to be run for as long as calls are counted. To be called within tokio's runtime.
     ///
     /// # Errors
-    /// A URL that cannot be used.
-    pub fn open(url: &str, settings: SharedSettings) -> Result<(Self, Keeper), RedisError> {
+    /// [`SharedError`]: a URL that cannot be used.
+    pub fn open(url: &str, settings: SharedSettings) -> Result<(Self, Keeper), SharedError> {
         let config = ConnectionManagerConfig::new()
             // whoever waits is a call: it waits once, and the next one tries again
             .set_number_of_retries(0)
             .set_connection_timeout(Some(settings.timeout))
             .set_response_timeout(Some(settings.timeout));
-        let connection = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
+        let connection = ConnectionManager::new_lazy_with_config(client(url, &settings)?, config)?;
         let (tasks, queue) = mpsc::unbounded_channel();
         let under_way = Arc::new(UnderWay::default());
         let keeper = Keeper::new(connection.clone(), &settings, queue, Arc::clone(&under_way));
@@ -300,6 +341,32 @@ impl std::fmt::Debug for Hold {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Hold").field(&self.held).finish()
     }
+}
+
+fn client(url: &str, settings: &SharedSettings) -> Result<Client, SharedError> {
+    let info = url.into_connection_info()?;
+    let is_here = |host: &str| {
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    };
+    match info.addr() {
+        ConnectionAddr::TcpTls { host, insecure: true, .. } => {
+            return Err(SharedError::Unproven(host.clone()));
+        }
+        ConnectionAddr::Tcp(host, _) if settings.plaintext == Plaintext::Refused && !is_here(host) => {
+            return Err(SharedError::Plaintext(host.clone()));
+        }
+        _ => {}
+    }
+    let root_cert = match &settings.trust {
+        Trust::Host => None,
+        Trust::Authorities(pem) => Some(pem.clone()),
+    };
+    let is_tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    Ok(match is_tls {
+        true => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?,
+        false => Client::open(info)?,
+    })
 }
 
 fn excess(numbers: &[i64]) -> Option<Excess> {

@@ -22,12 +22,32 @@ const PROGRAMS: [(&str, &str); 3] = [
 pub(crate) struct Server {
     folder: TempDir,
     process: Option<Child>,
+    /// What it is told beside.
+    options: Vec<String>,
 }
 
 impl Server {
     /// Where there is none, the test says so.
     pub(crate) async fn start() -> Option<Self> {
-        let mut server = Self { folder: tempfile::tempdir().unwrap(), process: None };
+        Self::start_in(tempfile::tempdir().unwrap(), vec![]).await
+    }
+
+    /// The same, with TLS at this port of the host; with what its certificate is signed by.
+    pub(crate) async fn start_tls(port: u16) -> Option<(Self, Vec<u8>)> {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(authority) = certificates(folder.path()) else {
+            eprintln!("SKIPPED: no openssl is installed: TLS to a store is not tested");
+            return None;
+        };
+        let options = ["--tls-port", &port.to_string(), "--tls-auth-clients", "no"];
+        let files =
+            ["--tls-cert-file", "leaf.pem", "--tls-key-file", "leaf.key", "--tls-ca-cert-file", "ca.pem"];
+        let options = options.into_iter().chain(files).map(str::to_owned).collect();
+        Some((Self::start_in(folder, options).await?, authority))
+    }
+
+    async fn start_in(folder: TempDir, options: Vec<String>) -> Option<Self> {
+        let mut server = Self { folder, process: None, options };
         if server.run().await {
             return Some(server);
         }
@@ -38,7 +58,7 @@ impl Server {
     /// Starts it, again after it was stopped; whether there is one.
     pub(crate) async fn run(&mut self) -> bool {
         let folder = self.folder.path();
-        let start = |program| spawn(program, folder).ok();
+        let start = |program| spawn(program, folder, &self.options).ok();
         self.process = PROGRAMS.into_iter().find_map(start);
         if self.process.is_none() {
             return false;
@@ -54,6 +74,15 @@ impl Server {
             assert!(Instant::now() < deadline, "the server does not answer");
             tokio::task::yield_now().await;
         }
+    }
+
+    /// It need not outlive the machine, and is the faster.
+    pub(crate) async fn relax(&self) {
+        let mut connection =
+            redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let relaxed =
+            redis::cmd("CONFIG").arg(&["SET", "appendfsync", "no"]).query_async(&mut connection).await;
+        relaxed.unwrap()
     }
 
     /// Kills it.
@@ -85,12 +114,30 @@ pub(crate) fn settings() -> SharedSettings {
     SharedSettings { timeout: Duration::from_secs(10), ..SharedSettings::default() }
 }
 
-fn spawn((program, name): (&str, &str), folder: &Path) -> std::io::Result<Child> {
+/// An authority, and what it signed for this host; the authority's certificate.
+fn certificates(folder: &Path) -> Option<Vec<u8>> {
+    let openssl = |args: &str| {
+        let mut command = Command::new("openssl");
+        command.args(args.split(' ')).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().ok().map(|status| assert!(status.success(), "openssl {args}"))
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!("req -x509 {key} -subj /CN=ca -keyout ca.key -out ca.pem -days 2"))?;
+    openssl(&format!("req {key} -subj /CN=localhost -keyout leaf.key -out leaf.csr"))?;
+    std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost").unwrap();
+    openssl(
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 2 -extfile names",
+    )?;
+    Some(std::fs::read(folder.join("ca.pem")).unwrap())
+}
+
+fn spawn((program, name): (&str, &str), folder: &Path, options: &[String]) -> std::io::Result<Child> {
     Command::new(program)
         .arg0(name)
         .args(["--port", "0", "--unixsocket", "socket", "--appendonly", "yes", "--appendfsync", "always"])
         .args(["--save", "", "--dir"])
         .arg(folder)
+        .args(options)
         .current_dir(folder)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -38,6 +38,8 @@ struct WirePrice {
     publishers: Option<Vec<String>>,
     models: Option<Vec<String>>,
     input_per_million: Option<String>,
+    cached_input_per_million: Option<String>,
+    cache_write_per_million: Option<String>,
     output_per_million: Option<String>,
     per_request: Option<String>,
     long_prompts: Option<WireLong>,
@@ -48,6 +50,8 @@ struct WirePrice {
 struct WireLong {
     over: Option<u64>,
     input_per_million: Option<String>,
+    cached_input_per_million: Option<String>,
+    cache_write_per_million: Option<String>,
     output_per_million: Option<String>,
 }
 
@@ -84,12 +88,14 @@ pub(crate) fn read(
 
 fn price(wire: WirePrice, field: &str, report: &mut Report<'_>) -> Option<Price> {
     let WirePrice { providers, publishers, models, per_request, long_prompts, .. } = wire;
-    let WirePrice { input_per_million, output_per_million, .. } = wire;
+    let WirePrice { input_per_million, cached_input_per_million, .. } = wire;
+    let WirePrice { cache_write_per_million, output_per_million, .. } = wire;
     let name = |text: &str| Ok(text.to_owned());
     let providers: Choice<String> = chosen(providers, &format!("{field}.providers"), name, report);
     let publishers = chosen(publishers, &format!("{field}.publishers"), name, report);
     let models = chosen(models, &format!("{field}.models"), Pattern::new, report);
-    let rate = rate(input_per_million, output_per_million, field, report);
+    let stored = [cached_input_per_million, cache_write_per_million];
+    let rate = rate([input_per_million, output_per_million], stored, field, report);
     let per_request = match per_request {
         None => Some(Amount::default()),
         Some(text) => amount(Some(&text), &format!("{field}.perRequest"), report),
@@ -102,16 +108,30 @@ fn price(wire: WirePrice, field: &str, report: &mut Report<'_>) -> Option<Price>
 }
 
 fn long(wire: WireLong, field: &str, report: &mut Report<'_>) -> Option<LongPrompts> {
-    let WireLong { over, input_per_million, output_per_million } = wire;
+    let WireLong { over, input_per_million, cached_input_per_million, .. } = wire;
+    let WireLong { cache_write_per_million, output_per_million, .. } = wire;
     report.check(&format!("{field}.over"), over.is_none().then_some("is required: tokens of a prompt"));
-    let rate = rate(input_per_million, output_per_million, field, report);
+    let stored = [cached_input_per_million, cache_write_per_million];
+    let rate = rate([input_per_million, output_per_million], stored, field, report);
     Some(LongPrompts { over: over?, rate: rate? })
 }
 
-fn rate(input: Option<String>, output: Option<String>, field: &str, report: &mut Report<'_>) -> Option<Rate> {
+/// What tokens cost that go in and come out, and, where that is another price, those that are stored and are to be.
+fn rate(
+    [input, output]: [Option<String>; 2],
+    [cached, cache_write]: [Option<String>; 2],
+    field: &str,
+    report: &mut Report<'_>,
+) -> Option<Rate> {
     let input = amount(input.as_deref(), &format!("{field}.inputPerMillion"), report);
     let output = amount(output.as_deref(), &format!("{field}.outputPerMillion"), report);
-    Some(Rate { input: input?, output: output? })
+    let mut stored = |text: Option<String>, name: &str| match text {
+        None => input,
+        Some(text) => amount(Some(&text), &format!("{field}.{name}"), report),
+    };
+    let cached = stored(cached, "cachedInputPerMillion");
+    let cache_write = stored(cache_write, "cacheWritePerMillion");
+    Some(Rate { input: input?, cached: cached?, cache_write: cache_write?, output: output? })
 }
 
 /// A day of the calendar as ISO 8601 has it, so that the later one is the greater text.
