@@ -2,18 +2,18 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use clap::Args;
 use signet_cluster::Settings;
 use signet_gateway::{Drain, Gateway, Link, Server};
-use signet_limits::{InProcess, Keeper, Limits, Shared, SharedSettings};
+use signet_limits::{InProcess, JournalError, Keeper, Limits, Shared, SharedError, SharedSettings};
 use signet_policy::Mode;
 use tokio::sync::watch;
 
@@ -57,15 +57,29 @@ fn limits(args: &GatewayArgs) -> anyhow::Result<(Limits, Option<Keeper>)> {
     if let Ok(url) = std::env::var(STORE) {
         // what is wrong may quote what is secret
         let opened = Shared::open(&url, SharedSettings::default());
-        let (shared, keeper) =
-            opened.map_err(|_| anyhow::anyhow!("{STORE} is not a URL of Redis: redis://HOST"))?;
+        let (shared, keeper) = opened.map_err(|error| match error {
+            SharedError::Url(_) => anyhow::anyhow!("{STORE} is not a URL of Redis: rediss://HOST"),
+            other => other.into(),
+        })?;
         return Ok((Limits::Shared(shared), Some(keeper)));
     }
     let settings = signet_limits::Settings::default();
-    Ok(match &args.limits {
-        Some(folder) => (Limits::InProcess(InProcess::open(folder, settings)?), None),
-        None => (Limits::InProcess(InProcess::volatile(settings)), None),
-    })
+    let counters = match &args.limits {
+        Some(folder) => opened(folder, settings)?,
+        None => InProcess::volatile(settings),
+    };
+    Ok((Limits::InProcess(counters), None))
+}
+
+/// One that ends may still have it.
+fn opened(folder: &Path, settings: signet_limits::Settings) -> Result<InProcess, JournalError> {
+    let until = Instant::now() + DRAIN + LAST;
+    loop {
+        match InProcess::open(folder, settings) {
+            Err(JournalError::Locked(_)) if Instant::now() < until => thread::sleep(LOOK),
+            opened => return opened,
+        }
+    }
 }
 
 /// Serves until interrupted.
@@ -93,6 +107,13 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
         let all = [(Ipv6Addr::UNSPECIFIED, PORT).into(), (Ipv4Addr::UNSPECIFIED, PORT).into()];
         let addresses = args.listen.map_or_else(|| all.to_vec(), |address| vec![address]);
         let (limits, keeper) = limits(args)?;
+        if let Limits::Shared(shared) = &limits {
+            // said once; calls are counted there all the same, and where it is not there, limits say what becomes of them
+            match shared.faults().await {
+                Ok(faults) => faults.iter().for_each(|fault| eprintln!("the store of limits: {fault}")),
+                Err(error) => eprintln!("the store of limits does not answer: {:?}", error.kind()),
+            }
+        }
         let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
         let server = Server::bind(&addresses, Gateway::new(link, models, limits)?).await?;
         println!("answering on {}", server.address()?);

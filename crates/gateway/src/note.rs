@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use hyper::{Request, StatusCode, body::Incoming};
-use signet_model::{Call, Decision, Outcome, Price, Prices, Reason, Tokens};
+use signet_model::{Call, Decision, Outcome, Price, Prices, Reason};
 
 use crate::{
     answer::Usage,
     body::Ending,
+    limit::tokens,
     node::{Connection, Node, Record, RecordCall, RecordCost, RecordRule},
     refusal::Refusal,
 };
@@ -18,6 +19,7 @@ pub(crate) struct Note {
     record: Record,
     /// What it costs, where that is known.
     price: Option<(Price, String)>,
+    generates: bool,
 }
 
 impl Note {
@@ -37,13 +39,14 @@ impl Note {
             usage: None,
             cost: None,
         };
-        Self { started: Instant::now(), record, price: None }
+        Self { started: Instant::now(), record, price: None, generates: false }
     }
 
     pub(crate) fn call(&mut self, call: &Call, prices: &Prices) {
         let Call { provider, publisher, model, method, .. } = call;
         let (provider, publisher, model) = (provider.clone(), publisher.clone(), model.clone());
         self.record.call = Some(RecordCall { provider, publisher, model, method: method.to_string() });
+        self.generates = method.generates();
         self.price = prices.of(call).map(|(list, price)| (price.clone(), list.currency.clone()));
     }
 
@@ -76,6 +79,11 @@ impl Note {
         }
     }
 
+    /// Whether what is called generates tokens.
+    pub(crate) fn generates(&self) -> bool {
+        self.generates
+    }
+
     pub(crate) fn status(&mut self, status: StatusCode) {
         self.record.status = status.as_u16();
     }
@@ -90,12 +98,9 @@ impl Note {
     pub(crate) fn end(mut self, node: &impl Node, usage: Option<Usage>, ending: Ending) {
         self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.record.usage = usage;
-        self.record.cost = self.price.as_ref().zip(usage).map(|((price, currency), usage)| {
-            let Usage { input_tokens: input, output_tokens: output } = usage;
-            RecordCost {
-                amount: price.cost(Tokens { input, output }).to_string(),
-                currency: currency.clone(),
-            }
+        self.record.cost = self.price.as_ref().zip(usage).map(|((price, currency), usage)| RecordCost {
+            amount: price.cost(tokens(usage)).to_string(),
+            currency: currency.clone(),
         });
         match ending {
             Ending::Whole => {}

@@ -41,7 +41,7 @@ pub struct Gateway<N> {
 /// An answer, and what is done to it on its way.
 enum Answer {
     /// And how long it may be idle.
-    Passing(Response<Incoming>, Passage, Duration),
+    Passing(Response<Incoming>, Box<Passage>, Duration),
     /// One that was looked at as a whole.
     Whole(Response<Full<Bytes>>, Option<Usage>),
 }
@@ -85,20 +85,22 @@ impl<N: Node> Gateway<N> {
         let dialect = Dialect::of(request.uri(), request.headers());
         // what was in force when it came, to its end
         let models = self.models.borrow().clone();
-        match self.pass(&models, peer, request, &mut note).await {
+        let passed = self.pass(&models, peer, request, &mut note).await;
+        let generates = note.generates();
+        match passed {
             Ok((Answer::Passing(answer, passage, idle), charged)) => {
                 let (head, body) = answer.into_parts();
                 note.status(head.status);
                 let node = self.node.clone();
                 let over = Box::new(move |usage, ending| {
-                    note.tell(charged.over(settled(head.status, usage, &ending)));
+                    note.tell(charged.over(settled((head.status, generates), usage, &ending)));
                     note.end(&*node, usage, ending);
                 });
                 Response::from_parts(head, Body::passing(body, passage, idle, over))
             }
             Ok((Answer::Whole(answer, usage), charged)) => {
                 note.status(answer.status());
-                note.tell(charged.over(settled(answer.status(), usage, &Ending::Whole)));
+                note.tell(charged.over(settled((answer.status(), generates), usage, &Ending::Whole)));
                 note.end(&*self.node, usage, Ending::Whole);
                 answer.map(Body::whole)
             }
@@ -208,7 +210,7 @@ impl<N: Node> Gateway<N> {
                 Ok(Answer::Whole(Response::from_parts(head, Full::new(body)), usage))
             }
             texts => {
-                let passage = Passage::new(asked.format, asked.hides_usage, texts);
+                let passage = Box::new(Passage::new(asked.format, asked.hides_usage, texts));
                 Ok(Answer::Passing(answer, passage, asked.provider.patience.idle))
             }
         }
@@ -240,10 +242,11 @@ fn overwrite(decision: &Decision<'_>, asked: &mut Asked<'_>) {
 }
 
 /// What the end of an answer is for what was charged.
-fn settled(status: StatusCode, usage: Option<Usage>, ending: &Ending) -> limit::Ending {
+fn settled((status, generates): (StatusCode, bool), usage: Option<Usage>, ending: &Ending) -> limit::Ending {
     match ending {
         Ending::Whole if status.is_client_error() || status.is_server_error() => limit::Ending::Refused,
-        Ending::Whole => limit::Ending::Whole(usage),
+        // an answer that was generated and is not counted may be any
+        Ending::Whole => limit::Ending::Whole(usage.filter(|usage| !generates || usage.output_tokens > 0)),
         // what the provider counts beyond that is not known
         Ending::BrokenOff | Ending::Late | Ending::Blocked(_) => limit::Ending::BrokenOff,
     }
