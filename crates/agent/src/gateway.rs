@@ -40,6 +40,8 @@ const POD: &str = "gateway-0";
 const SERVICE: &str = "gateway";
 /// Where it listens.
 const PORT: u16 = 4260;
+/// Where its metrics are read.
+const METRICS_PORT: u16 = 4261;
 /// The variable that says where gateways count together.
 const STORE: &str = "SIGNET_LIMITS_STORE";
 /// The longest question, in bytes.
@@ -66,12 +68,14 @@ pub(crate) fn complete(snapshot: &mut Snapshot, config: &Config) {
             name: SERVICE.to_owned(),
             labels: labels.clone(),
             selector: Some(labels),
-            ports: vec![ServicePort {
-                name: Some("http".to_owned()),
-                protocol: Protocol::TCP,
-                port: PORT,
-                target: TargetPort::Number(PORT),
-            }],
+            ports: [("http", PORT), ("metrics", METRICS_PORT)]
+                .map(|(name, port)| ServicePort {
+                    name: Some(name.to_owned()),
+                    protocol: Protocol::TCP,
+                    port,
+                    target: TargetPort::Number(port),
+                })
+                .to_vec(),
             frontend: Frontend::Unassigned,
         });
         services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));

@@ -18,6 +18,7 @@ mod pipeline;
 mod refusal;
 mod request;
 mod serve;
+mod telemetry;
 mod upstream;
 mod wire;
 
@@ -30,3 +31,4 @@ pub use node::{
 };
 pub use pipeline::Gateway;
 pub use serve::{Drain, Server, ServerError};
+pub use telemetry::Telemetry;

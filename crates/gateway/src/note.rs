@@ -1,16 +1,17 @@
 //! What is noted of a call on its way, and becomes its record. It observes: nothing is decided by it.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use hyper::{Request, StatusCode, body::Incoming};
 use signet_model::{Call, Decision, Outcome, Price, Prices, Reason};
 
 use crate::{
-    answer::Usage,
-    body::Ending,
+    body::{End, Ending},
     limit::tokens,
-    node::{Connection, Node, Record, RecordCall, RecordCost, RecordRule},
+    node::{Connection, Node, Record, RecordCall, RecordCost, RecordRule, Workload},
     refusal::Refusal,
+    telemetry::{self, Seen, Telemetry},
+    wire::Asked,
 };
 
 /// The notes on one call.
@@ -20,6 +21,7 @@ pub(crate) struct Note {
     /// What it costs, where that is known.
     price: Option<(Price, String)>,
     generates: bool,
+    seen: Seen,
 }
 
 impl Note {
@@ -39,10 +41,24 @@ impl Note {
             usage: None,
             cost: None,
         };
-        Self { started: Instant::now(), record, price: None, generates: false }
+        let seen = Seen {
+            started: SystemTime::now(),
+            parent: telemetry::parent(request.headers()),
+            workload: None,
+            format: None,
+            is_allowed: false,
+            first: None,
+        };
+        Self { started: Instant::now(), record, price: None, generates: false, seen }
     }
 
-    pub(crate) fn call(&mut self, call: &Call, prices: &Prices) {
+    pub(crate) fn caller(&mut self, workload: &Workload) {
+        self.seen.workload = Some((workload.namespace.clone(), workload.service_account.clone()));
+    }
+
+    pub(crate) fn call(&mut self, asked: &Asked<'_>, prices: &Prices) {
+        let call = &asked.call;
+        self.seen.format = Some(asked.format);
         let Call { provider, publisher, model, method, .. } = call;
         let (provider, publisher, model) = (provider.clone(), publisher.clone(), model.clone());
         self.record.call = Some(RecordCall { provider, publisher, model, method: method.to_string() });
@@ -56,6 +72,7 @@ impl Note {
             Outcome::Audit => ("AUDIT", false),
             Outcome::Denied { would_allow } => ("DROPPED", would_allow),
         };
+        self.seen.is_allowed = !matches!(decision.outcome, Outcome::Denied { .. });
         self.record.verdict = verdict.to_owned();
         self.record.would_allow = would_allow;
         self.record.reason = decision.reason.name().to_owned();
@@ -91,12 +108,16 @@ impl Note {
     pub(crate) fn refuse(&mut self, refusal: &Refusal) {
         self.record.verdict = "DROPPED".to_owned();
         self.record.reason = refusal.reason.name().to_owned();
-        self.record.detail = refusal.detail.clone();
+        let noted = std::mem::replace(&mut self.record.detail, refusal.detail.clone());
+        self.tell(Some(noted).filter(|noted| !noted.is_empty()).into_iter().collect());
         self.record.status = refusal.reason.status();
     }
 
-    pub(crate) fn end(mut self, node: &impl Node, usage: Option<Usage>, ending: Ending) {
+    /// The call is over.
+    pub(crate) fn end(mut self, node: &impl Node, telemetry: &Telemetry, end: End) {
+        let End { usage, ending, first } = end;
         self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.seen.first = first.map(|first| first.duration_since(self.started));
         self.record.usage = usage;
         self.record.cost = self.price.as_ref().zip(usage).map(|((price, currency), usage)| RecordCost {
             amount: price.cost(tokens(usage)).to_string(),
@@ -115,6 +136,7 @@ impl Note {
                 self.tell(vec![by.detail]);
             }
         }
+        telemetry.observe(&self.record, &self.seen);
         node.record(self.record);
     }
 }

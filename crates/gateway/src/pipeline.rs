@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::{
     answer::{Passage, Usage},
     authenticate::Authenticator,
-    body::{Body, Ending},
+    body::{Body, End, Ending},
     credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
     limit::{self, Charged},
@@ -21,6 +21,7 @@ use crate::{
     note::Note,
     refusal::Refusal,
     request,
+    telemetry::Telemetry,
     upstream::{Failed, Upstream},
     wire::{Asked, Dialect, Route},
 };
@@ -35,6 +36,7 @@ pub struct Gateway<N> {
     exchange: Exchange,
     guard: Option<Arc<dyn Guard>>,
     limits: Limits,
+    telemetry: Arc<Telemetry>,
     upstream: Upstream,
 }
 
@@ -60,8 +62,15 @@ impl<N: Node> Gateway<N> {
             exchange: Exchange::new(client),
             guard: None,
             limits,
+            telemetry: Arc::new(Telemetry::global()),
             upstream: Upstream::new()?,
         })
+    }
+
+    /// The same, measured here in place of where the process has its measurements go.
+    #[must_use]
+    pub fn measured(self, telemetry: Telemetry) -> Self {
+        Self { telemetry: Arc::new(telemetry), ..self }
     }
 
     /// The same, with somebody who looks at requests and answers.
@@ -92,21 +101,24 @@ impl<N: Node> Gateway<N> {
                 let (head, body) = answer.into_parts();
                 note.status(head.status);
                 let node = self.node.clone();
-                let over = Box::new(move |usage, ending| {
-                    note.tell(charged.over(settled((head.status, generates), usage, &ending)));
-                    note.end(&*node, usage, ending);
+                let telemetry = self.telemetry.clone();
+                let over = Box::new(move |end: End| {
+                    note.tell(charged.over(settled((head.status, generates), &end)));
+                    note.end(&*node, &telemetry, end);
                 });
                 Response::from_parts(head, Body::passing(body, passage, idle, over))
             }
             Ok((Answer::Whole(answer, usage), charged)) => {
                 note.status(answer.status());
-                note.tell(charged.over(settled((answer.status(), generates), usage, &Ending::Whole)));
-                note.end(&*self.node, usage, Ending::Whole);
+                let end = End { usage, ending: Ending::Whole, first: None };
+                note.tell(charged.over(settled((answer.status(), generates), &end)));
+                note.end(&*self.node, &self.telemetry, end);
                 answer.map(Body::whole)
             }
             Err(refusal) => {
                 note.refuse(&refusal);
-                note.end(&*self.node, None, Ending::Whole);
+                let end = End { usage: None, ending: Ending::Whole, first: None };
+                note.end(&*self.node, &self.telemetry, end);
                 refusal.answer(dialect)
             }
         }
@@ -121,6 +133,7 @@ impl<N: Node> Gateway<N> {
     ) -> Result<(Answer, Charged), Refusal> {
         // first: nothing of a request is looked at for somebody who cannot be told
         let workload = known(&peer.caller)?;
+        note.caller(workload);
         let pod = workload.as_pod();
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
         let token = self.authenticator.token(models, workload, &pod, request.headers()).await?;
@@ -129,7 +142,7 @@ impl<N: Node> Gateway<N> {
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
         let mut asked = route.read(request::read(body).await?)?;
-        note.call(&asked.call, &models.prices);
+        note.call(&asked, &models.prices);
         let decision = decide(&models.policies, asked.provider, caller, &asked.call);
         note.decision(&decision);
         authorise(&decision)?;
@@ -242,11 +255,13 @@ fn overwrite(decision: &Decision<'_>, asked: &mut Asked<'_>) {
 }
 
 /// What the end of an answer is for what was charged.
-fn settled((status, generates): (StatusCode, bool), usage: Option<Usage>, ending: &Ending) -> limit::Ending {
-    match ending {
+fn settled((status, generates): (StatusCode, bool), end: &End) -> limit::Ending {
+    match end.ending {
         Ending::Whole if status.is_client_error() || status.is_server_error() => limit::Ending::Refused,
         // an answer that was generated and is not counted may be any
-        Ending::Whole => limit::Ending::Whole(usage.filter(|usage| !generates || usage.output_tokens > 0)),
+        Ending::Whole => {
+            limit::Ending::Whole(end.usage.filter(|usage| !generates || usage.output_tokens > 0))
+        }
         // what the provider counts beyond that is not known
         Ending::BrokenOff | Ending::Late | Ending::Blocked(_) => limit::Ending::BrokenOff,
     }

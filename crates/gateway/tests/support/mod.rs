@@ -23,7 +23,7 @@ use serde_json::json;
 use signet_ca::{Issuer, Lifetimes, Workload as Subject};
 use signet_cluster::{Settings, Snapshot};
 use signet_gateway::{
-    Caller, Connection, Drain, Evidence, Gateway, Guard, Node, NodeError, Record, Server, Workload,
+    Caller, Connection, Drain, Evidence, Gateway, Guard, Node, NodeError, Record, Server, Telemetry, Workload,
 };
 use signet_limits::{InProcess, Limits, Settings as LimitSettings};
 use signet_testkit::{google::Google, models::ModelServer};
@@ -140,12 +140,12 @@ impl Fixture {
 
     /// With more manifests.
     pub(crate) async fn with(more: &str) -> Self {
-        Self::of(str::to_owned, more, None).await
+        Self::made(str::to_owned, more, |gateway| gateway).await
     }
 
     /// With other policies.
     pub(crate) async fn with_policies(change: impl Fn(&str) -> String) -> Self {
-        Self::of(change, "", None).await
+        Self::made(change, "", |gateway| gateway).await
     }
 
     /// Where what trainers may is under this condition.
@@ -163,12 +163,21 @@ impl Fixture {
         format!("Bearer {}", secrecy::ExposeSecret::expose_secret(&token))
     }
 
-    /// With somebody who looks at requests and answers.
-    pub(crate) async fn guarded(guard: Arc<dyn Guard>) -> Self {
-        Self::of(str::to_owned, "", Some(guard)).await
+    /// With measurements of its own.
+    pub(crate) async fn measured(telemetry: Telemetry) -> Self {
+        Self::made(str::to_owned, "", |gateway| gateway.measured(telemetry)).await
     }
 
-    async fn of(change: impl Fn(&str) -> String, more: &str, guard: Option<Arc<dyn Guard>>) -> Self {
+    /// With somebody who looks at requests and answers.
+    pub(crate) async fn guarded(guard: Arc<dyn Guard>) -> Self {
+        Self::made(str::to_owned, "", |gateway| gateway.guarded(guard)).await
+    }
+
+    async fn made(
+        change: impl Fn(&str) -> String,
+        more: &str,
+        make: impl FnOnce(Gateway<Known>) -> Gateway<Known>,
+    ) -> Self {
         let google = Google::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let keys = tempfile::tempdir().unwrap();
         let issuer = Arc::new(Issuer::open(ISSUER, keys.path(), Lifetimes::default(), now()).unwrap());
@@ -184,11 +193,7 @@ impl Fixture {
         let limits = Limits::InProcess(InProcess::volatile(LimitSettings::default()));
         let node = Known { issuer, records: Arc::default() };
         let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1, limits).unwrap();
-        let gateway = match guard {
-            Some(guard) => gateway.guarded(guard),
-            None => gateway,
-        };
-        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], gateway).await.unwrap();
+        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], make(gateway)).await.unwrap();
         let address = server.address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let drain = Drain { notice: Duration::from_millis(500), patience: Duration::from_secs(5) };
