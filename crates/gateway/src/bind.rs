@@ -11,7 +11,14 @@ use crate::node::Workload;
 struct Named<'c> {
     namespace: &'c str,
     service_account: &'c str,
-    pod: Option<&'c str>,
+    pod: Option<Bound<'c>>,
+}
+
+/// The pod that a token is bound to.
+#[derive(Debug, PartialEq, Eq)]
+struct Bound<'c> {
+    name: &'c str,
+    uid: Option<&'c str>,
 }
 
 /// Whether a token is of this workload, or of somebody who is none.
@@ -24,7 +31,15 @@ pub(crate) fn agrees(token: &Verified, workload: &Workload) -> bool {
     };
     namespace == workload.namespace
         && service_account == workload.service_account
-        && pod.is_none_or(|pod| pod == workload.pod)
+        && pod.is_none_or(|pod| pod.is(workload))
+}
+
+impl Bound<'_> {
+    /// A name is given again to whoever comes after; a UID is not.
+    fn is(&self, workload: &Workload) -> bool {
+        let is_uid = self.uid.zip(workload.pod_uid.as_deref()).is_none_or(|(bound, own)| bound == own);
+        self.name == workload.pod && is_uid
+    }
 }
 
 fn named(token: &Verified) -> Option<Named<'_>> {
@@ -50,11 +65,19 @@ fn of_claims<'c>(
     bound: &'c Map<String, Value>,
     namespace: &str,
     service_account: &str,
-) -> Option<Option<&'c str>> {
-    let name = |of: &str| bound.get(of).and_then(|object| object.get("name")).and_then(Value::as_str);
+) -> Option<Option<Bound<'c>>> {
+    let member = |of: &str, name: &str| bound.get(of)?.get(name)?.as_str();
+    let name = |of: &str| member(of, "name");
     let same = bound.get("namespace").and_then(Value::as_str) == Some(namespace)
         && name("serviceaccount") == Some(service_account);
-    same.then(|| name("pod"))
+    if !same {
+        return None;
+    }
+    if !bound.contains_key("pod") {
+        return Some(None);
+    }
+    // one that is there and cannot be read is not overlooked
+    Some(Some(Bound { name: name("pod")?, uid: member("pod", "uid") }))
 }
 
 #[cfg(test)]
@@ -74,6 +97,7 @@ mod tests {
         Workload {
             namespace: "shop".to_owned(),
             pod: "scorer-0".to_owned(),
+            pod_uid: Some("7d3f".to_owned()),
             service_account: "scorer".to_owned(),
             labels: [].into(),
             namespace_labels: [].into(),
@@ -84,12 +108,19 @@ mod tests {
         json!({ "namespace": namespace, "serviceaccount": { "name": account }, "pod": { "name": pod } })
     }
 
+    fn with_uid(uid: Value) -> Value {
+        let mut bound = bound("shop", "scorer", "scorer-0");
+        bound["pod"]["uid"] = uid;
+        bound
+    }
+
     #[test]
     fn a_token_of_this_workload_binds() {
         let subject = "system:serviceaccount:shop:scorer";
         for token in [
             token(subject, Value::Null),
             token(subject, bound("shop", "scorer", "scorer-0")),
+            token(subject, with_uid(json!("7d3f"))),
             token("spiffe://cluster.local/ns/shop/sa/scorer", Value::Null),
             token("alice@example.com", Value::Null),
         ] {
@@ -109,6 +140,11 @@ mod tests {
             token("spiffe://cluster.local/gateway", Value::Null),
             token(subject, bound("shop", "scorer", "scorer-1")),
             token(subject, bound("bank", "scorer", "scorer-0")),
+            token(subject, with_uid(json!("0000"))),
+            token(
+                subject,
+                json!({ "namespace": "shop", "serviceaccount": { "name": "scorer" }, "pod": "scorer-0" }),
+            ),
             token(subject, json!({})),
         ] {
             assert!(!agrees(&token, &workload()), "{token:?}");

@@ -17,8 +17,8 @@ mod wire;
 
 pub use link::Link;
 pub use node::{
-    Caller, Connection, Evidence, Node, NodeError, Question, Record, RecordCall, RecordRule, Reply, Shown,
-    Workload,
+    Caller, Connection, Documents, Evidence, Node, NodeError, Question, Record, RecordCall, RecordRule,
+    Reply, Shown, Workload,
 };
 pub use pipeline::Gateway;
 pub use serve::{Server, ServerError};

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use signet_ca::{Issuer, Lifetimes, Workload as Subject};
 use signet_cluster::{Settings, Snapshot};
 use signet_gateway::{
-    Caller, Connection, Evidence, Gateway, Node, NodeError, Record, Server, Usage, Workload,
+    Caller, Connection, Documents, Evidence, Gateway, Node, NodeError, Record, Server, Usage, Workload,
 };
 use signet_testkit::google::{Behaviour, Google};
 
@@ -45,6 +45,7 @@ fn workload(connection: Connection) -> Option<Workload> {
     Some(Workload {
         namespace: "shop".to_owned(),
         pod: format!("{name}-0"),
+        pod_uid: Some("uid".to_owned()),
         service_account: name.to_owned(),
         labels: [("app".to_owned(), name.to_owned())].into(),
         namespace_labels: [("kubernetes.io/metadata.name".to_owned(), "shop".to_owned())].into(),
@@ -63,8 +64,12 @@ impl Node for Known {
 
     async fn token(&self, connection: Connection, audience: &str) -> Result<SecretString, NodeError> {
         let Workload { namespace, service_account, .. } = workload(connection).unwrap();
-        let subject = Subject { namespace, service_account, pod: None };
+        let subject = Subject { namespace, service_account, ..Subject::default() };
         Ok(self.issuer.issue(&subject, audience, Duration::from_secs(300), now()).unwrap())
+    }
+
+    async fn documents(&self) -> Result<Documents, NodeError> {
+        Ok(Documents { discovery: self.issuer.discovery(), key_set: self.issuer.key_set() })
     }
 
     fn record(&self, record: Record) {
@@ -272,7 +277,7 @@ async fn no_token_is_in_any_answer_or_record() {
     seen.push(format!("{:?}", fixture.record(3).await));
     seen.extend(fixture.node.records.lock().unwrap().iter().map(|r| serde_json::to_string(r).unwrap()));
     let issued = fixture.node.issuer.issue(
-        &Subject { namespace: "shop".into(), service_account: "scorer".into(), pod: None },
+        &Subject { namespace: "shop".into(), service_account: "scorer".into(), ..Subject::default() },
         "x",
         Duration::from_secs(1),
         now(),
@@ -287,11 +292,14 @@ async fn no_token_is_in_any_answer_or_record() {
 #[tokio::test]
 async fn a_token_counts_for_the_workload_that_it_was_given_to_and_for_no_other() {
     let fixture = Fixture::new().await;
-    let issue = |account: &str, pod: Option<&str>, audience: &str, from: u64| {
-        let pod = pod.map(|name| (name.to_owned(), "uid".to_owned()));
-        let subject = Subject { namespace: "shop".into(), service_account: account.into(), pod };
+    let issue_as = |account: &str, pod: Option<(&str, &str)>, audience: &str, from: u64| {
+        let pod = pod.map(|(name, uid)| (name.to_owned(), uid.to_owned()));
+        let subject = Subject { namespace: "shop".into(), service_account: account.into(), pod, node: None };
         let token = fixture.node.issuer.issue(&subject, audience, Duration::from_secs(600), from).unwrap();
         format!("Bearer {}", token.expose_secret())
+    };
+    let issue = |account: &str, pod: Option<&'static str>, audience: &str, from: u64| {
+        issue_as(account, pod.map(|name| (name, "uid")), audience, from)
     };
     let own = issue("trainer", Some("trainer-0"), "signet-gateway", now());
     let basic = "Basic dHJhaW5lcjp0cmFpbmVy".to_owned();
@@ -301,6 +309,12 @@ async fn a_token_counts_for_the_workload_that_it_was_given_to_and_for_no_other()
         (issue("trainer", None, "signet-gateway", now()), 200, ""),
         (issue("scorer", Some("scorer-0"), "signet-gateway", now()), 403, "token-of-another-workload"),
         (issue("trainer", Some("trainer-1"), "signet-gateway", now()), 403, "token-of-another-workload"),
+        // of a pod that had this name before
+        (
+            issue_as("trainer", Some(("trainer-0", "another")), "signet-gateway", now()),
+            403,
+            "token-of-another-workload",
+        ),
         (issue("trainer", None, "https://kubernetes.default.svc", now()), 401, "token-invalid"),
         (issue("trainer", None, "signet-gateway", now() - 700), 401, "token-expired"),
         (basic, 401, "token-missing"),
