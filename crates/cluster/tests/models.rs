@@ -3,7 +3,8 @@
 
 use signet_cluster::{Settings, Snapshot};
 use signet_model::{
-    Action, Api, Choice, Credential, Feature, IssuerKeys, Method, Models, SubjectToken, TokenDemand,
+    Action, Api, Choice, Credential, EntraVersion, Feature, IssuerKeys, Method, Models, NamedWorkload,
+    SubjectToken, TokenDemand, TokenForm, Workloads,
 };
 use signet_policy::Mode;
 
@@ -96,6 +97,33 @@ fn an_issuer_is_what_it_says() {
 }
 
 #[test]
+fn entra_and_spiffe_are_issuers_by_their_tenant_and_trust_domain() {
+    const TENANT: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+    let read = |spec: &str| read(&issuer(spec)).unwrap().issuers["i"].clone();
+    let v2 = read(&format!("{{entra: {{tenant: {TENANT}}}, audience: 'api://gateway'}}"));
+    assert_eq!(v2.issuer, format!("https://login.microsoftonline.com/{TENANT}/v2.0"));
+    assert_eq!((v2.keys, v2.max_life, v2.workloads), (IssuerKeys::Discovery, 7200, Workloads::BySubject));
+    let more = "workloads: [{subject: id-1, namespace: shop, serviceAccount: scorer}]";
+    let v1 = read(&format!("{{entra: {{tenant: {TENANT}, version: 1}}, audience: 'api://gateway', {more}}}"));
+    assert_eq!(v1.issuer, format!("https://sts.windows.net/{TENANT}/"));
+    assert_eq!(v1.form, TokenForm::Entra { tenant: TENANT.to_owned(), version: EntraVersion::V1 });
+    let known = NamedWorkload { namespace: "shop".to_owned(), service_account: "scorer".to_owned() };
+    assert_eq!(v1.workloads, Workloads::Of([("id-1".to_owned(), known)].into()));
+    let svid =
+        read("{spiffe: {trustDomain: example.org}, audience: signet-gateway, keys: {file: /bundle.json}}");
+    assert_eq!(svid.issuer, "spiffe://example.org");
+    assert_eq!(svid.form, TokenForm::Spiffe { trust_domain: "example.org".to_owned() });
+}
+
+#[test]
+fn an_issuer_is_trusted_under_one_name() {
+    let one = issuer("{issuer: 'https://a', audience: b}");
+    let two = one.replace("name: i", "name: j").replace("audience: b", "audience: c");
+    let said = read(&format!("{one}---\n{two}")).unwrap_err();
+    assert!(said.contains("the issuer https://a is there twice, first at models.yaml:"), "{said}");
+}
+
+#[test]
 fn what_is_not_meant_is_refused_where_it_stands() {
     let google = |more: &str| {
         provider(&format!(
@@ -130,6 +158,30 @@ fn what_is_not_meant_is_refused_where_it_stands() {
         (issuer("{audience: a}"), "spec.issuer: is required"),
         (issuer("{issuer: 'https://a'}"), "spec.audience: is required"),
         (issuer("{issuer: 'https://a', audience: b, maxLifetimeSeconds: 0}"), "spec.maxLifetimeSeconds: "),
+        (
+            issuer("{issuer: 'https://a', spiffe: {trustDomain: a}, audience: b}"),
+            "spec.issuer: is required, or one of",
+        ),
+        (issuer("{entra: {tenant: contoso.com}, audience: b}"), "spec.entra.tenant: "),
+        (
+            issuer("{entra: {tenant: 9188040d-6c67-4c5b-b112-36a304b66dad, version: 3}, audience: b}"),
+            "spec.entra.version: is not 1 or 2",
+        ),
+        (
+            issuer("{spiffe: {trustDomain: 'a/b'}, audience: b, keys: {file: /k}}"),
+            "spec.spiffe.trustDomain: ",
+        ),
+        (issuer("{spiffe: {trustDomain: a}, audience: b}"), "spec.keys: url or file is required"),
+        (issuer("{issuer: 'https://a', audience: 'api://AzureADTokenExchange'}"), "spec.audience: "),
+        (
+            issuer("{issuer: 'https://a', audience: 'https://kubernetes.default.svc.cluster.local'}"),
+            "spec.audience: ",
+        ),
+        (issuer("{issuer: 'https://a', audience: b, workloads: []}"), "spec.workloads: is empty"),
+        (
+            issuer("{issuer: 'https://a', audience: b, workloads: [{subject: s, namespace: a}]}"),
+            "spec.workloads[0].serviceAccount: must be",
+        ),
         (issuer("{issuer: 'https://a', audience: b, keys: {file: k}}"), "spec.keys.file: an absolute path"),
     ];
     for (text, expected) in cases {

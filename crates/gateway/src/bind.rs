@@ -2,6 +2,7 @@
 //! Sources: Kubernetes' service account tokens (bound tokens), SPIFFE IDs as Signet gives them.
 
 use serde_json::{Map, Value};
+use signet_model::{NamedWorkload, TokenIssuer, Workloads};
 use signet_oidc::Verified;
 
 use crate::node::Workload;
@@ -24,7 +25,17 @@ struct Bound<'c> {
 /// Whether a token is of this workload, or of somebody who is none.
 ///
 /// INVARIANT: a token of a workload is of the workload whose packets bring it (`a_token_of_another_workload_does_not_bind`).
-pub(crate) fn agrees(token: &Verified, workload: &Workload) -> bool {
+pub(crate) fn agrees(token: &Verified, issuer: &TokenIssuer, workload: &Workload) -> bool {
+    match &issuer.workloads {
+        Workloads::BySubject => names_this(token, workload),
+        Workloads::Of(known) => known.get(&token.subject).is_some_and(|known| {
+            let NamedWorkload { namespace, service_account } = known;
+            *namespace == workload.namespace && *service_account == workload.service_account
+        }),
+    }
+}
+
+fn names_this(token: &Verified, workload: &Workload) -> bool {
     let Some(Named { namespace, service_account, pod }) = named(token) else {
         // a name like a workload's that cannot be read is not taken for a stranger's
         return !token.subject.starts_with("system:") && !token.subject.starts_with("spiffe:");
@@ -124,7 +135,7 @@ mod tests {
             token("spiffe://cluster.local/ns/shop/sa/scorer", Value::Null),
             token("alice@example.com", Value::Null),
         ] {
-            assert!(agrees(&token, &workload()), "{token:?}");
+            assert!(names_this(&token, &workload()), "{token:?}");
         }
     }
 
@@ -147,7 +158,33 @@ mod tests {
             ),
             token(subject, json!({})),
         ] {
-            assert!(!agrees(&token, &workload()), "{token:?}");
+            assert!(!names_this(&token, &workload()), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn where_workloads_are_written_down_nobody_else_is_one() {
+        let known = |namespace: &str, account: &str| NamedWorkload {
+            namespace: namespace.to_owned(),
+            service_account: account.to_owned(),
+        };
+        let issuer = TokenIssuer {
+            name: "entra".to_owned(),
+            form: signet_model::TokenForm::OpenId,
+            issuer: "https://i".to_owned(),
+            audience: "a".to_owned(),
+            max_life: 1,
+            keys: signet_model::IssuerKeys::Discovery,
+            workloads: Workloads::Of(
+                [("id-1".to_owned(), known("shop", "scorer")), ("id-2".to_owned(), known("bank", "scorer"))]
+                    .into(),
+            ),
+            origin: signet_policy::Origin { file: "test".into(), line: 1 },
+        };
+        let is = |subject: &str| agrees(&token(subject, Value::Null), &issuer, &workload());
+        assert!(is("id-1"));
+        for subject in ["id-2", "id-3", "system:serviceaccount:shop:scorer"] {
+            assert!(!is(subject), "{subject}");
         }
     }
 }

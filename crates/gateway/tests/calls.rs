@@ -326,3 +326,28 @@ async fn a_token_counts_for_the_workload_that_it_was_given_to_and_for_no_other()
         assert_eq!((answered, said.as_str()), (status, reason), "{body:?}");
     }
 }
+
+#[tokio::test]
+async fn a_token_that_counts_binds_also_where_no_policy_wants_one() {
+    let fixture = Fixture::new().await;
+    let issue = |account: &str, audience: &str| {
+        let (namespace, service_account) = ("shop".to_owned(), account.to_owned());
+        let subject = Subject { namespace, service_account, ..Subject::default() };
+        let token = fixture.node.issuer.issue(&subject, audience, Duration::from_secs(600), now()).unwrap();
+        format!("Bearer {}", token.expose_secret())
+    };
+    let cases = [
+        (issue("scorer", "signet-gateway"), 200, ""),
+        (issue("trainer", "signet-gateway"), 403, "token-of-another-workload"),
+        // what does not count says nothing, and is asked for by nobody
+        (issue("trainer", "another"), 200, ""),
+        ("Bearer unused".to_owned(), 200, ""),
+    ];
+    for (count, (authorization, status, reason)) in (1..).zip(cases) {
+        let path = format!("{FLASH}:generateContent");
+        let (answered, said, body) = fixture.post_with(SCORER, &authorization, &path, prompt()).await;
+        assert_eq!((answered, said.as_str()), (status, reason), "{body:?}");
+        let record = fixture.record(count).await;
+        assert!(reason.is_empty() || record.reason == reason, "{record:?}");
+    }
+}

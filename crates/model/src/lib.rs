@@ -18,7 +18,7 @@ mod reason;
 
 pub use call::{Call, Feature, Method};
 pub use decide::{Decision, Outcome, decide};
-pub use issuer::{IssuerKeys, TokenIssuer};
+pub use issuer::{EntraVersion, IssuerKeys, NamedWorkload, TokenForm, TokenIssuer, Workloads};
 pub use pattern::Pattern;
 pub use policy::{Action, CallRule, Choice, ModelPolicy, ModelPolicyKind, ModelPolicyName, TokenDemand};
 pub use provider::{Api, Credential, GoogleFederation, Provider, SubjectToken, VertexAi};

@@ -5,6 +5,7 @@
 
 mod exchange;
 mod http;
+mod jwk;
 mod keys;
 mod token;
 mod verifier;

@@ -53,8 +53,11 @@ impl Fixture {
     }
 
     fn subject(&self, account: &str, audience: &str) -> SecretString {
-        let workload =
-            Workload { namespace: "shop".to_owned(), service_account: account.to_owned(), pod: None };
+        let workload = Workload {
+            namespace: "shop".to_owned(),
+            service_account: account.to_owned(),
+            ..Workload::default()
+        };
         self.issuer.issue(&workload, audience, Duration::from_secs(300), now()).unwrap()
     }
 }
