@@ -12,13 +12,17 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use signet_cluster::Settings;
-use signet_gateway::{Gateway, Link, Server};
+use signet_gateway::{Drain, Gateway, Link, Server};
 use signet_policy::Mode;
 use tokio::sync::watch;
 
 use crate::signals;
 
 const PORT: u16 = 4260;
+/// How long what has begun may take when it is told to end: what a pod has by default in all, and some time left to say what is wrong.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How long the last records may take to be told.
+const RECORDS: Duration = Duration::from_secs(2);
 /// How long it takes at most to notice a signal.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -34,6 +38,9 @@ pub(crate) struct GatewayArgs {
     /// Where to listen. Default: port 4260 of every address.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// Seconds in which callers are told that it ends, before it takes no more. A replica behind a Service needs some; one that is alone, none.
+    #[arg(long, default_value_t = 0)]
+    drain_notice: u64,
     /// Policies that do not say are audited, not enforced (`mode: audit` of the node's configuration).
     #[arg(long)]
     audit: bool,
@@ -70,12 +77,17 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        tokio::select! {
-            biased;
-            () = stopped => {}
-            () = server.run() => {}
-            () = records => {}
+        let records = tokio::spawn(records);
+        let drain = Drain { notice: Duration::from_secs(args.drain_notice), patience: DRAIN };
+        let broken_off = server.run(stopped, drain).await;
+        if broken_off > 0 {
+            eprintln!(
+                "{broken_off} connections were broken off: they took longer than {} s",
+                DRAIN.as_secs()
+            );
         }
+        // what is over by now is told, too: the work ends with the last who has something to tell
+        let _ = tokio::time::timeout(RECORDS, records).await;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -5,37 +5,131 @@ mod support;
 
 use std::{fs, net::TcpListener, path::Path};
 
-use signet_testkit::google::Google;
+use signet_testkit::{google::Google, models::ModelServer};
 use support::node::{Node, wait_until};
 
 const ISSUER: &str = "https://issuer.example";
+const GATEWAY: &str = "http://gateway.signet-system:4260";
+const ACCOUNT: &str = "client@p.iam.gserviceaccount.com";
+const REFUSED: &str = "signet: model-policy-default-deny: no rule of ModelPolicy shop/client allows it";
 
-fn manifests(python: &str, script: &str) -> String {
+/// A script that runs as a pod: the environment that it needs, and its arguments.
+struct Script {
+    name: &'static str,
+    environment: &'static str,
+    arguments: [&'static str; 3],
+}
+
+fn pod(clients: &str, script: &Script) -> String {
+    let Script { name, environment, arguments: [base_url, model, other] } = script;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/clients/{name}.py"));
+    let path = path.display();
     format!(
-        r#"
+        r#"---
 apiVersion: v1
 kind: Pod
-metadata: {{name: client, namespace: shop, labels: {{app: client}}}}
+metadata: {{name: {}, namespace: shop, labels: {{app: client}}}}
 spec:
   restartPolicy: Never
   containers:
   - name: client
     image: none
-    command: [{python}, {script}, "http://gateway.signet-system:4260", gemini-2.5-flash, gemini-2.5-pro]
----
-apiVersion: signet.dev/v1alpha1
-kind: ModelPolicy
-metadata: {{name: client, namespace: shop}}
-spec:
-  podSelector: {{matchLabels: {{app: client}}}}
-  allow:
-  - {{models: [gemini-2.5-flash, text-embedding-005], uses: [tools]}}
----"#
+    command: [{clients}/{environment}/bin/python, {path}, "{base_url}", "{model}", "{other}"]
+"#,
+        name.replace('_', "-")
     )
 }
 
+const POLICY: &str = "
+---
+apiVersion: signet.dev/v1alpha1
+kind: ModelPolicy
+metadata: {name: client, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: client}}
+  allow:
+  - {models: [gemini-2.5-flash, text-embedding-005, llama*, claude-x*, '7'], uses: [tools]}
+---
+";
+
+/// What a script prints, line by line, once it is through.
+fn through(node: &Node, name: &str) -> String {
+    let pod = format!("shop_{}", name.replace('_', "-"));
+    wait_until(&format!("{name} is through"), || {
+        let log = node.log(&pod);
+        log.lines().any(|line| line == "over") || log.contains("Traceback")
+    });
+    node.log(&pod)
+}
+
+fn check(log: &str, expected: &[String]) {
+    for line in expected {
+        assert!(log.lines().any(|said| said == line), "{line}\n{log}");
+    }
+}
+
+const ANSWER: &str = "The answer to that is forty-two.";
+
+fn of_genai() -> Vec<String> {
+    vec![
+        format!("whole: {ANSWER} 13"),
+        format!("parts: 3 {ANSWER} 13"),
+        format!("tools: {ANSWER}"),
+        "vector: [0.25, 0.5]".to_owned(),
+        "count: 5".to_owned(),
+        format!("other: 403 PERMISSION_DENIED {REFUSED}"),
+        format!("search: 403 PERMISSION_DENIED {REFUSED}"),
+    ]
+}
+
+fn of_aiplatform() -> Vec<String> {
+    vec![
+            "deployed: 1".to_owned(),
+            format!("whole: {ANSWER} 13"),
+            format!("parts: 3 {ANSWER}"),
+            format!("other: Forbidden {REFUSED}"),
+            "grpc: MethodNotImplemented signet: unknown-call: gRPC is not spoken here: make the client with transport=\"rest\""
+                .to_owned(),
+]
+}
+
+fn of_openai() -> Vec<String> {
+    vec![
+        format!("whole: {ANSWER} 13"),
+        "several: 3 24".to_owned(),
+        format!("parts: {ANSWER} {{None}}"),
+        "counted: 13".to_owned(),
+        "tools: weather {\"city\":\"Bern\"}".to_owned(),
+        format!("response: {ANSWER} 13"),
+        format!("events: 10 {ANSWER}"),
+        format!("completion: {ANSWER}"),
+        "vector: [0.25, 0.5]".to_owned(),
+        format!("other: PermissionDeniedError model-policy-default-deny {REFUSED}"),
+        format!("search: PermissionDeniedError model-policy-default-deny {REFUSED}"),
+        "exhausted: RateLimitError rate_limit_exceeded Rate limit reached".to_owned(),
+        "failing: APIError The server had an error".to_owned(),
+    ]
+}
+
+fn of_anthropic() -> Vec<String> {
+    ["direct", "vertex"]
+        .into_iter()
+        .flat_map(|kind| {
+            [
+                format!("{kind} whole: {ANSWER} 5 8"),
+                format!("{kind} parts: {ANSWER} 8"),
+                format!("{kind} tools: weather {{'city': 'Bern'}}"),
+                format!("{kind} count: 5"),
+                format!("{kind} other: PermissionDeniedError {REFUSED}"),
+                format!("{kind} search: PermissionDeniedError {REFUSED}"),
+                format!("{kind} exhausted: RateLimitError Number of requests has exceeded your rate limit"),
+            ]
+        })
+        .collect()
+}
+
 #[test]
-fn googles_own_library_is_answered_and_refused_in_its_own_words() {
+fn unchanged_clients_are_answered_and_refused_in_their_own_words() {
     let Ok(clients) = std::env::var("SIGNET_CLIENTS") else {
         println!("SKIPPED: needs Python's clients (SIGNET_CLIENTS)");
         return;
@@ -43,35 +137,38 @@ fn googles_own_library_is_answered_and_refused_in_its_own_words() {
     let Some(mut node) = Node::new("clients", "") else { return };
     // this thread is in the node's network
     let google = Google::start(TcpListener::bind("192.0.2.1:0").unwrap()).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/genai.py");
-    let python = format!("{clients}/bin/python");
-    let provider = google.provider(Some("client@p.iam.gserviceaccount.com"));
-    node.write("pods.yaml", &(manifests(&python, &script.display().to_string()) + &provider));
+    let models = ModelServer::start(TcpListener::bind("192.0.2.1:0").unwrap()).unwrap();
+    let scripts = [
+        ("genai", "models", [GATEWAY, "gemini-2.5-flash", "gemini-2.5-pro"]),
+        ("aiplatform", "aiplatform", [GATEWAY, "gemini-2.5-flash", "text-bison"]),
+        ("openai_client", "models", ["http://gateway.signet-system:4260/v1", "llama", "gpt-5"]),
+        ("anthropic_client", "models", [GATEWAY, "claude-x", "claude-y"]),
+    ];
+    let pods: String = scripts
+        .iter()
+        .map(|(name, environment, arguments)| {
+            pod(&clients, &Script { name, environment, arguments: *arguments })
+        })
+        .collect();
+    let providers = google.provider(Some(ACCOUNT)) + &models.open_ai("llm") + &models.anthropic("claude");
+    node.write("pods.yaml", &(pods + POLICY + &providers));
     node.set_options(&["--issuer", ISSUER]);
-    // the cloud trusts the node before the client asks: keys are there from the first start on
+    // the cloud trusts the node before the clients ask: keys are there from the first start on
     node.start();
     let keys = node.folder().join("state/jwks.json");
     wait_until("there are keys", || keys.exists());
     google.trust(ISSUER, serde_json::from_str(&fs::read_to_string(keys).unwrap()).unwrap());
-    wait_until("the client is through", || {
-        let log = node.log("shop_client");
-        log.contains("search: ") || log.contains("Traceback")
-    });
-    let log = node.log("shop_client");
-    let refused = "403 PERMISSION_DENIED signet: model-policy-default-deny: no rule of ModelPolicy shop/client allows it";
-    for line in [
-        "whole: The answer to that is forty-two. 13",
-        "parts: 3 The answer to that is forty-two. 13",
-        "tools: The answer to that is forty-two.",
-        "vector: [0.25, 0.5]",
-        "count: 5",
-        &format!("other: {refused}"),
-        &format!("search: {refused}"),
+
+    for (name, expected) in [
+        ("genai", of_genai()),
+        ("aiplatform", of_aiplatform()),
+        ("openai_client", of_openai()),
+        ("anthropic_client", of_anthropic()),
     ] {
-        assert!(log.lines().any(|said| said == line), "{line}\n{log}");
+        check(&through(&node, name), &expected);
     }
     let called = google.called();
-    assert!(called.iter().all(|c| c.principal == "client@p.iam.gserviceaccount.com"), "{called:?}");
-    // the exchange and the impersonation, once for all
-    assert_eq!(google.exchanges(), 1);
+    assert!(called.iter().all(|call| call.principal == ACCOUNT), "{called:?}");
+    // one exchange and impersonation for all calls of a pod: aiplatform's, anthropic's and genai's
+    assert_eq!(google.exchanges(), 3);
 }

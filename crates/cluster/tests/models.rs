@@ -3,8 +3,8 @@
 
 use signet_cluster::{Settings, Snapshot};
 use signet_model::{
-    Action, Api, Choice, Credential, EntraVersion, Feature, IssuerKeys, Method, Models, NamedWorkload,
-    SubjectToken, TokenDemand, TokenForm, Workloads,
+    Action, Anthropic, Api, Choice, Credential, EntraVersion, Feature, IssuerKeys, Method, Models,
+    NamedWorkload, OpenAi, SubjectToken, TokenDemand, TokenForm, Workloads,
 };
 use signet_policy::Mode;
 
@@ -38,12 +38,40 @@ fn a_provider_is_what_it_says_with_googles_own_addresses() {
     );
     let models = read(&provider(&spec)).unwrap();
     let provider = &models.providers["vertex"];
-    let Api::VertexAi(vertex) = &provider.api;
+    let Api::VertexAi(vertex) = &provider.api else { panic!("{provider:?}") };
     assert_eq!((vertex.project.as_str(), vertex.location.as_str()), ("p", "us-central1"));
     let Credential::Google(google) = &provider.credential else { panic!("{provider:?}") };
     assert_eq!((&google.subject, google.service_account.as_ref()), (&SubjectToken::Issued, None));
     assert_eq!(google.token_url, "https://sts.googleapis.com/v1/token");
     assert!(provider.default_deny);
+}
+
+#[test]
+fn providers_that_speak_otherwise_are_what_they_say() {
+    let api = |spec: &str| {
+        let spec = format!("{{{spec}, credential: {{none: {{}}}}, allowPlaintext: true}}");
+        read(&provider(&spec)).map(|models| models.providers["vertex"].api.clone())
+    };
+    let open_ai = |endpoint: &str, publisher: &str| {
+        Ok(Api::OpenAi(OpenAi { endpoint: endpoint.to_owned(), publisher: publisher.to_owned() }))
+    };
+    assert_eq!(api("openAI: {}"), open_ai("https://api.openai.com/v1", "openai"));
+    assert_eq!(api("openAI: {endpoint: 'http://llm.ml/v1/'}"), open_ai("http://llm.ml/v1", "vertex"));
+    assert_eq!(
+        api("openAI: {endpoint: 'http://llm.ml/v1', publisher: meta}"),
+        open_ai("http://llm.ml/v1", "meta")
+    );
+    let anthropic = Anthropic { endpoint: "https://api.anthropic.com".to_owned() };
+    assert_eq!(api("anthropic: {}"), Ok(Api::Anthropic(anthropic)));
+    let error = api("anthropic: {}, openAI: {}").unwrap_err();
+    assert!(error.contains("spec: one of vertexAI, openAI and anthropic is required"), "{error}");
+}
+
+#[test]
+fn a_providers_name_is_not_what_paths_begin_with() {
+    let text = provider("{openAI: {}, credential: {none: {}}}").replace("vertex", "v1");
+    let error = read(&text).unwrap_err();
+    assert!(error.contains("metadata.name: is what paths of every provider begin with"), "{error}");
 }
 
 #[test]
@@ -131,7 +159,7 @@ fn what_is_not_meant_is_refused_where_it_stands() {
         ))
     };
     let cases = [
-        (provider("{}"), "spec.vertexAI: is required"),
+        (provider("{}"), "spec: one of vertexAI, openAI and anthropic is required"),
         (
             provider("{vertexAI: {project: p, location: a/b}, credential: {none: {}}}"),
             "spec.vertexAI.location: ",
@@ -146,7 +174,7 @@ fn what_is_not_meant_is_refused_where_it_stands() {
         (google(", subjectToken: {executable: {command: x}}"), "unknown field `executable`"),
         (google(", subjectToken: {file: {path: relative}}"), "subjectToken.file.path: an absolute path"),
         (policy("{allow: [{models: []}]}"), "spec.allow[0].models: is empty"),
-        (policy("{allow: [{models: ['a/b']}]}"), "spec.allow[0].models[0]: "),
+        (policy("{allow: [{models: ['a?b']}]}"), "spec.allow[0].models[0]: "),
         (
             policy("{deny: [{methods: [chat]}]}"),
             "spec.deny[0].methods[0]: \"chat\" is none of generateContent",
@@ -154,7 +182,7 @@ fn what_is_not_meant_is_refused_where_it_stands() {
         (policy("{allow: [{uses: [everything]}]}"), "spec.allow[0].uses[0]: "),
         (policy("{mode: audit}"), "spec.mode: "),
         (policy("{namespaceSelector: {}}"), "spec.namespaceSelector: is of ClusterModelPolicy alone"),
-        (policy("{guardrails: [pii]}"), "unknown field `guardrails`"),
+        (policy("{guardrails: [pii]}"), "spec.guardrails: cannot be enforced"),
         (issuer("{audience: a}"), "spec.issuer: is required"),
         (issuer("{issuer: 'https://a'}"), "spec.audience: is required"),
         (issuer("{issuer: 'https://a', audience: b, maxLifetimeSeconds: 0}"), "spec.maxLifetimeSeconds: "),

@@ -1,32 +1,61 @@
 //! Bodies of answers: the gateway's own, or the provider's as it comes, read on the way.
 
 use std::{
+    future::Future as _,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
-use crate::usage::{Reader, Usage};
+use tokio::time::{Instant, Sleep};
 
-/// What is told when an answer is over, however it ended: what was counted, and whether it came to its end.
-pub(crate) type Over = Box<dyn FnOnce(Option<Usage>, bool) + Send + Sync>;
+use crate::{
+    answer::{Passage, Usage},
+    guard::Blocked,
+};
+
+/// What is told when an answer is over: what was counted, and how it ended.
+pub(crate) type Over = Box<dyn FnOnce(Option<Usage>, Ending) + Send + Sync>;
+
+/// How an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All came, and was passed on.
+    Whole,
+    /// The provider broke off, or the caller went away.
+    BrokenOff,
+    /// It did not go on for too long.
+    Late,
+    /// A guard let it not go on.
+    Blocked(Blocked),
+}
+
+/// An answer does not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the provider's answer broke off")]
+pub(crate) struct BrokenOff;
 
 /// The body of an answer.
 pub(crate) enum Body {
     /// All of it is here.
     Whole(Full<Bytes>),
     /// It is passed on as it comes.
-    Passing(Passing),
+    Passing(Box<Passing>),
 }
 
 /// A provider's body.
 pub(crate) struct Passing {
     body: Incoming,
-    reader: Reader,
-    is_over: bool,
+    passage: Passage,
+    /// How long it may not go on, and until when.
+    idle: Duration,
+    until: Pin<Box<Sleep>>,
+    /// None as long as it comes.
+    ending: Option<Ending>,
     over: Option<Over>,
 }
 
@@ -36,48 +65,96 @@ impl Body {
     }
 
     /// Passes `body` on; `over` is called when it ends, breaks off, or nobody wants it any more.
-    pub(crate) fn passing(body: Incoming, over: Over) -> Self {
-        let is_over = body.is_end_stream();
-        Self::Passing(Passing { body, reader: Reader::default(), is_over, over: Some(over) })
+    ///
+    /// It breaks off where nothing comes for `idle`.
+    pub(crate) fn passing(body: Incoming, passage: Passage, idle: Duration, over: Over) -> Self {
+        let ending = body.is_end_stream().then_some(Ending::Whole);
+        let until = Box::pin(tokio::time::sleep(idle));
+        Self::Passing(Box::new(Passing { body, passage, idle, until, ending, over: Some(over) }))
+    }
+}
+
+impl Passing {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        loop {
+            if self.ending.is_some() {
+                return Poll::Ready(None);
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                ready!(self.until.as_mut().poll(context));
+                self.ending = Some(Ending::Late);
+                return Poll::Ready(Some(Err(BrokenOff)));
+            };
+            self.until.as_mut().reset(Instant::now() + self.idle);
+            let passed = match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.passage.pass(data).and_then(|passed| {
+                        if !self.body.is_end_stream() {
+                            return Ok(passed);
+                        }
+                        self.ending = Some(Ending::Whole);
+                        Ok(join(passed, self.passage.end()?))
+                    }),
+                    // trailers are between the provider and the gateway
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "an answer broke off");
+                    self.ending = Some(Ending::BrokenOff);
+                    return Poll::Ready(Some(Err(BrokenOff)));
+                }
+                None => {
+                    self.ending = Some(Ending::Whole);
+                    self.passage.end()
+                }
+            };
+            let passed = passed.unwrap_or_else(|blocked| {
+                let last = self.passage.blocked(&blocked);
+                self.ending = Some(Ending::Blocked(blocked));
+                last
+            });
+            if !passed.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(passed))));
+            }
+        }
+    }
+}
+
+fn join(first: Bytes, last: Bytes) -> Bytes {
+    match last.is_empty() {
+        true => first,
+        false => [first, last].concat().into(),
     }
 }
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
-            Self::Passing(passing) => {
-                let frame = ready!(Pin::new(&mut passing.body).poll_frame(context));
-                match &frame {
-                    Some(Ok(frame)) => {
-                        frame.data_ref().into_iter().for_each(|data| passing.reader.read(data))
-                    }
-                    Some(Err(_)) => {}
-                    None => passing.is_over = true,
-                }
-                passing.is_over |= frame.is_none() || passing.body.is_end_stream();
-                Poll::Ready(frame)
-            }
+            Self::Passing(passing) => passing.poll(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Passing(passing) => passing.body.is_end_stream(),
+            Self::Passing(passing) => passing.ending.is_some(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Passing(passing) => passing.body.size_hint(),
+            Self::Passing(passing) => match passing.passage.keeps_length() {
+                true => passing.body.size_hint(),
+                false => SizeHint::default(),
+            },
         }
     }
 }
@@ -85,7 +162,7 @@ impl HttpBody for Body {
 impl Drop for Passing {
     fn drop(&mut self) {
         if let Some(over) = self.over.take() {
-            over(self.reader.usage(), self.is_over);
+            over(self.passage.usage(), self.ending.take().unwrap_or(Ending::BrokenOff));
         }
     }
 }

@@ -4,22 +4,24 @@
 //! provider and with a credential for this caller, or an answer that says why not; and a [`Record`] of each. The order of
 //! things is `pipeline.rs`. Which pod a connection is of, and where records go, is the node's business.
 
+mod answer;
 mod authenticate;
 mod bind;
 mod body;
+mod guard;
 mod link;
 mod node;
 mod pipeline;
 mod refusal;
 mod serve;
-mod usage;
 mod wire;
 
+pub use answer::Usage;
+pub use guard::{AnswerGuard, Blocked, Channel, Guard, Kind, Role};
 pub use link::Link;
 pub use node::{
     Caller, Connection, Documents, Evidence, Node, NodeError, Question, Record, RecordCall, RecordRule,
     Reply, Shown, Workload,
 };
 pub use pipeline::Gateway;
-pub use serve::{Server, ServerError};
-pub use usage::Usage;
+pub use serve::{Drain, Server, ServerError};

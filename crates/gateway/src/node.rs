@@ -102,7 +102,7 @@ pub struct Record {
     /// What was called, where that could be read.
     pub call: Option<RecordCall>,
     /// Tokens that the provider counted, where it said so.
-    pub usage: Option<crate::usage::Usage>,
+    pub usage: Option<crate::answer::Usage>,
 }
 
 /// The rule of a [`Record`].

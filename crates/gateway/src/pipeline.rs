@@ -1,13 +1,17 @@
 //! A call from its head to its record: the stages, in the order in which each needs the one before.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Body as _;
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
 };
 use hyper_util::{
     client::legacy::Client as Pool,
@@ -15,25 +19,37 @@ use hyper_util::{
 };
 use secrecy::SecretString;
 use signet_model::{
-    Api, Call, Credential, Decision, GoogleFederation, Models, Outcome, Provider, Reason, SubjectToken,
-    VertexAi, decide, json,
+    Call, Credential, Decision, GoogleFederation, Models, Outcome, Provider, Reason, SubjectToken, decide,
 };
 use signet_oidc::{Client, Error as ExchangeError, Exchange, Holder, HttpError, Https};
 use tokio::sync::watch;
 
 use crate::{
+    answer::{Passage, Usage},
     authenticate::Authenticator,
-    body::Body,
+    body::{Body, Ending},
+    guard::{Guard, Role, Texts, request_texts},
     node::{Caller, Connection, Evidence, Node, NodeError, Peer, Record, RecordCall, RecordRule, Workload},
     refusal::Refusal,
-    usage::Usage,
-    wire::vertex,
+    wire::{Asked, Dialect, Route},
 };
 
 /// Bytes of a request's body.
 const MAX_BODY: usize = 32 << 20;
+/// How long a body may take to come.
+const BODY_PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// How long a part of a body may take.
+const PART_PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of an answer that is looked at as a whole.
+const MAX_ANSWER: usize = 32 << 20;
 /// Headers of an answer that are passed on; all others are between the provider and the gateway.
-const PASSED_ON: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+const PASSED_ON: [HeaderName; 4] = [
+    header::CONTENT_TYPE,
+    header::RETRY_AFTER,
+    // what a provider calls the request, for whoever asks it about one
+    HeaderName::from_static("request-id"),
+    HeaderName::from_static("x-request-id"),
+];
 
 /// What all calls share.
 pub struct Gateway<N> {
@@ -41,17 +57,16 @@ pub struct Gateway<N> {
     models: watch::Receiver<Arc<Models>>,
     authenticator: Authenticator,
     exchange: Exchange,
+    guard: Option<Arc<dyn Guard>>,
     upstream: Pool<Https, Full<Bytes>>,
 }
 
-/// What a request was understood as.
-struct Routed<'m> {
-    provider: &'m Provider,
-    vertex: &'m VertexAi,
-    call: Call,
-    /// Path and query for the provider.
-    target: String,
-    body: Bytes,
+/// An answer, and what is done to it on its way.
+enum Answer {
+    /// And how long it may be idle.
+    Passing(Response<Incoming>, Passage, Duration),
+    /// One that was looked at as a whole.
+    Whole(Response<Full<Bytes>>, Option<Usage>),
 }
 
 impl<N: Node> Gateway<N> {
@@ -66,8 +81,15 @@ impl<N: Node> Gateway<N> {
             models,
             authenticator: Authenticator::new(client.clone()),
             exchange: Exchange::new(client),
+            guard: None,
             upstream: pool.pool_timer(TokioTimer::new()).build(Client::connector()?),
         })
+    }
+
+    /// The same, with somebody who looks at requests and answers.
+    #[must_use]
+    pub fn guarded(self, guard: Arc<dyn Guard>) -> Self {
+        Self { guard: Some(guard), ..self }
     }
 
     /// Who opened a connection; asked once, when it comes.
@@ -82,20 +104,26 @@ impl<N: Node> Gateway<N> {
     /// Answers one request.
     pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         let mut note = Note::new(peer.connection, &request);
+        let dialect = Dialect::of(request.uri(), request.headers());
         // what was in force when it came, to its end
         let models = self.models.borrow().clone();
         match self.pass(&models, peer, request, &mut note).await {
-            Ok(answer) => {
+            Ok(Answer::Passing(answer, passage, idle)) => {
                 let (head, body) = answer.into_parts();
                 note.record.status = head.status.as_u16();
                 let node = self.node.clone();
-                let over = Box::new(move |usage, is_over| note.end(&*node, usage, is_over));
-                Response::from_parts(head, Body::passing(body, over))
+                let over = Box::new(move |usage, ending| note.end(&*node, usage, ending));
+                Response::from_parts(head, Body::passing(body, passage, idle, over))
+            }
+            Ok(Answer::Whole(answer, usage)) => {
+                note.record.status = answer.status().as_u16();
+                note.end(&*self.node, usage, Ending::Whole);
+                answer.map(Body::whole)
             }
             Err(refusal) => {
                 note.refuse(&refusal);
-                note.end(&*self.node, None, true);
-                refusal.answer()
+                note.end(&*self.node, None, Ending::Whole);
+                refusal.answer(dialect)
             }
         }
     }
@@ -106,21 +134,64 @@ impl<N: Node> Gateway<N> {
         peer: &Peer,
         request: Request<Incoming>,
         note: &mut Note,
-    ) -> Result<Response<Incoming>, Refusal> {
+    ) -> Result<Answer, Refusal> {
         // first: nothing of a request is looked at for somebody who cannot be told
         let workload = known(&peer.caller)?;
         let caller = workload.as_pod();
-        // before the body: whoever has no token where one is wanted makes no work
+        // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
         self.authenticator.token(models, workload, &caller, request.headers()).await?;
+        let (head, body) = request.into_parts();
+        let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
-        let routed = route(models, request).await?;
-        note.call(&routed.call);
-        let decision = decide(&models.policies, routed.provider, &caller, &routed.call);
+        let mut asked = route.read(read(body).await?)?;
+        note.call(&asked.call);
+        let decision = decide(&models.policies, asked.provider, &caller, &asked.call);
         note.decision(&decision);
         authorise(&decision)?;
+        self.guard_request(&mut asked)?;
         // only for what is allowed: whoever may not call makes no work for others
-        let bearer = self.credential(peer.connection, workload, routed.provider).await?;
-        self.call(routed, bearer).await
+        let bearer = self.credential(peer.connection, workload, asked.provider).await?;
+        let answer = self.call(&asked, bearer).await?;
+        self.guard_answer(&asked, answer).await
+    }
+
+    fn guard_request(&self, asked: &mut Asked<'_>) -> Result<(), Refusal> {
+        let Some(guard) = &self.guard else { return Ok(()) };
+        let is_changed = &mut asked.is_changed;
+        let mut look = |role: Role, text: &mut String| {
+            let before = text.clone();
+            guard.request(role, text)?;
+            *is_changed |= *text != before;
+            Ok(())
+        };
+        let looked = request_texts(&mut asked.value, &mut look);
+        looked.map_err(|blocked| Refusal::new(Reason::GuardrailRequest, blocked.detail))
+    }
+
+    async fn guard_answer(&self, asked: &Asked<'_>, answer: Response<Incoming>) -> Result<Answer, Refusal> {
+        let texts = self.guard.as_ref().map(|guard| Texts::new(asked.format, guard.answer()));
+        let is_stream = asked.is_stream && answer.status().is_success();
+        match texts {
+            // an answer that is whole is looked at before any of it is passed on
+            Some(mut texts) if !is_stream => {
+                let (head, body) = answer.into_parts();
+                let body = Limited::new(body, MAX_ANSWER).collect().await;
+                let failed =
+                    |error| Refusal::new(Reason::UpstreamUnavailable, format!("its answer: {error}"));
+                let body = body.map_err(failed)?.to_bytes();
+                let usage = Passage::count(asked.format, &body);
+                let blocked = |detail: String| Refusal::new(Reason::GuardrailAnswer, detail);
+                let mut value = serde_json::from_slice(&body)
+                    .map_err(|_| blocked("the answer cannot be read, and so not be looked at".to_owned()))?;
+                let is_changed = texts.whole(&mut value).map_err(|by| blocked(by.detail))?;
+                let body = if is_changed { value.to_string().into() } else { body };
+                Ok(Answer::Whole(Response::from_parts(head, Full::new(body)), usage))
+            }
+            texts => {
+                let passage = Passage::new(asked.format, asked.hides_usage, texts);
+                Ok(Answer::Passing(answer, passage, asked.provider.patience.idle))
+            }
+        }
     }
 
     /// What is shown to the provider; none where it wants nothing.
@@ -164,19 +235,27 @@ impl<N: Node> Gateway<N> {
     /// Makes the call.
     async fn call(
         &self,
-        routed: Routed<'_>,
+        asked: &Asked<'_>,
         bearer: Option<HeaderValue>,
     ) -> Result<Response<Incoming>, Refusal> {
         let failed = |cause: String| Refusal::new(Reason::UpstreamUnavailable, cause);
-        let mut request = Request::post(routed.vertex.endpoint() + &routed.target)
+        let mut request = Request::post(&asked.uri)
             .header(header::CONTENT_TYPE, "application/json")
             // what is passed on is read on the way
             .header(header::ACCEPT_ENCODING, "identity");
+        for (name, value) in &asked.headers {
+            request = request.header(name, value);
+        }
         if let Some(bearer) = bearer {
             request = request.header(header::AUTHORIZATION, bearer);
         }
-        let request = request.body(Full::from(routed.body)).map_err(|error| failed(error.to_string()))?;
-        let answer = self.upstream.request(request).await.map_err(|error| failed(error.to_string()))?;
+        let request = request.body(Full::from(asked.body())).map_err(|error| failed(error.to_string()))?;
+        let first = asked.provider.patience.first;
+        let answer = tokio::time::timeout(first, self.upstream.request(request)).await;
+        let answer = answer.map_err(|_| {
+            Refusal::new(Reason::UpstreamTimeout, format!("no answer within {} s", first.as_secs()))
+        })?;
+        let answer = answer.map_err(|error| failed(error.to_string()))?;
         let (mut head, body) = answer.into_parts();
         if head.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(failed("its answer is encoded, which was not asked for".to_owned()));
@@ -204,39 +283,41 @@ fn known(caller: &Caller) -> Result<&Workload, Refusal> {
     }
 }
 
-async fn route(models: &Models, request: Request<Incoming>) -> Result<Routed<'_>, Refusal> {
-    let (head, body) = request.into_parts();
-    let unknown = |detail: &str| Refusal::new(Reason::UnknownCall, detail);
-    let invalid = |detail: String| Refusal::new(Reason::InvalidRequest, detail);
-    let path = vertex::path(head.uri.path()).ok_or_else(|| unknown("no provider has such a path"))?;
-    let path = path.map_err(invalid)?;
-    if head.method != hyper::Method::POST {
-        return Err(unknown("models are called by POST"));
+async fn read(body: Incoming) -> Result<Bytes, Refusal> {
+    match tokio::time::timeout(BODY_PATIENCE, read_on(body)).await {
+        Ok(body) => body,
+        Err(_) => Err(late()),
     }
-    let as_events = vertex::wants_events(head.uri.query()).map_err(invalid)?;
-    let (provider, vertex) = models
-        .providers
-        .values()
-        .map(|provider| match &provider.api {
-            Api::VertexAi(vertex) => (provider, vertex),
-        })
-        .find(|(_, vertex)| path.is_of(vertex))
-        .ok_or_else(|| unknown("no ModelProvider is of this project and location"))?;
-    let body = read(body).await?;
-    let value = json::read(&body).map_err(|error| invalid(format!("the body: {error}")))?;
-    let call = path.call(&provider.name, &value).map_err(invalid)?;
-    let target = path.target(vertex, &call, as_events);
-    Ok(Routed { provider, vertex, call, target, body })
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Refusal> {
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Refusal::new(Reason::RequestTooLarge, format!("a body has at most {MAX_BODY} bytes")))
+async fn read_on(body: Incoming) -> Result<Bytes, Refusal> {
+    let mut body = Limited::new(body, MAX_BODY);
+    let mut all = BytesMut::new();
+    loop {
+        match tokio::time::timeout(PART_PATIENCE, body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                let data = frame.into_data().unwrap_or_default();
+                // a body that comes in one piece is not copied
+                if all.is_empty() && body.is_end_stream() {
+                    return Ok(data);
+                }
+                all.extend_from_slice(&data);
+            }
+            Ok(None) => return Ok(all.freeze()),
+            Ok(Some(Err(error))) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(Refusal::new(
+                    Reason::RequestTooLarge,
+                    format!("a body has at most {MAX_BODY} bytes"),
+                ));
+            }
+            Ok(Some(Err(_))) => return Err(Refusal::new(Reason::InvalidRequest, "the body broke off")),
+            Err(_) => return Err(late()),
         }
-        Err(_) => Err(Refusal::new(Reason::InvalidRequest, "the body broke off")),
     }
+}
+
+fn late() -> Refusal {
+    Refusal::new(Reason::RequestTimeout, "the body takes too long")
 }
 
 fn authorise(decision: &Decision<'_>) -> Result<(), Refusal> {
@@ -308,11 +389,21 @@ impl Note {
         self.record.status = refusal.reason.status();
     }
 
-    fn end(mut self, node: &impl Node, usage: Option<Usage>, is_over: bool) {
+    fn end(mut self, node: &impl Node, usage: Option<Usage>, ending: Ending) {
         self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.record.usage = usage;
-        if !is_over {
-            self.record.detail = "the answer broke off".to_owned();
+        match ending {
+            Ending::Whole => {}
+            Ending::BrokenOff => self.record.detail = "the answer broke off".to_owned(),
+            Ending::Late => {
+                self.record.reason = Reason::UpstreamTimeout.name().to_owned();
+                self.record.detail = "the answer did not go on".to_owned();
+            }
+            Ending::Blocked(by) => {
+                self.record.verdict = "DROPPED".to_owned();
+                self.record.reason = Reason::GuardrailAnswer.name().to_owned();
+                self.record.detail = by.detail;
+            }
         }
         node.record(self.record);
     }

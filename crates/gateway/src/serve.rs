@@ -2,20 +2,30 @@
 
 use std::{
     convert::Infallible,
+    future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use hyper::service::service_fn;
+use hyper::{
+    Request, Version,
+    body::Incoming,
+    header::{self, HeaderValue},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 
@@ -26,8 +36,12 @@ use crate::{
 
 /// Connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 16_384;
-/// How long the head of a request may take.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may be idle, and the head of a request may take: longer than callers keep idle connections.
+const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+/// How often a caller on HTTP/2 is asked whether it is there.
+const PING: Duration = Duration::from_secs(30);
+/// How long a caller may take nothing of what it is sent.
+const PEER_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a head.
 const MAX_HEAD: usize = 64 << 10;
 /// Fields of a head.
@@ -49,6 +63,25 @@ pub struct Server<N> {
     gateway: Arc<Gateway<N>>,
 }
 
+/// How a gateway ends: nothing that has begun is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// How long connections are still taken, each for what was asked on it already: until everybody knows that it ends.
+    pub notice: Duration,
+    /// How long what has begun may take after that.
+    pub patience: Duration,
+}
+
+/// Where in its life a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// It serves, and tells callers to go elsewhere with what comes next.
+    Leaving,
+    /// Nothing new is begun.
+    Ending,
+}
+
 impl<N: Node> Server<N> {
     /// Listens at the first of these addresses that can be had.
     ///
@@ -68,43 +101,114 @@ impl<N: Node> Server<N> {
         self.listener.local_addr()
     }
 
-    /// Serves until it is dropped.
-    pub async fn run(self) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    /// Serves until `stop`, and then ends as `drain` says. The number of connections that had to be broken off.
+    pub async fn run(self, stop: impl Future<Output = ()>, drain: Drain) -> usize {
+        let (phase, phases) = watch::channel(Phase::Serving);
         let mut connections = JoinSet::new();
-        loop {
-            let Ok(place) = room.clone().acquire_owned().await else { return };
-            match self.listener.accept().await {
-                Ok((stream, source)) => {
-                    let gateway = self.gateway.clone();
-                    connections.spawn(async move {
-                        serve(stream, source, gateway).await;
-                        drop(place);
-                    });
-                }
-                // of the one that came, or of want of descriptors: the next may do
-                Err(error) => {
-                    tracing::warn!(%error, "a connection is not accepted");
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+        {
+            let accepting = accept(&self.listener, &self.gateway, &phases, &mut connections);
+            let told = async {
+                stop.await;
+                phase.send_replace(Phase::Leaving);
+                tokio::time::sleep(drain.notice).await;
+            };
+            tokio::select! {
+                biased;
+                () = told => {}
+                () = accepting => {}
             }
-            while connections.try_join_next().is_some() {}
         }
+        drop(self.listener);
+        phase.send_replace(Phase::Ending);
+        let all = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(drain.patience, all).await;
+        connections.len()
     }
 }
 
-async fn serve<N: Node>(stream: TcpStream, source: SocketAddr, gateway: Arc<Gateway<N>>) {
+/// Takes connections, for ever.
+async fn accept<N: Node>(
+    listener: &TcpListener,
+    gateway: &Arc<Gateway<N>>,
+    phases: &watch::Receiver<Phase>,
+    connections: &mut JoinSet<()>,
+) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = room.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, source)) => {
+                let (gateway, phases) = (gateway.clone(), phases.clone());
+                connections.spawn(async move {
+                    serve(stream, source, gateway, phases).await;
+                    drop(place);
+                });
+            }
+            // of the one that came, or of want of descriptors: the next may do
+            Err(error) => {
+                tracing::warn!(%error, "a connection is not accepted");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve<N: Node>(
+    stream: TcpStream,
+    source: SocketAddr,
+    gateway: Arc<Gateway<N>>,
+    mut phases: watch::Receiver<Phase>,
+) {
     let Ok(destination) = stream.local_addr() else { return };
     let connection = Connection { source: canonical(source), destination: canonical(destination) };
-    if stream.set_nodelay(true).is_err() {
+    if prepare(&stream).is_err() {
         return;
     }
     // fixed here, for all requests that come on it
     let peer = Arc::new(gateway.identify(connection).await);
-    let service = service_fn(move |request| {
-        let (gateway, peer) = (gateway.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(gateway.answer(&peer, request).await) }
-    });
+    let is_http2 = Arc::new(AtomicBool::new(false));
+    let service = {
+        let (phases, is_http2) = (phases.clone(), is_http2.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (gateway, peer) = (gateway.clone(), peer.clone());
+            is_http2.store(request.version() == Version::HTTP_2, Ordering::Relaxed);
+            let phases = phases.clone();
+            async move {
+                let is_http2 = request.version() == Version::HTTP_2;
+                let mut answer = gateway.answer(&peer, request).await;
+                // to whoever keeps the connection: not this one again. A caller that is told so loses nothing; one whose idle
+                // connection is closed may just have sent something on it
+                if !is_http2 && *phases.borrow() != Phase::Serving {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
+        })
+    };
+    let server = builder();
+    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
+    loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended badly");
+                }
+                return;
+            }
+            Ok(()) = phases.changed() => {
+                let is_over = *phases.borrow_and_update() == Phase::Ending;
+                // HTTP/2 can say so at once, and says what it still answers
+                if is_over || is_http2.load(Ordering::Relaxed) {
+                    serving.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
@@ -114,11 +218,16 @@ async fn serve<N: Node>(stream: TcpStream, source: SocketAddr, gateway: Arc<Gate
         .max_headers(MAX_HEADERS)
         .http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD as u32);
-    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, "a connection ended badly");
-    }
+    server
+}
+
+/// Whoever takes nothing for too long is given up, by the kernel.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(PEER_PATIENCE))
 }
 
 /// An IPv4 address as such, also where the socket takes both families.

@@ -19,11 +19,23 @@ pub enum Method {
     StreamRawPredict,
     /// Vertex AI: an embedding.
     EmbedContent,
+    /// OpenAI: the next message of a chat.
+    ChatCompletions,
+    /// OpenAI: the same, as items.
+    Responses,
+    /// OpenAI: how a text goes on.
+    Completions,
+    /// OpenAI: embeddings.
+    Embeddings,
+    /// Anthropic: the next message of a chat.
+    Messages,
+    /// Anthropic: how many tokens messages have.
+    CountMessageTokens,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 13] = [
         Self::GenerateContent,
         Self::StreamGenerateContent,
         Self::CountTokens,
@@ -31,6 +43,12 @@ impl Method {
         Self::RawPredict,
         Self::StreamRawPredict,
         Self::EmbedContent,
+        Self::ChatCompletions,
+        Self::Responses,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Messages,
+        Self::CountMessageTokens,
     ];
 
     /// Its name in paths and policies.
@@ -43,6 +61,12 @@ impl Method {
             Self::RawPredict => "rawPredict",
             Self::StreamRawPredict => "streamRawPredict",
             Self::EmbedContent => "embedContent",
+            Self::ChatCompletions => "chat/completions",
+            Self::Responses => "responses",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Messages => "messages",
+            Self::CountMessageTokens => "messages/count_tokens",
         }
     }
 
@@ -65,6 +89,8 @@ pub enum Feature {
     CachedContent,
     /// A file that the provider fetches from elsewhere.
     FileData,
+    /// Images, sounds and documents within the request.
+    InlineData,
     /// Functions that the model may ask the caller for.
     Tools,
     /// Tools that the provider runs itself: search, pages of the web, code.
@@ -77,9 +103,10 @@ pub enum Feature {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::CachedContent,
         Self::FileData,
+        Self::InlineData,
         Self::Tools,
         Self::Grounding,
         Self::SafetySettings,
@@ -91,6 +118,7 @@ impl Feature {
         match self {
             Self::CachedContent => "cachedContent",
             Self::FileData => "fileData",
+            Self::InlineData => "inlineData",
             Self::Tools => "tools",
             Self::Grounding => "grounding",
             Self::SafetySettings => "safetySettings",

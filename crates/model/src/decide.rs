@@ -104,8 +104,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Api, Choice, Credential, Feature, Method, ModelPolicyKind, ModelPolicyName, Pattern, TokenDemand,
-        VertexAi,
+        Api, Choice, Credential, Feature, Method, ModelPolicyKind, ModelPolicyName, Patience, Pattern,
+        TokenDemand, VertexAi,
     };
 
     fn origin() -> Origin {
@@ -119,6 +119,7 @@ mod tests {
             api: Api::VertexAi(api),
             credential: Credential::None,
             default_deny,
+            patience: Patience::default(),
             origin: origin(),
         }
     }
@@ -205,6 +206,13 @@ mod tests {
             (Outcome::Allowed, Reason::ModelPolicyAllow)
         );
         assert_eq!(outcome(&policies, true, &call("pro", &[])), (DENIED, Reason::ModelPolicyDeny));
+        assert_eq!(outcome(&policies, true, &call("Pro", &[])), (DENIED, Reason::ModelPolicyDeny));
+    }
+
+    #[test]
+    fn what_is_allowed_is_allowed_as_it_is_spelt() {
+        let policies = [policy("shop", Mode::Enforce, vec![rule(Action::Allow, "flash", &[])])];
+        assert_eq!(outcome(&policies, true, &call("Flash", &[])).0, DENIED);
     }
 
     #[test]

@@ -21,7 +21,9 @@ pub use decide::{Decision, Outcome, decide};
 pub use issuer::{EntraVersion, IssuerKeys, NamedWorkload, TokenForm, TokenIssuer, Workloads};
 pub use pattern::Pattern;
 pub use policy::{Action, CallRule, Choice, ModelPolicy, ModelPolicyKind, ModelPolicyName, TokenDemand};
-pub use provider::{Api, Credential, GoogleFederation, Provider, SubjectToken, VertexAi};
+pub use provider::{
+    Anthropic, Api, Credential, GoogleFederation, OpenAi, Patience, Provider, SubjectToken, VertexAi,
+};
 pub use reason::Reason;
 
 /// What a set of manifests says of models.

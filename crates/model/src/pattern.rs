@@ -15,15 +15,20 @@ impl Pattern {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub fn new(text: &str) -> Result<Self, String> {
-        let known = |c: char| c.is_ascii_alphanumeric() || "._@-*".contains(c);
+        let known = |c: char| c.is_ascii_alphanumeric() || "._@-/:*".contains(c);
         match text.chars().find(|c| !known(*c)) {
             _ if text.is_empty() => Err("is empty".to_owned()),
             _ if text.len() > Self::MAX_LENGTH => Err(format!("is longer than {} bytes", Self::MAX_LENGTH)),
-            Some(c) => {
-                Err(format!("{c:?} is in no model's name: letters, digits, `.`, `_`, `@`, `-`, and `*`"))
-            }
+            Some(c) => Err(format!(
+                "{c:?} is in no model's name: letters, digits, `.`, `_`, `@`, `-`, `/`, `:`, and `*`"
+            )),
             None => Ok(Self(text.to_owned())),
         }
+    }
+
+    /// Whether it stands for this name in any case: there are providers that take `GPT-5` for `gpt-5`.
+    pub fn matches_in_any_case(&self, name: &str) -> bool {
+        Self(self.0.to_ascii_lowercase()).matches(&name.to_ascii_lowercase())
     }
 
     /// Whether it stands for this name. Takes at most the product of both lengths.
@@ -83,7 +88,7 @@ mod tests {
 
     #[test]
     fn what_is_in_no_models_name_is_refused() {
-        for text in ["", "a/b", "a b", "..%2f", "modèle", &"a".repeat(257)] {
+        for text in ["", "a?b", "a b", "..%2f", "modèle", &"a".repeat(257)] {
             assert!(Pattern::new(text).is_err(), "{text}");
         }
     }

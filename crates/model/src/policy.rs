@@ -138,8 +138,15 @@ impl CallRule {
     /// Whether it is about this call.
     pub fn matches(&self, call: &Call) -> bool {
         self.providers.holds(|name| *name == call.provider)
-            && self.publishers.holds(|name| *name == call.publisher)
-            && self.models.holds(|pattern| pattern.matches(&call.model))
+            && self.publishers.holds(|name| match self.action {
+                Action::Allow => *name == call.publisher,
+                Action::Deny => name.eq_ignore_ascii_case(&call.publisher),
+            })
+            && self.models.holds(|pattern| match self.action {
+                Action::Allow => pattern.matches(&call.model),
+                // another spelling is no way round it
+                Action::Deny => pattern.matches_in_any_case(&call.model),
+            })
             && self.methods.holds(|method| *method == call.method)
             && match self.action {
                 Action::Allow => call.uses.is_subset(&self.uses),

@@ -1,6 +1,6 @@
 //! Providers of models, and what they are given for a credential.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use signet_policy::Origin;
 
@@ -15,8 +15,25 @@ pub struct Provider {
     pub credential: Credential,
     /// Whether callers that no policy selects are denied. Default: they are.
     pub default_deny: bool,
+    /// How long it may take.
+    pub patience: Patience,
     /// Where it was written.
     pub origin: Origin,
+}
+
+/// How long a provider may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Until its answer begins. Default: ten minutes, as models may think for long.
+    pub first: Duration,
+    /// Between two parts of its answer. Default: two minutes.
+    pub idle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(600), idle: Duration::from_secs(120) }
+    }
 }
 
 /// A provider's interface.
@@ -24,6 +41,40 @@ pub struct Provider {
 pub enum Api {
     /// Google's Vertex AI.
     VertexAi(VertexAi),
+    /// What OpenAI speaks: OpenAI itself, or a server of one's own, such as vLLM.
+    OpenAi(OpenAi),
+    /// Anthropic's own.
+    Anthropic(Anthropic),
+}
+
+/// A server that speaks as OpenAI does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenAi {
+    /// What comes before `/chat/completions`. Default: `https://api.openai.com/v1`.
+    pub endpoint: String,
+    /// Who made its models, as policies know it. Default: `openai` where it is OpenAI's own, else the provider's name.
+    pub publisher: String,
+}
+
+impl OpenAi {
+    /// OpenAI's own.
+    pub const ENDPOINT: &'static str = "https://api.openai.com/v1";
+    /// OpenAI, where models are its own.
+    pub const PUBLISHER: &'static str = "openai";
+}
+
+/// A server that speaks as Anthropic does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anthropic {
+    /// What comes before `/v1/messages`. Default: `https://api.anthropic.com`.
+    pub endpoint: String,
+}
+
+impl Anthropic {
+    /// Anthropic's own.
+    pub const ENDPOINT: &'static str = "https://api.anthropic.com";
+    /// Anthropic, which made the models.
+    pub const PUBLISHER: &'static str = "anthropic";
 }
 
 /// One project's Vertex AI in one location.

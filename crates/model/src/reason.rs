@@ -31,15 +31,23 @@ pub enum Reason {
     InvalidRequest,
     /// The request is larger than what is accepted.
     RequestTooLarge,
+    /// The request took too long to come.
+    RequestTimeout,
+    /// A guardrail lets the request not pass.
+    GuardrailRequest,
+    /// A guardrail lets the answer not pass.
+    GuardrailAnswer,
     /// No credential could be had for it.
     CredentialUnavailable,
     /// The provider did not answer, or broke off.
     UpstreamUnavailable,
+    /// The provider took too long.
+    UpstreamTimeout,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::ModelPolicyAllow,
         Self::NoModelPolicy,
         Self::ModelPolicyDeny,
@@ -53,8 +61,12 @@ impl Reason {
         Self::UnknownCall,
         Self::InvalidRequest,
         Self::RequestTooLarge,
+        Self::RequestTimeout,
+        Self::GuardrailRequest,
+        Self::GuardrailAnswer,
         Self::CredentialUnavailable,
         Self::UpstreamUnavailable,
+        Self::UpstreamTimeout,
     ];
 
     /// Its name.
@@ -73,8 +85,12 @@ impl Reason {
             Self::UnknownCall => "unknown-call",
             Self::InvalidRequest => "invalid-request",
             Self::RequestTooLarge => "request-too-large",
+            Self::RequestTimeout => "request-timeout",
+            Self::GuardrailRequest => "guardrail-request",
+            Self::GuardrailAnswer => "guardrail-answer",
             Self::CredentialUnavailable => "credential-unavailable",
             Self::UpstreamUnavailable => "upstream-unavailable",
+            Self::UpstreamTimeout => "upstream-timeout",
         }
     }
 
@@ -85,13 +101,17 @@ impl Reason {
             Self::ModelPolicyDeny
             | Self::ModelPolicyDefaultDeny
             | Self::UnknownCaller
+            | Self::GuardrailRequest
+            | Self::GuardrailAnswer
             | Self::TokenOfAnotherWorkload => 403,
             Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired => 401,
             Self::UnknownCall => 404,
             Self::InvalidRequest => 400,
             Self::RequestTooLarge => 413,
+            Self::RequestTimeout => 408,
             Self::CredentialUnavailable | Self::TokenKeysUnavailable => 503,
             Self::UpstreamUnavailable => 502,
+            Self::UpstreamTimeout => 504,
         }
     }
 }
@@ -104,12 +124,15 @@ impl fmt::Display for Reason {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]
     fn every_reason_is_told_in_the_documentation_with_its_status() {
         let text = include_str!("../../../docs/models.md");
-        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        let (_, answers) = text.split_once("## Answers").unwrap();
+        let rows: Vec<&str> = answers.lines().filter(|line| line.starts_with("| `")).collect();
         assert_eq!(rows.len(), Reason::ALL.len());
         for (row, reason) in rows.into_iter().zip(Reason::ALL) {
             let status = match reason.status() {

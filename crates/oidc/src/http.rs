@@ -16,6 +16,8 @@ pub type Https = HttpsConnector<HttpConnector>;
 
 /// How long a question may take, from connecting to the end of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 1 << 20;
 
@@ -55,7 +57,12 @@ impl Client {
     pub fn connector() -> Result<Https, HttpError> {
         let builder = HttpsConnectorBuilder::new().with_native_roots();
         let builder = builder.map_err(|error| HttpError::Failed(error.to_string()))?;
-        Ok(builder.https_or_http().enable_http1().enable_http2().build())
+        let mut connector = HttpConnector::new();
+        // what goes over TLS is of no matter to it
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_PATIENCE));
+        Ok(builder.https_or_http().enable_http1().enable_http2().wrap_connector(connector))
     }
 
     /// The status and the whole body of the answer.

@@ -1,14 +1,16 @@
 //! What tests share: frames as bytes, random clusters and policies from a seed, those as manifests, tables
-//! held against the interpreter, planted bugs, another layout, and a cloud.
+//! held against the interpreter, planted bugs, another layout, a cloud, and models.
 
 mod agreement;
 pub mod google;
 mod kinds;
 pub mod layout;
 mod manifests;
+pub mod models;
 mod packet;
 mod planted;
 mod random;
+mod server;
 
 pub use agreement::compare;
 pub use kinds::{KINDS, kinds_of_policy, kinds_of_rule};

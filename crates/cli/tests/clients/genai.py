@@ -41,3 +41,4 @@ for name, call in [
         print(f"{name}: answered", call().text, flush=True)
     except errors.APIError as error:
         print(f"{name}:", error.code, error.status, error.message, flush=True)
+print("over", flush=True)

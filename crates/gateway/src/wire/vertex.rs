@@ -1,97 +1,178 @@
-//! Vertex AI: a path and a body → a [`Call`], and a call → the path that is sent.
+//! Vertex AI: a path and a body → what is called, and the path that is sent.
 //! Source: the REST reference of `aiplatform.googleapis.com`, `v1` and `v1beta1`.
-//!
-//! INVARIANT: the path that is sent is built from the call that was authorised; nothing of the caller's path or query goes on
-//! but by its value (`what_is_sent_is_what_was_read`).
+
+use std::fmt;
 
 use serde_json::Value;
-use signet_model::{Call, Method, VertexAi};
+use signet_model::{Method, VertexAi, json::plain};
 
-use super::uses;
+use super::{Format, is_model, openai};
+
+/// Whose the models are that a project has deployed itself, as policies know it.
+const DEPLOYED: &str = "endpoints";
+/// What Anthropic's library calls in place of a model, to count tokens.
+const COUNT_TOKENS: &str = "count-tokens";
+
+/// A project's models in a location.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    version: &'static str,
+    /// The project's id or number.
+    project: String,
+    location: String,
+}
 
 /// A path as it is understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Path<'a> {
-    version: &'a str,
-    /// The project's id or number.
-    pub(crate) project: &'a str,
-    /// The location.
-    pub(crate) location: &'a str,
-    publisher: &'a str,
-    model: &'a str,
+pub(super) struct Path {
+    pub(super) place: Place,
+    target: Target,
     method: Method,
+    /// Whether a stream is wanted as events: an array, if not.
+    as_events: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    Published {
+        publisher: String,
+        model: String,
+    },
+    /// By its endpoint's number.
+    Deployed(String),
+}
+
+/// What is behind a path.
+pub(super) enum Found {
+    /// A call in Vertex AI's own words.
+    Own(Path),
+    /// A call in OpenAI's.
+    AsOpenAi(openai::Path),
 }
 
 /// Reads a path. None: it is not of Vertex AI.
 ///
 /// # Errors
 /// A sentence that says what is wrong with one that is.
-pub(crate) fn path(text: &str) -> Option<Result<Path<'_>, String>> {
-    let rest = text.strip_prefix('/')?;
-    let (version, rest) = rest.split_once('/')?;
-    matches!(version, "v1" | "v1beta1").then_some(())?;
+pub(super) fn path(text: &str, query: Option<&str>) -> Option<Result<Found, String>> {
+    let (version, rest) = text.strip_prefix('/')?.split_once('/')?;
+    let version = ["v1", "v1beta1"].into_iter().find(|known| *known == version)?;
     let rest = rest.strip_prefix("projects/")?;
-    Some(within(version, rest))
+    Some(within(version, rest, query))
 }
 
-fn within<'a>(version: &'a str, rest: &'a str) -> Result<Path<'a>, String> {
+fn within(version: &'static str, rest: &str, query: Option<&str>) -> Result<Found, String> {
+    let as_events = wants_events(query)?;
     let segments: Vec<&str> = rest.split('/').collect();
-    let [project, "locations", location, "publishers", publisher, "models", last] = segments[..] else {
-        return Err("only publishers' models can be called: \
-                    projects/P/locations/L/publishers/PUBLISHER/models/MODEL:METHOD"
-            .to_owned());
-    };
-    let (model, method) = last.split_once(':').ok_or("the path ends without a method")?;
-    let method = Method::from_name(method).ok_or("there is no such method here")?;
-    for segment in [project, location, publisher, model] {
-        if !is_name(segment) {
-            return Err(
-                "a name in the path has characters beside letters, digits, `.`, `_`, `@` and `-`".to_owned()
-            );
+    let [project, "locations", location, rest @ ..] = &segments[..] else { return Err(unknown()) };
+    let place =
+        Place { version, project: segment(project)?.to_owned(), location: segment(location)?.to_owned() };
+    let (target, last) = match rest {
+        ["publishers", publisher, "models", last] => {
+            let (model, method) = last.split_once(':').ok_or("the path ends without a method")?;
+            let (publisher, model) = (segment(publisher)?.to_owned(), segment(model)?.to_owned());
+            (Target::Published { publisher, model }, method)
         }
+        ["endpoints", "openapi", rest @ ..] => {
+            let method = openai::method(&rest.join("/")).ok_or("there is no such method here")?;
+            return Ok(Found::AsOpenAi(openai::Path { method, place: Some(place) }));
+        }
+        ["endpoints", last] => {
+            let (endpoint, method) = last.split_once(':').ok_or("the path ends without a method")?;
+            (Target::Deployed(segment(endpoint)?.to_owned()), method)
+        }
+        _ => return Err(unknown()),
+    };
+    let method = Method::from_name(last).filter(|method| is_own(*method));
+    let method = method.ok_or("there is no such method here")?;
+    Ok(Found::Own(Path { place, target, method, as_events }))
+}
+
+fn unknown() -> String {
+    "only models can be called: projects/P/locations/L/publishers/PUBLISHER/models/MODEL:METHOD, or …/endpoints/ENDPOINT:METHOD"
+        .to_owned()
+}
+
+fn is_own(method: Method) -> bool {
+    match method {
+        Method::GenerateContent
+        | Method::StreamGenerateContent
+        | Method::CountTokens
+        | Method::Predict
+        | Method::RawPredict
+        | Method::StreamRawPredict
+        | Method::EmbedContent => true,
+        Method::ChatCompletions
+        | Method::Responses
+        | Method::Completions
+        | Method::Embeddings
+        | Method::Messages
+        | Method::CountMessageTokens => false,
     }
-    Ok(Path { version, project, location, publisher, model, method })
 }
 
-/// Whether it is one plain segment of a path.
-fn is_name(text: &str) -> bool {
-    let known = |b: u8| b.is_ascii_alphanumeric() || b"._@-".contains(&b);
-    (1..=256).contains(&text.len())
-        && text.bytes().all(known)
-        && !text.starts_with('.')
-        && !text.contains("..")
+/// One plain segment of a path.
+fn segment(text: &str) -> Result<&str, String> {
+    let fits = is_model(text) && !text.contains([':', '/']) && !text.starts_with('.');
+    let fault = "a name in the path has characters beside letters, digits, `.`, `_`, `@` and `-`";
+    fits.then_some(text).ok_or_else(|| fault.to_owned())
 }
 
-impl Path<'_> {
-    /// Whether it is of this project and location.
-    pub(crate) fn is_of(&self, provider: &VertexAi) -> bool {
+impl Place {
+    /// Whether it is this provider's.
+    pub(super) fn is_of(&self, provider: &VertexAi) -> bool {
         self.project == provider.project && self.location == provider.location
     }
+}
 
-    /// The call of a provider of this name.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, project, location } = self;
+        write!(f, "/{version}/projects/{project}/locations/{location}")
+    }
+}
+
+impl Path {
+    /// Publisher, model, method and format.
     ///
     /// # Errors
     /// A sentence that says how path and body differ.
-    pub(crate) fn call(&self, provider: &str, body: &Value) -> Result<Call, String> {
-        let body_object = body.as_object().ok_or("the body is no JSON object")?;
-        let named = body_object.iter().find(|(key, _)| signet_model::json::plain(key) == "model");
-        if let Some((_, named)) = named
-            && !named.as_str().is_some_and(|named| self.is_named(named))
-        {
-            return Err("the model in the body is not that of the path".to_owned());
+    pub(super) fn named(&self, body: &Value) -> Result<(String, String, Method, Format), String> {
+        let (publisher, model) = match &self.target {
+            Target::Deployed(endpoint) => (DEPLOYED, endpoint.as_str()),
+            Target::Published { publisher, model } => (publisher.as_str(), model.as_str()),
+        };
+        let is_anthropic = publisher == "anthropic";
+        if is_anthropic && model == COUNT_TOKENS {
+            let named = super::model(body)?;
+            segment(named)?;
+            return Ok((publisher.to_owned(), named.to_owned(), Method::CountTokens, Format::Messages));
         }
-        Ok(Call {
-            provider: provider.to_owned(),
-            publisher: self.publisher.to_owned(),
-            model: self.model.to_owned(),
-            method: self.method,
-            uses: uses(body),
-        })
+        let object = body.as_object().into_iter().flatten();
+        for (_, named) in object.filter(|(key, _)| plain(key) == "model") {
+            if !named.as_str().is_some_and(|named| self.is_named(named)) {
+                return Err("the model in the body is not that of the path".to_owned());
+            }
+        }
+        let format = match self.method {
+            Method::RawPredict | Method::StreamRawPredict if is_anthropic => Format::Messages,
+            // what other partners speak, and servers that are deployed
+            Method::RawPredict | Method::StreamRawPredict => Format::Chat,
+            Method::Predict => Format::Predict,
+            _ => Format::Gemini,
+        };
+        Ok((publisher.to_owned(), model.to_owned(), self.method, format))
+    }
+
+    /// Whether the answer comes in parts.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self.method, Method::StreamGenerateContent | Method::StreamRawPredict)
     }
 
     /// The model by one of its names, short or full.
     fn is_named(&self, name: &str) -> bool {
-        let Path { project, location, publisher, model, .. } = self;
+        let Target::Published { publisher, model } = &self.target else { return false };
+        let Place { project, location, .. } = &self.place;
         let short = format!("publishers/{publisher}/models/{model}");
         name == *model
             || name == format!("models/{model}")
@@ -99,15 +180,16 @@ impl Path<'_> {
             || name == format!("projects/{project}/locations/{location}/{short}")
     }
 
-    /// What is asked of the provider: path and query. Events or an array: `as_events`.
-    pub(crate) fn target(&self, provider: &VertexAi, call: &Call, as_events: bool) -> String {
-        let VertexAi { project, location, .. } = provider;
-        let Call { publisher, model, method, .. } = call;
-        let query = if as_events && *method == Method::StreamGenerateContent { "?alt=sse" } else { "" };
-        let version = self.version;
-        format!(
-            "/{version}/projects/{project}/locations/{location}/publishers/{publisher}/models/{model}:{method}{query}"
-        )
+    /// What is asked of the provider: path and query.
+    pub(super) fn target(&self) -> String {
+        let Self { place, method, .. } = self;
+        let query = if self.as_events && *method == Method::StreamGenerateContent { "?alt=sse" } else { "" };
+        match &self.target {
+            Target::Published { publisher, model } => {
+                format!("{place}/publishers/{publisher}/models/{model}:{method}{query}")
+            }
+            Target::Deployed(endpoint) => format!("{place}/endpoints/{endpoint}:{method}{query}"),
+        }
     }
 }
 
@@ -115,7 +197,7 @@ impl Path<'_> {
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub(crate) fn wants_events(query: Option<&str>) -> Result<bool, String> {
+fn wants_events(query: Option<&str>) -> Result<bool, String> {
     let mut events = false;
     for pair in query.into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty()) {
         match pair.split_once('=').unwrap_or((pair, "")) {
@@ -135,25 +217,35 @@ mod tests {
 
     use super::*;
 
+    const PLACE: &str = "/v1/projects/p/locations/us-central1";
     const MODEL: &str = "/v1/projects/p/locations/us-central1/publishers/google/models/gemini-2.5-flash";
 
-    fn provider() -> VertexAi {
-        VertexAi { project: "p".to_owned(), location: "us-central1".to_owned(), endpoint: None }
+    fn own(text: &str) -> Result<Path, String> {
+        match path(text, None).unwrap()? {
+            Found::Own(path) => Ok(path),
+            Found::AsOpenAi(_) => Err("OpenAI's".to_owned()),
+        }
     }
 
     #[test]
     fn what_is_sent_is_what_was_read() {
-        for method in Method::ALL {
+        let vertex = VertexAi { project: "p".to_owned(), location: "us-central1".to_owned(), endpoint: None };
+        for method in Method::ALL.into_iter().filter(|method| is_own(*method)) {
             let text = format!("{MODEL}:{method}");
-            let path = path(&text).unwrap().unwrap();
-            assert!(path.is_of(&provider()));
-            let call = path.call("vertex", &json!({})).unwrap();
-            assert_eq!(
-                (call.publisher.as_str(), call.model.as_str(), call.method),
-                ("google", "gemini-2.5-flash", method)
-            );
-            assert_eq!(path.target(&provider(), &call, false), text);
+            let path = own(&text).unwrap();
+            assert!(path.place.is_of(&vertex));
+            let (publisher, model, named, _) = path.named(&json!({})).unwrap();
+            assert_eq!((publisher.as_str(), model.as_str(), named), ("google", "gemini-2.5-flash", method));
+            assert_eq!(path.target(), text);
         }
+        let text = format!("{PLACE}/endpoints/123:rawPredict");
+        let path = own(&text).unwrap();
+        let (publisher, model, ..) = path.named(&json!({})).unwrap();
+        assert_eq!((publisher.as_str(), model.as_str()), ("endpoints", "123"));
+        assert_eq!(path.target(), text);
+        let text = format!("{PLACE}/endpoints/openapi/chat/completions");
+        let Found::AsOpenAi(path) = super::path(&text, None).unwrap().unwrap() else { panic!("{text}") };
+        assert_eq!(path.target(), text);
     }
 
     #[test]
@@ -168,39 +260,54 @@ mod tests {
             "gemini",
             ":generateContent",
             "gemini:GenerateContent",
+            "gemini:chat/completions",
+            "gemini:messages",
             "gemini\u{ff0e}:generateContent",
             "gemini:generateContent/",
             "models/gemini:generateContent",
         ] {
             let text = format!("/v1/projects/p/locations/l/publishers/google/models/{last}");
-            assert!(path(&text).unwrap().is_err(), "{last}");
+            assert!(own(&text).is_err(), "{last}");
         }
         for other in [
-            "/v1/projects/p/locations/l/endpoints/1:predict",
             "/v1/projects/p/locations/l/cachedContents",
             "/v1/projects//locations/l/publishers/google/models/m:predict",
             "/v1/projects/p/locations/l//publishers/google/models/m:predict",
+            "/v1/projects/p/locations/l/endpoints/openapi/models",
+            "/v1/projects/p/locations/l/endpoints/a/b:predict",
         ] {
-            assert!(path(other).unwrap().is_err(), "{other}");
+            assert!(own(other).is_err(), "{other}");
         }
         for foreign in ["/", "/v2/projects/p", "/v1/chat/completions", "//v1/projects/p"] {
-            assert!(path(foreign).is_none(), "{foreign}");
+            assert!(path(foreign, None).is_none(), "{foreign}");
         }
     }
 
     #[test]
     fn a_model_in_the_body_must_be_that_of_the_path() {
-        let text = format!("{MODEL}:countTokens");
-        let path = path(&text).unwrap().unwrap();
+        let path = own(&format!("{MODEL}:countTokens")).unwrap();
         for same in ["gemini-2.5-flash", "publishers/google/models/gemini-2.5-flash"] {
-            assert!(path.call("vertex", &json!({ "model": same })).is_ok(), "{same}");
+            assert!(path.named(&json!({ "model": same })).is_ok(), "{same}");
         }
         for other in [
             json!("gemini-2.5-pro"),
             json!(1),
             json!("projects/q/locations/us-central1/publishers/google/models/gemini-2.5-flash"),
         ] {
-            assert!(path.call("vertex", &json!({ "model": other })).is_err(), "{other}");
+            assert!(path.named(&json!({ "model": other })).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn where_tokens_of_anthropics_are_counted_the_body_names_the_model() {
+        let path = own(&format!("{PLACE}/publishers/anthropic/models/count-tokens:rawPredict")).unwrap();
+        let (publisher, model, method, _) = path.named(&json!({ "model": "claude-x@1" })).unwrap();
+        assert_eq!(
+            (publisher.as_str(), model.as_str(), method),
+            ("anthropic", "claude-x@1", Method::CountTokens)
+        );
+        for bad in [json!({}), json!({ "model": "a/b" }), json!({ "model": "a:b" })] {
+            assert!(path.named(&bad).is_err(), "{bad}");
         }
     }
 

@@ -15,17 +15,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
+use hyper::{HeaderMap, Method, header, http::request::Parts};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
 use serde_json::{Value, json};
 
-/// Bytes of a request.
-const MAX_BODY: usize = 32 << 20;
+use crate::server::{Answer, Server, answered as of_type};
+
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -68,9 +63,8 @@ pub struct Called {
 
 /// A stand-in at work, until it is dropped.
 pub struct Google {
-    address: SocketAddr,
+    server: Server,
     state: Arc<Mutex<State>>,
-    runtime: Option<tokio::runtime::Runtime>,
 }
 
 #[derive(Default)]
@@ -89,45 +83,27 @@ struct Granted {
     scope: &'static str,
 }
 
-type Answer = Response<Full<Bytes>>;
-
 impl Google {
     /// Starts one on a listener.
     ///
     /// # Errors
     /// If the system refuses.
     pub fn start(listener: TcpListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let state = Arc::new(Mutex::new(State::default()));
-        let (listener, shared) = {
-            let _inside = runtime.enter();
-            (tokio::net::TcpListener::from_std(listener)?, state.clone())
-        };
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let state = shared.clone();
-                let service = service_fn(move |request| serve(request, state.clone()));
-                let server = auto::Builder::new(TokioExecutor::new());
-                tokio::spawn(async move {
-                    // whoever breaks off has its reasons
-                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        });
-        Ok(Self { address, state, runtime: Some(runtime) })
+        let shared = state.clone();
+        let server = Server::start(listener, move |head, body| serve(head, body, shared.clone()))?;
+        Ok(Self { server, state })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// A `ModelProvider` called `vertex`, of this in place of Google: the project `p`, everywhere; and the service account that is
     /// to be impersonated, if one is.
     pub fn provider(&self, service_account: Option<&str>) -> String {
-        let url = format!("http://{}", self.address);
+        let url = format!("http://{}", self.address());
         let impersonated = service_account.map_or_else(String::new, |account| {
             format!("      serviceAccount: {account}\n      iamEndpoint: {url}\n")
         });
@@ -182,53 +158,40 @@ spec:
     }
 }
 
-impl Drop for Google {
-    fn drop(&mut self) {
-        // the caller may be in a runtime of its own, where nothing may wait
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Answer, hyper::Error> {
-    let (head, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-        return Ok(google_error(413, "INVALID_ARGUMENT", "too large"));
-    };
-    let (body, path) = (body.to_bytes(), head.uri.path().to_owned());
+async fn serve(head: Parts, body: Bytes, state: Arc<Mutex<State>>) -> Answer {
+    let path = head.uri.path().to_owned();
     if head.method != Method::POST {
-        return Ok(google_error(404, "NOT_FOUND", "no such method"));
+        return google_error(404, "NOT_FOUND", "no such method");
     }
     if path == "/v1/token" {
         let takes = lock(&state).behaviour.exchange_takes;
         tokio::time::sleep(takes).await;
-        return Ok(exchange(&mut lock(&state), &head.headers, &body));
+        return exchange(&mut lock(&state), &head.headers, &body);
     }
     let granted = bearer(&head.headers).and_then(|token| lock(&state).tokens.get(token).cloned());
     let Some(granted) = granted else {
-        return Ok(google_error(401, "UNAUTHENTICATED", "invalid authentication credentials"));
+        return google_error(401, "UNAUTHENTICATED", "invalid authentication credentials");
     };
     if let Some(account) = path.strip_prefix("/v1/projects/-/serviceAccounts/") {
-        return Ok(impersonate(&mut lock(&state), &granted, account, &body));
+        return impersonate(&mut lock(&state), &granted, account, &body);
     }
     let query = head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
     let (answer, body) = match granted.scope {
         CLOUD => vertex::answer(&path, &query, &body),
         _ => (google_error(403, "PERMISSION_DENIED", "insufficient authentication scopes"), None),
     };
-    let Some(body) = body else { return Ok(answer) };
+    let Some(body) = body else { return answer };
     let shown = |(name, value): (&header::HeaderName, &header::HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     let headers =
         head.headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION).map(shown).collect();
     lock(&state).called.push(Called { principal: granted.principal, path: path + &query, body, headers });
-    Ok(answer)
+    answer
 }
 
 /// `POST /v1/token`.
@@ -335,13 +298,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 fn answered(status: u16, body: &Value) -> Answer {
     of_type(status, "application/json; charset=UTF-8", body.to_string())
-}
-
-fn of_type(status: u16, kind: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::from(body));
-    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
-    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    answer
 }
 
 fn oauth_error(status: u16, error: &str, description: &str) -> Answer {

@@ -42,6 +42,7 @@ struct WireSpec {
     mode: Option<String>,
     allow: Option<Vec<WireRule>>,
     deny: Option<Vec<WireRule>>,
+    guardrails: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,8 +78,12 @@ pub(crate) fn read(
     let annotated = named.as_ref().and_then(|named| lower::mode(&named.annotations, &mut report));
     let namespace = named.as_ref().map(|named| named.namespace.clone()).filter(|n| !n.is_empty());
     let mut lowering = Lowering { object, report };
-    let WireSpec { pod_selector, namespace_selector, service_accounts, token, mode, allow, deny } =
-        spec.unwrap_or_default();
+    let spec = spec.unwrap_or_default();
+    let WireSpec { pod_selector, namespace_selector, service_accounts, token, mode, allow, deny, guardrails } =
+        spec;
+    // what would not be done is not taken as if it were
+    let unenforceable = "cannot be enforced: there are no guardrails in this version";
+    lowering.report.check("spec.guardrails", guardrails.is_some().then_some(unenforceable));
     let callers = lowering.callers(pod_selector, namespace_selector, namespace.as_deref());
     let service_accounts =
         lowering.chosen(service_accounts, "spec.serviceAccounts", |name| Ok(name.to_owned()));

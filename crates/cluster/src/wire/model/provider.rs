@@ -3,10 +3,15 @@
 //! INVARIANT: what bears a credential goes over TLS, unless the manifest says in so many words that it need not
 //! (`a_credential_goes_over_tls` of `url.rs`).
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, de::IgnoredAny};
-use signet_model::{Api, Credential, GoogleFederation, Provider, SubjectToken, VertexAi};
+use signet_model::{
+    Anthropic, Api, Credential, GoogleFederation, OpenAi, Patience, Provider, SubjectToken, VertexAi,
+};
 use signet_policy::Origin;
 
 use super::{
@@ -36,9 +41,20 @@ struct WireProvider {
 struct WireSpec {
     #[serde(rename = "vertexAI")]
     vertex_ai: Option<WireVertexAi>,
+    #[serde(rename = "openAI")]
+    open_ai: Option<WireOpenAi>,
+    anthropic: Option<WireAnthropic>,
     credential: Option<WireCredential>,
     default_deny: Option<bool>,
     allow_plaintext: Option<bool>,
+    timeouts: Option<WireTimeouts>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireTimeouts {
+    first_byte_seconds: Option<u64>,
+    idle_seconds: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,6 +62,19 @@ struct WireSpec {
 struct WireVertexAi {
     project: Option<String>,
     location: Option<String>,
+    endpoint: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireOpenAi {
+    endpoint: Option<String>,
+    publisher: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireAnthropic {
     endpoint: Option<String>,
 }
 
@@ -88,17 +117,21 @@ pub(crate) fn read(
 ) -> Result<(), Problem> {
     let WireProvider { metadata, spec, .. } = object.parse()?;
     let named = meta::register(metadata.map(Into::into), Scope::Cluster, gathered, object, problems);
-    let mut lowering = Lowering { report: Report::new(object, problems), plaintext: false };
+    let name = named.as_ref().map_or_else(String::new, |named| named.name.clone());
+    let mut lowering = Lowering { report: Report::new(object, problems), name, plaintext: false };
     let spec = lowering.spec(spec.unwrap_or_default());
-    if let (Some(named), Some((api, credential, default_deny))) = (named, spec) {
+    if let (Some(named), Some((api, credential, default_deny, patience))) = (named, spec) {
         let origin = Origin { file: object.site("").file, line: object.line("") };
-        gathered.providers.push(Provider { name: named.name, api, credential, default_deny, origin });
+        let name = named.name;
+        gathered.providers.push(Provider { name, api, credential, default_deny, patience, origin });
     }
     Ok(())
 }
 
 struct Lowering<'a> {
     report: Report<'a>,
+    /// The provider's own.
+    name: String,
     /// Whether URLs need not be of HTTPS.
     plaintext: bool,
 }
@@ -108,18 +141,41 @@ impl Lowering<'_> {
         url::read(Some(text), field, (part, self.plaintext), &mut self.report)
     }
 
-    fn spec(&mut self, spec: WireSpec) -> Option<(Api, Credential, bool)> {
-        let WireSpec { vertex_ai, credential, default_deny, allow_plaintext } = spec;
+    fn spec(&mut self, spec: WireSpec) -> Option<(Api, Credential, bool, Patience)> {
+        let WireSpec { vertex_ai, open_ai, anthropic, credential, default_deny, allow_plaintext, timeouts } =
+            spec;
         self.plaintext = allow_plaintext.unwrap_or(false);
-        let api = match vertex_ai {
-            Some(vertex_ai) => self.vertex_ai(vertex_ai),
-            None => {
-                self.report.add("spec.vertexAI", "is required");
+        let in_paths = ["v1", "v1beta1"].contains(&self.name.as_str());
+        self.report.check("metadata.name", in_paths.then_some("is what paths of every provider begin with"));
+        let api = match (vertex_ai, open_ai, anthropic) {
+            (Some(vertex_ai), None, None) => self.vertex_ai(vertex_ai),
+            (None, Some(open_ai), None) => self.open_ai(open_ai),
+            (None, None, Some(anthropic)) => self.anthropic(anthropic),
+            _ => {
+                self.report.add("spec", "one of vertexAI, openAI and anthropic is required");
                 None
             }
         };
         let credential = self.credential(credential.unwrap_or_default());
-        Some((api?, credential?, default_deny.unwrap_or(true)))
+        let patience = self.patience(timeouts.unwrap_or_default());
+        Some((api?, credential?, default_deny.unwrap_or(true), patience))
+    }
+
+    fn patience(&mut self, wire: WireTimeouts) -> Patience {
+        /// Seconds.
+        const LONGEST: u64 = 3600;
+        let WireTimeouts { first_byte_seconds, idle_seconds } = wire;
+        let mut of = |seconds: Option<u64>, field: &str, default: Duration| {
+            let fits = seconds.is_none_or(|seconds| (1..=LONGEST).contains(&seconds));
+            let field = format!("spec.timeouts.{field}");
+            self.report.check(&field, (!fits).then(|| format!("is not 1 to {LONGEST}")));
+            seconds.map_or(default, Duration::from_secs)
+        };
+        let Patience { first, idle } = Patience::default();
+        Patience {
+            first: of(first_byte_seconds, "firstByteSeconds", first),
+            idle: of(idle_seconds, "idleSeconds", idle),
+        }
     }
 
     fn vertex_ai(&mut self, wire: WireVertexAi) -> Option<Api> {
@@ -132,6 +188,22 @@ impl Lowering<'_> {
             None => None,
         };
         Some(Api::VertexAi(VertexAi { project: project?, location: location?, endpoint }))
+    }
+
+    fn open_ai(&mut self, wire: WireOpenAi) -> Option<Api> {
+        let WireOpenAi { endpoint, publisher } = wire;
+        let is_own = endpoint.is_none();
+        let endpoint = endpoint.unwrap_or_else(|| OpenAi::ENDPOINT.to_owned());
+        let endpoint = self.url(endpoint, "spec.openAI.endpoint", Part::Path);
+        let default = if is_own { OpenAi::PUBLISHER } else { &self.name }.to_owned();
+        let publisher = self.segment(Some(publisher.unwrap_or(default)), "spec.openAI.publisher");
+        Some(Api::OpenAi(OpenAi { endpoint: without_slash(endpoint?), publisher: publisher? }))
+    }
+
+    fn anthropic(&mut self, wire: WireAnthropic) -> Option<Api> {
+        let endpoint = wire.endpoint.unwrap_or_else(|| Anthropic::ENDPOINT.to_owned());
+        let endpoint = self.url(endpoint, "spec.anthropic.endpoint", Part::Path);
+        Some(Api::Anthropic(Anthropic { endpoint: without_slash(endpoint?) }))
     }
 
     fn credential(&mut self, wire: WireCredential) -> Option<Credential> {
@@ -209,6 +281,11 @@ impl Lowering<'_> {
         }
         fits.then_some(text)
     }
+}
+
+fn without_slash(mut url: String) -> String {
+    url.truncate(url.trim_end_matches('/').len());
+    url
 }
 
 fn is_account(text: &str) -> bool {

@@ -1,0 +1,249 @@
+//! A gateway on loopback, and stand-ins behind it. Who a connection is of is said here, by its address; that packets say it is
+//! tested with a node (`crates/cli/tests/models.rs`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    reason = "tests, not all of which need all"
+)]
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use secrecy::SecretString;
+use serde_json::json;
+use signet_ca::{Issuer, Lifetimes, Workload as Subject};
+use signet_cluster::{Settings, Snapshot};
+use signet_gateway::{
+    Caller, Connection, Documents, Drain, Evidence, Gateway, Guard, Node, NodeError, Record, Server, Workload,
+};
+use signet_testkit::{google::Google, models::ModelServer};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+pub(crate) const ISSUER: &str = "https://issuer.example";
+pub(crate) const SCORER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+pub(crate) const TRAINER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+pub(crate) const NOBODY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
+/// A scorer, as far as its address says.
+pub(crate) const DISTANT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
+pub(crate) const FLASH: &str =
+    "/v1beta1/projects/p/locations/global/publishers/google/models/gemini-2.5-flash";
+
+/// A node that knows two pods by their addresses.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) issuer: Arc<Issuer>,
+    pub(crate) records: Arc<Mutex<Vec<Record>>>,
+}
+
+fn workload(connection: Connection) -> Option<Workload> {
+    let name = match connection.source.ip() {
+        ip if ip == SCORER || ip == DISTANT => "scorer",
+        ip if ip == TRAINER => "trainer",
+        _ => return None,
+    };
+    Some(Workload {
+        namespace: "shop".to_owned(),
+        pod: format!("{name}-0"),
+        pod_uid: Some("uid".to_owned()),
+        service_account: name.to_owned(),
+        labels: [("app".to_owned(), name.to_owned())].into(),
+        namespace_labels: [("kubernetes.io/metadata.name".to_owned(), "shop".to_owned())].into(),
+    })
+}
+
+pub(crate) fn now() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
+impl Node for Known {
+    async fn who(&self, connection: Connection) -> Result<Caller, NodeError> {
+        let evidence = if connection.source.ip() == DISTANT { Evidence::Address } else { Evidence::Veth };
+        Ok(workload(connection).map_or(Caller::Unknown, |workload| Caller::Workload(workload, evidence)))
+    }
+
+    async fn token(&self, connection: Connection, audience: &str) -> Result<SecretString, NodeError> {
+        let Workload { namespace, service_account, .. } = workload(connection).unwrap();
+        let subject = Subject { namespace, service_account, ..Subject::default() };
+        Ok(self.issuer.issue(&subject, audience, Duration::from_secs(300), now()).unwrap())
+    }
+
+    async fn documents(&self) -> Result<Documents, NodeError> {
+        Ok(Documents { discovery: self.issuer.discovery(), key_set: self.issuer.key_set() })
+    }
+
+    fn record(&self, record: Record) {
+        self.records.lock().unwrap().push(record);
+    }
+}
+
+pub(crate) struct Fixture {
+    pub(crate) google: Google,
+    pub(crate) models: ModelServer,
+    pub(crate) address: SocketAddr,
+    pub(crate) node: Known,
+    /// Ends it, and says how many connections had to be broken off.
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) running: JoinHandle<usize>,
+    _keys: tempfile::TempDir,
+}
+
+/// Behind the provider.
+pub(crate) const SCORERS: &str = "---
+apiVersion: signet.dev/v1alpha1
+kind: ModelPolicy
+metadata: {name: scorer, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: scorer}}
+  allow:
+  - models: [gemini-2.5-flash*]
+    uses: [tools]
+  - models: [llama*, claude-*, text-embedding*, '7']
+    uses: [tools]
+  deny:
+  - methods: [countTokens]
+";
+
+/// What wants a token of the issuer whose keys are in a file.
+fn demanding(keys: &std::path::Path) -> String {
+    format!(
+        r#"
+---
+apiVersion: signet.dev/v1alpha1
+kind: TokenIssuer
+metadata: {{name: cluster}}
+spec:
+  issuer: {ISSUER}
+  audience: signet-gateway
+  keys: {{file: {}}}
+---
+apiVersion: signet.dev/v1alpha1
+kind: ModelPolicy
+metadata: {{name: trainer, namespace: shop}}
+spec:
+  podSelector: {{matchLabels: {{app: trainer}}}}
+  token: {{issuers: [cluster]}}
+  allow: [{{}}]
+"#,
+        keys.display()
+    )
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// With more manifests.
+    pub(crate) async fn with(more: &str) -> Self {
+        Self::of(SCORERS, more, None).await
+    }
+
+    /// With another policy for scorers.
+    pub(crate) async fn with_scorers(change: impl Fn(&str) -> String) -> Self {
+        Self::of(&change(SCORERS), "", None).await
+    }
+
+    /// With somebody who looks at requests and answers.
+    pub(crate) async fn guarded(guard: Arc<dyn Guard>) -> Self {
+        Self::of(SCORERS, "", Some(guard)).await
+    }
+
+    async fn of(scorers: &str, more: &str, guard: Option<Arc<dyn Guard>>) -> Self {
+        let google = Google::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let keys = tempfile::tempdir().unwrap();
+        let issuer = Arc::new(Issuer::open(ISSUER, keys.path(), Lifetimes::default(), now()).unwrap());
+        google.trust(ISSUER, issuer.key_set());
+        let models = ModelServer::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let text = google.provider(None)
+            + &models.open_ai("llm")
+            + &models.anthropic("claude")
+            + scorers
+            + &demanding(&keys.path().join("jwks.json"))
+            + more;
+        let read = Snapshot::from_texts(&[("models.yaml", &text)], &Settings::default()).unwrap().models;
+        let node = Known { issuer, records: Arc::default() };
+        let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1).unwrap();
+        let gateway = match guard {
+            Some(guard) => gateway.guarded(guard),
+            None => gateway,
+        };
+        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], gateway).await.unwrap();
+        let address = server.address().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let drain = Drain { notice: Duration::from_millis(500), patience: Duration::from_secs(5) };
+        let stopping = async { drop(stopped.await) };
+        let running = tokio::spawn(server.run(stopping, drain));
+        Self { google, models, address, node, stop, running, _keys: keys }
+    }
+
+    /// Status, reason and body of an answer.
+    pub(crate) async fn post(
+        &self,
+        from: Ipv4Addr,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> (u16, String, Bytes) {
+        self.post_with(from, "Bearer of-the-caller", path, body).await
+    }
+
+    pub(crate) async fn post_with(
+        &self,
+        from: Ipv4Addr,
+        authorization: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> (u16, String, Bytes) {
+        let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
+        connector.set_local_address(Some(from.into()));
+        let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+        let request = Request::post(format!("http://{}{path}", self.address))
+            .header("authorization", authorization)
+            .header("x-goog-user-project", "another")
+            .body(Full::from(body.into()))
+            .unwrap();
+        let answer = client.request(request).await.unwrap();
+        let reason = answer.headers().get("x-signet-reason").map_or("", |reason| reason.to_str().unwrap());
+        let (status, reason) = (answer.status().as_u16(), reason.to_owned());
+        (status, reason, answer.into_body().collect().await.unwrap().to_bytes())
+    }
+
+    /// The head of an answer over HTTP/2 to what calls itself gRPC.
+    pub(crate) async fn grpc(&self, from: Ipv4Addr, path: &str) -> hyper::HeaderMap {
+        let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
+        connector.set_local_address(Some(from.into()));
+        let client: Client<_, Full<Bytes>> =
+            Client::builder(TokioExecutor::new()).http2_only(true).build(connector);
+        let request = Request::post(format!("http://{}{path}", self.address))
+            .header("content-type", "application/grpc")
+            .body(Full::default())
+            .unwrap();
+        client.request(request).await.unwrap().headers().clone()
+    }
+
+    /// The record of the last call, once there are so many.
+    pub(crate) async fn record(&self, count: usize) -> Record {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let records = self.node.records.lock().unwrap().clone();
+            if records.len() >= count {
+                assert_eq!(records.len(), count);
+                return records.last().unwrap().clone();
+            }
+            assert!(Instant::now() < deadline, "{} records", records.len());
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+pub(crate) fn prompt() -> String {
+    json!({ "contents": [{ "role": "user", "parts": [{ "text": "What is the answer?" }] }] }).to_string()
+}
