@@ -144,6 +144,35 @@ fn entra_and_spiffe_are_issuers_by_their_tenant_and_trust_domain() {
 }
 
 #[test]
+fn what_is_exchanged_for_a_caller_is_what_is_said() {
+    let subject = |subject: &str| {
+        let text = provider(&format!(
+            "{{vertexAI: {{project: p, location: global}}, credential: {{google: {{audience: {AUDIENCE}, subjectToken: {subject}}}}}}}"
+        ));
+        read(&text).map(|models| match &models.providers["vertex"].credential {
+            Credential::Google(google) => google.subject.clone(),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(subject("{issued: {}}"), Ok(SubjectToken::Issued));
+    assert_eq!(subject("{caller: {}}"), Ok(SubjectToken::Caller));
+    assert_eq!(subject("{file: {path: /t}}"), Ok(SubjectToken::File("/t".into())));
+    let (path, origins) = ("/c.json".into(), vec!["http://169.254.169.254".to_owned()]);
+    let account = "{externalAccount: {path: /c.json, origins: ['http://169.254.169.254']}}";
+    assert_eq!(subject(account), Ok(SubjectToken::ExternalAccount { path, origins }));
+    for (wrong, expected) in [
+        ("{}", "subjectToken: one of issued, caller, file and externalAccount"),
+        ("{issued: {}, caller: {}}", "subjectToken: one of issued, caller, file and externalAccount"),
+        ("{externalAccount: {path: c.json}}", "externalAccount.path: an absolute path"),
+        ("{externalAccount: {path: /c, origins: ['http://a/b']}}", "externalAccount.origins[0]: "),
+        ("{externalAccount: {path: /c, origins: ['http://a@b']}}", "externalAccount.origins[0]: "),
+    ] {
+        let said = subject(wrong).unwrap_err();
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
+
+#[test]
 fn an_issuer_is_trusted_under_one_name() {
     let one = issuer("{issuer: 'https://a', audience: b}");
     let two = one.replace("name: i", "name: j").replace("audience: b", "audience: c");

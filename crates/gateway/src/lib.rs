@@ -12,8 +12,10 @@ mod guard;
 mod link;
 mod node;
 mod pipeline;
+mod published;
 mod refusal;
 mod serve;
+mod subject;
 mod wire;
 
 pub use answer::Usage;

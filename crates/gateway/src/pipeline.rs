@@ -17,11 +17,8 @@ use hyper_util::{
     client::legacy::Client as Pool,
     rt::{TokioExecutor, TokioTimer},
 };
-use secrecy::SecretString;
-use signet_model::{
-    Call, Credential, Decision, GoogleFederation, Models, Outcome, Provider, Reason, SubjectToken, decide,
-};
-use signet_oidc::{Client, Error as ExchangeError, Exchange, Holder, HttpError, Https};
+use signet_model::{Call, Credential, Decision, Models, Outcome, Provider, Reason, decide};
+use signet_oidc::{Client, Exchange, HttpError, Https};
 use tokio::sync::watch;
 
 use crate::{
@@ -29,8 +26,10 @@ use crate::{
     authenticate::Authenticator,
     body::{Body, Ending},
     guard::{Guard, Role, Texts, request_texts},
-    node::{Caller, Connection, Evidence, Node, NodeError, Peer, Record, RecordCall, RecordRule, Workload},
+    node::{Caller, Connection, Evidence, Node, Peer, Record, RecordCall, RecordRule, Workload},
+    published,
     refusal::Refusal,
+    subject,
     wire::{Asked, Dialect, Route},
 };
 
@@ -57,6 +56,7 @@ pub struct Gateway<N> {
     models: watch::Receiver<Arc<Models>>,
     authenticator: Authenticator,
     exchange: Exchange,
+    client: Client,
     guard: Option<Arc<dyn Guard>>,
     upstream: Pool<Https, Full<Bytes>>,
 }
@@ -80,7 +80,8 @@ impl<N: Node> Gateway<N> {
             node: Arc::new(node),
             models,
             authenticator: Authenticator::new(client.clone()),
-            exchange: Exchange::new(client),
+            exchange: Exchange::new(client.clone()),
+            client,
             guard: None,
             upstream: pool.pool_timer(TokioTimer::new()).build(Client::connector()?),
         })
@@ -103,6 +104,10 @@ impl<N: Node> Gateway<N> {
 
     /// Answers one request.
     pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        // public, and no call
+        if let Some(answer) = published::answer(&*self.node, &request).await {
+            return answer;
+        }
         let mut note = Note::new(peer.connection, &request);
         let dialect = Dialect::of(request.uri(), request.headers());
         // what was in force when it came, to its end
@@ -139,7 +144,7 @@ impl<N: Node> Gateway<N> {
         let workload = known(&peer.caller)?;
         let caller = workload.as_pod();
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
-        self.authenticator.token(models, workload, &caller, request.headers()).await?;
+        let shown = self.authenticator.token(models, workload, &caller, request.headers()).await?;
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
@@ -150,7 +155,8 @@ impl<N: Node> Gateway<N> {
         authorise(&decision)?;
         self.guard_request(&mut asked)?;
         // only for what is allowed: whoever may not call makes no work for others
-        let bearer = self.credential(peer.connection, workload, asked.provider).await?;
+        let known = subject::Caller { connection: peer.connection, workload, shown: shown.as_ref() };
+        let bearer = self.credential(known, asked.provider).await?;
         let answer = self.call(&asked, bearer).await?;
         self.guard_answer(&asked, answer).await
     }
@@ -197,39 +203,15 @@ impl<N: Node> Gateway<N> {
     /// What is shown to the provider; none where it wants nothing.
     async fn credential(
         &self,
-        connection: Connection,
-        workload: &Workload,
+        caller: subject::Caller<'_>,
         provider: &Provider,
     ) -> Result<Option<HeaderValue>, Refusal> {
         let Credential::Google(federation) = &provider.credential else { return Ok(None) };
-        let Workload { namespace, service_account, pod, .. } = workload;
-        let holder = Holder {
-            caller: format!("{namespace}/{service_account}/{pod}"),
-            provider: provider.name.clone(),
-            service_account: federation.service_account.clone(),
-        };
-        let subject = async || self.subject(connection, federation).await;
+        let holder = caller.holder(provider, federation)?;
+        let subject = async || caller.subject_token(&*self.node, &self.client, federation).await;
         let token = self.exchange.google(&holder, federation, subject).await;
         let bearer = token.and_then(|token| token.bearer());
         bearer.map(Some).map_err(|error| Refusal::new(Reason::CredentialUnavailable, error.to_string()))
-    }
-
-    async fn subject(
-        &self,
-        connection: Connection,
-        federation: &GoogleFederation,
-    ) -> Result<SecretString, ExchangeError> {
-        match &federation.subject {
-            SubjectToken::Issued => {
-                let token = self.node.token(connection, &federation.audience).await;
-                token.map_err(|error: NodeError| ExchangeError::Subject(error.to_string()))
-            }
-            SubjectToken::File(path) => {
-                let text = tokio::fs::read_to_string(path).await;
-                let text = text.map_err(|e| ExchangeError::Subject(format!("{}: {e}", path.display())))?;
-                Ok(SecretString::from(text.trim()))
-            }
-        }
     }
 
     /// Makes the call.

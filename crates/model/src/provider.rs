@@ -136,8 +136,17 @@ impl GoogleFederation {
 pub enum SubjectToken {
     /// One that Signet issues for the caller.
     Issued,
+    /// The one that the caller shows.
+    Caller,
     /// One that somebody else keeps in a file, for all callers.
     File(PathBuf),
+    /// One that a credential file leads to (`external_account`), for all callers.
+    ExternalAccount {
+        /// The credential file.
+        path: PathBuf,
+        /// Scheme and authority of those who may be asked for it.
+        origins: Vec<String>,
+    },
 }
 
 #[cfg(test)]

@@ -47,10 +47,16 @@ const MAX_REFUSALS: u64 = 4096;
 /// Whose token it is: no part is left out, so that no two share one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Holder {
-    /// Who the caller is: issuer, subject, pod.
-    pub caller: String,
+    /// Who vouches for the caller.
+    pub issuer: String,
+    /// Who it is.
+    pub subject: String,
+    /// Which pod of it: a name is given again to whoever comes after.
+    pub pod: String,
     /// The provider that it is for.
     pub provider: String,
+    /// What the caller's token was shown to.
+    pub audience: String,
     /// The service account that it is of, if that is another one.
     pub service_account: Option<String>,
 }

@@ -4,6 +4,7 @@
 //! caller and keeps it, for that caller alone, until it expires. Which caller may do what is decided elsewhere.
 
 mod exchange;
+mod external;
 mod http;
 mod jwk;
 mod keys;
@@ -11,6 +12,7 @@ mod token;
 mod verifier;
 
 pub use exchange::{AccessToken, Error, Exchange, Holder};
+pub use external::{external_token, token_file};
 pub use http::{Client, HttpError, Https};
 pub use keys::{KeySource, KeysError};
 pub use token::{Fault, Rules, Verified};

@@ -42,7 +42,14 @@ impl Fixture {
     }
 
     fn holder(account: &str) -> Holder {
-        Holder { caller: account.to_owned(), provider: "vertex".to_owned(), service_account: None }
+        Holder {
+            issuer: "signet".to_owned(),
+            subject: account.to_owned(),
+            pod: String::new(),
+            provider: "vertex".to_owned(),
+            audience: AUDIENCE.to_owned(),
+            service_account: None,
+        }
     }
 
     /// What an account shows in the end.

@@ -144,20 +144,25 @@ impl Fixture {
 
     /// With more manifests.
     pub(crate) async fn with(more: &str) -> Self {
+        Self::of(SCORERS, |_| more.to_owned(), None).await
+    }
+
+    /// With more manifests, by where the stand-in of Google's is.
+    pub(crate) async fn with_google(more: impl Fn(&str) -> String) -> Self {
         Self::of(SCORERS, more, None).await
     }
 
     /// With another policy for scorers.
     pub(crate) async fn with_scorers(change: impl Fn(&str) -> String) -> Self {
-        Self::of(&change(SCORERS), "", None).await
+        Self::of(&change(SCORERS), |_| String::new(), None).await
     }
 
     /// With somebody who looks at requests and answers.
     pub(crate) async fn guarded(guard: Arc<dyn Guard>) -> Self {
-        Self::of(SCORERS, "", Some(guard)).await
+        Self::of(SCORERS, |_| String::new(), Some(guard)).await
     }
 
-    async fn of(scorers: &str, more: &str, guard: Option<Arc<dyn Guard>>) -> Self {
+    async fn of(scorers: &str, more: impl Fn(&str) -> String, guard: Option<Arc<dyn Guard>>) -> Self {
         let google = Google::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let keys = tempfile::tempdir().unwrap();
         let issuer = Arc::new(Issuer::open(ISSUER, keys.path(), Lifetimes::default(), now()).unwrap());
@@ -168,7 +173,7 @@ impl Fixture {
             + &models.anthropic("claude")
             + scorers
             + &demanding(&keys.path().join("jwks.json"))
-            + more;
+            + &more(&format!("http://{}", google.address()));
         let read = Snapshot::from_texts(&[("models.yaml", &text)], &Settings::default()).unwrap().models;
         let node = Known { issuer, records: Arc::default() };
         let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1).unwrap();

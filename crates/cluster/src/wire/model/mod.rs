@@ -3,6 +3,7 @@
 pub(super) mod issuer;
 pub(super) mod policy;
 pub(super) mod provider;
+mod subject;
 mod url;
 
 use serde::Deserialize;
