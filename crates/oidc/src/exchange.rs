@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -68,6 +68,8 @@ pub struct AccessToken {
     got: Instant,
     expires: Instant,
     renewing: AtomicBool,
+    /// When a renewal that failed may be tried again.
+    retry: Mutex<Option<Instant>>,
 }
 
 impl AccessToken {
@@ -88,7 +90,9 @@ impl AccessToken {
     }
 
     fn is_due(&self) -> bool {
-        Instant::now() + AHEAD.min(self.life() / 4) >= self.expires
+        let now = Instant::now();
+        let may = self.retry.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|retry| now >= retry);
+        may && now + AHEAD.min(self.life() / 4) >= self.expires
     }
 
     fn life(&self) -> Duration {
@@ -209,6 +213,9 @@ impl Exchange {
             }
             Err(error) => {
                 tracing::warn!(%error, provider = holder.provider, "a token is not renewed; the old one serves on");
+                // whoever comes meanwhile is served, and does not ask a service that is down once more
+                let retry = Instant::now() + REFUSAL.min(old.life() / 16);
+                *old.retry.lock().unwrap_or_else(PoisonError::into_inner) = Some(retry);
                 drop(renewing);
                 old
             }
@@ -311,7 +318,13 @@ impl Exchange {
 
 fn token(secret: SecretString, life: Duration) -> AccessToken {
     let got = Instant::now();
-    AccessToken { secret, got, expires: got + life.min(MAX_LIFE), renewing: AtomicBool::new(false) }
+    AccessToken {
+        secret,
+        got,
+        expires: got + life.min(MAX_LIFE),
+        renewing: AtomicBool::new(false),
+        retry: Mutex::default(),
+    }
 }
 
 fn malformed(service: &'static str, cause: &str) -> Error {

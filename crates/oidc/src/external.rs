@@ -93,7 +93,7 @@ pub async fn external_token(
         }
         _ => return Err(wrong("credential_source: one of url and file, an absolute path, is required")),
     };
-    token(&text, format).map_err(|error| wrong(error))
+    token(&text, format).map_err(wrong)
 }
 
 /// A small file.
