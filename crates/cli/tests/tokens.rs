@@ -37,6 +37,7 @@ spec:
     - sh
     - -c
     - |
+      until curl -sf -m 5 http://gateway.signet-system:4260/openid/v1/jwks; do sleep 0.1; done; echo
       while :; do
         curl -s -m 5 --json '{{"contents":[{{"role":"user","parts":[{{"text":"What is the answer?"}}]}}]}}' \
           -H "authorization: Bearer $(cat {token})" -w ' status=%{{http_code}}' \
@@ -150,6 +151,10 @@ fn a_pod_has_tokens_that_count_for_itself_and_no_other_pod_and_are_renewed() {
     assert_eq!(refused["signet"]["reason"], "token-of-another-workload");
     assert_eq!(refused["flow"]["l7"]["http"]["code"], 403);
     assert!(node.log("signet-system_gateway-0").contains("a token of another workload was shown"));
+
+    // the gateway tells by which keys they are checked
+    let published = fs::read_to_string(&keys).unwrap();
+    assert!(node.log("shop_scorer").starts_with(published.trim()), "{}", node.log("shop_scorer"));
 
     // the claims are those of Kubernetes
     let first = claims(&scorers);

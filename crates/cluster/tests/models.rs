@@ -144,6 +144,42 @@ fn entra_and_spiffe_are_issuers_by_their_tenant_and_trust_domain() {
 }
 
 #[test]
+fn federations_of_other_providers_are_what_they_say() {
+    let read = |credential: &str| {
+        let text = provider(&format!("{{openAI: {{}}, credential: {credential}}}"));
+        read(&text).map(|models| models.providers["vertex"].credential.clone())
+    };
+    let Ok(Credential::OpenAi(open_ai)) =
+        read("{openAI: {identityProvider: idp_1, serviceAccount: svc_1, audience: a}}")
+    else {
+        panic!()
+    };
+    assert_eq!(open_ai.token_url, "https://auth.openai.com/oauth/token");
+    assert_eq!((open_ai.subject, open_ai.audience.as_str()), (SubjectToken::Issued, "a"));
+    let Ok(Credential::Anthropic(anthropic)) = read(
+        "{anthropic: {rule: fdrl_1, organization: o, workspace: w, audience: a, subjectToken: {caller: {}}}}",
+    ) else {
+        panic!()
+    };
+    assert_eq!(anthropic.token_url, "https://api.anthropic.com/v1/oauth/token");
+    assert_eq!((anthropic.subject, anthropic.workspace.as_deref()), (SubjectToken::Caller, Some("w")));
+    assert_eq!(anthropic.service_account, None);
+    for (wrong, expected) in [
+        ("{openAI: {serviceAccount: s, audience: a}}", "spec.credential.openAI.identityProvider: an id"),
+        (
+            "{openAI: {identityProvider: i, serviceAccount: s}}",
+            "spec.credential.openAI.audience: is required",
+        ),
+        ("{anthropic: {rule: 'a/b', organization: o, audience: a}}", "spec.credential.anthropic.rule: an id"),
+        ("{anthropic: {rule: r, organization: o, audience: a, workspace: ''}}", "anthropic.workspace: an id"),
+        ("{openAI: {}, anthropic: {}}", "spec.credential: one of none, google"),
+    ] {
+        let said = read(wrong).unwrap_err();
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
+
+#[test]
 fn what_is_exchanged_for_a_caller_is_what_is_said() {
     let subject = |subject: &str| {
         let text = provider(&format!(
@@ -193,7 +229,10 @@ fn what_is_not_meant_is_refused_where_it_stands() {
             provider("{vertexAI: {project: p, location: a/b}, credential: {none: {}}}"),
             "spec.vertexAI.location: ",
         ),
-        (provider("{vertexAI: {project: p, location: global}}"), "spec.credential: one of none and google"),
+        (
+            provider("{vertexAI: {project: p, location: global}}"),
+            "spec.credential: one of none, google, openAI and",
+        ),
         (
             provider("{vertexAI: {project: p, location: global, key: x}, credential: {none: {}}}"),
             "unknown field `key`",

@@ -18,7 +18,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use signet_model::{Call, Credential, Decision, Models, Outcome, Provider, Reason, decide};
-use signet_oidc::{Client, Exchange, HttpError, Https};
+use signet_oidc::{Client, Exchange, Federation, HttpError, Https};
 use tokio::sync::watch;
 
 use crate::{
@@ -49,6 +49,12 @@ const PASSED_ON: [HeaderName; 4] = [
     HeaderName::from_static("request-id"),
     HeaderName::from_static("x-request-id"),
 ];
+
+/// What says at Anthropic's that a token is none of its keys.
+const ANTHROPIC_OAUTH: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("anthropic-beta"), HeaderValue::from_static("oauth-2025-04-20"));
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// What all calls share.
 pub struct Gateway<N> {
@@ -156,8 +162,8 @@ impl<N: Node> Gateway<N> {
         self.guard_request(&mut asked)?;
         // only for what is allowed: whoever may not call makes no work for others
         let known = subject::Caller { connection: peer.connection, workload, shown: shown.as_ref() };
-        let bearer = self.credential(known, asked.provider).await?;
-        let answer = self.call(&asked, bearer).await?;
+        let credential = self.credential(known, asked.provider).await?;
+        let answer = self.call(&asked, credential).await?;
         self.guard_answer(&asked, answer).await
     }
 
@@ -200,36 +206,44 @@ impl<N: Node> Gateway<N> {
         }
     }
 
-    /// What is shown to the provider; none where it wants nothing.
-    async fn credential(
+    /// The headers by which the provider is shown who calls; none where it wants nothing.
+    async fn credential(&self, caller: subject::Caller<'_>, provider: &Provider) -> Result<Headers, Refusal> {
+        let mut headers = vec![];
+        let bearer = match &provider.credential {
+            Credential::None => return Ok(headers),
+            Credential::Google(federation) => self.bearer(caller, provider, federation).await?,
+            Credential::OpenAi(federation) => self.bearer(caller, provider, federation).await?,
+            Credential::Anthropic(federation) => {
+                headers.push(ANTHROPIC_OAUTH);
+                self.bearer(caller, provider, federation).await?
+            }
+        };
+        headers.push((header::AUTHORIZATION, bearer));
+        Ok(headers)
+    }
+
+    async fn bearer(
         &self,
         caller: subject::Caller<'_>,
         provider: &Provider,
-    ) -> Result<Option<HeaderValue>, Refusal> {
-        let Credential::Google(federation) = &provider.credential else { return Ok(None) };
+        federation: &impl Federation,
+    ) -> Result<HeaderValue, Refusal> {
         let holder = caller.holder(provider, federation)?;
         let subject = async || caller.subject_token(&*self.node, &self.client, federation).await;
-        let token = self.exchange.google(&holder, federation, subject).await;
+        let token = self.exchange.token(&holder, federation, subject).await;
         let bearer = token.and_then(|token| token.bearer());
-        bearer.map(Some).map_err(|error| Refusal::new(Reason::CredentialUnavailable, error.to_string()))
+        bearer.map_err(|error| Refusal::new(Reason::CredentialUnavailable, error.to_string()))
     }
 
     /// Makes the call.
-    async fn call(
-        &self,
-        asked: &Asked<'_>,
-        bearer: Option<HeaderValue>,
-    ) -> Result<Response<Incoming>, Refusal> {
+    async fn call(&self, asked: &Asked<'_>, credential: Headers) -> Result<Response<Incoming>, Refusal> {
         let failed = |cause: String| Refusal::new(Reason::UpstreamUnavailable, cause);
         let mut request = Request::post(&asked.uri)
             .header(header::CONTENT_TYPE, "application/json")
             // what is passed on is read on the way
             .header(header::ACCEPT_ENCODING, "identity");
-        for (name, value) in &asked.headers {
+        for (name, value) in asked.headers.iter().cloned().chain(credential) {
             request = request.header(name, value);
-        }
-        if let Some(bearer) = bearer {
-            request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::from(asked.body())).map_err(|error| failed(error.to_string()))?;
         let first = asked.provider.patience.first;

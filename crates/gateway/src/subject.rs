@@ -4,8 +4,8 @@
 //! pod it is (`no_caller_has_the_token_of_another`).
 
 use secrecy::SecretString;
-use signet_model::{GoogleFederation, Provider, Reason, SubjectToken};
-use signet_oidc::{Client, Error, Holder, external_token, token_file};
+use signet_model::{Provider, Reason, SubjectToken};
+use signet_oidc::{Client, Error, Federation, Holder, external_token, token_file};
 
 use crate::{
     authenticate::Shown,
@@ -30,10 +30,10 @@ impl Caller<'_> {
     pub(crate) fn holder(
         &self,
         provider: &Provider,
-        federation: &GoogleFederation,
+        federation: &impl Federation,
     ) -> Result<Holder, Refusal> {
         let Workload { namespace, service_account, pod, pod_uid, .. } = self.workload;
-        let (issuer, subject) = match &federation.subject {
+        let (issuer, subject) = match federation.subject() {
             SubjectToken::Caller => {
                 let message = "the provider is shown the caller's own token, and there is none that counts: \
                                Authorization: Bearer, of a TokenIssuer";
@@ -49,8 +49,8 @@ impl Caller<'_> {
             subject,
             pod: format!("{namespace}/{pod}/{}", pod_uid.as_deref().unwrap_or_default()),
             provider: provider.name.clone(),
-            audience: federation.audience.clone(),
-            service_account: federation.service_account.clone(),
+            audience: federation.audience().to_owned(),
+            service_account: federation.account(),
         })
     }
 
@@ -59,11 +59,11 @@ impl Caller<'_> {
         &self,
         node: &impl Node,
         client: &Client,
-        federation: &GoogleFederation,
+        federation: &impl Federation,
     ) -> Result<SecretString, Error> {
-        match &federation.subject {
+        match federation.subject() {
             SubjectToken::Issued => {
-                let token = node.token(self.connection, &federation.audience).await;
+                let token = node.token(self.connection, federation.audience()).await;
                 token.map_err(|error: NodeError| Error::Subject(error.to_string()))
             }
             SubjectToken::Caller => {
@@ -72,7 +72,7 @@ impl Caller<'_> {
             }
             SubjectToken::File(path) => token_file(path).await,
             SubjectToken::ExternalAccount { path, origins } => {
-                external_token(client, path, origins, &federation.audience).await
+                external_token(client, path, origins, federation.audience()).await
             }
         }
     }

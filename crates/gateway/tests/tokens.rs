@@ -14,13 +14,13 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, body::Bytes};
 use hyper_util::{client::legacy::Client as Pool, rt::TokioExecutor};
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use signet_ca::{Issuer, Lifetimes, Workload as Subject};
 use signet_gateway::{Drain, Gateway, Server};
 use signet_model::{Models, TokenForm};
 use signet_oidc::{Client, KeySource, Rules, Trusted, Verifier};
-use signet_testkit::google::AUDIENCE;
-use support::{FLASH, Fixture, Known, SCORER, TRAINER, now, prompt};
+use signet_testkit::{federation::Federated, google::AUDIENCE};
+use support::{FLASH, Fixture, ISSUER, Known, SCORER, TRAINER, now, prompt};
 
 /// The token of a service account, and of one of its pods.
 fn issue(fixture: &Fixture, account: &str, pod: Option<(&str, &str)>, audience: &str) -> String {
@@ -219,3 +219,48 @@ async fn a_credential_file_leads_to_what_stands_for_all_callers() {
     let called = fixture.google.called().pop().unwrap();
     assert!(called.principal.ends_with("/subject/system:serviceaccount:shop:everybody"), "{called:?}");
 }
+
+/// Status, reason and body of a chat and of messages.
+async fn chat_and_messages(fixture: &Fixture) -> [(u16, String, String); 2] {
+    let message = json!({ "role": "user", "content": "What is the answer?" });
+    let chat = json!({ "model": "gpt-5", "messages": [message] }).to_string();
+    let messages = json!({ "model": "claude-opus-5", "max_tokens": 50, "messages": [message] }).to_string();
+    let call = async |path: &str, body: String| {
+        let (status, reason, said) = fixture.post(SCORER, path, body).await;
+        (status, reason, String::from_utf8_lossy(&said).into_owned())
+    };
+    [call("/openai/v1/chat/completions", chat).await, call("/anthropic/v1/messages", messages).await]
+}
+
+#[tokio::test]
+async fn openai_and_anthropic_are_called_without_a_key_as_who_the_caller_is_exchanged_for() {
+    let federated = Federated::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let more = federated.open_ai() + &federated.anthropic() + EVERYTHING;
+    // nobody there knows the node yet
+    for (status, reason, said) in chat_and_messages(&Fixture::with(&more).await).await {
+        assert_eq!((status, reason.as_str()), (503, "credential-unavailable"), "{said}");
+        assert!(said.contains("token exchange refuses (400, invalid_grant)"), "{said}");
+    }
+    let fixture = Fixture::with(&more).await;
+    federated.trust(ISSUER, fixture.node.issuer.key_set());
+    for _ in 0..2 {
+        for (status, _, said) in chat_and_messages(&fixture).await {
+            assert!(status == 200 && said.contains("forty-two"), "{said}");
+        }
+    }
+    assert_eq!(federated.tokens().len(), 2, "one for all calls to each");
+    for (called, account) in federated.called().iter().zip(["svc_1", "svac_1"].iter().cycle()) {
+        let scorer = "system:serviceaccount:shop:scorer".to_owned();
+        assert_eq!(called.principal, (scorer, (*account).to_owned()));
+        assert!(called.asked.headers.iter().all(|(name, _)| name != "x-api-key"), "{called:?}");
+    }
+    let records = serde_json::to_string(&*fixture.node.records.lock().unwrap()).unwrap();
+    assert!(federated.tokens().iter().all(|token| !records.contains(token)));
+}
+
+const EVERYTHING: &str = "---
+apiVersion: signet.dev/v1alpha1
+kind: ModelPolicy
+metadata: {name: everything, namespace: shop}
+spec: {allow: [{providers: [openai, anthropic]}]}
+";

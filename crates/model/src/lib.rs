@@ -9,6 +9,7 @@
 
 mod call;
 mod decide;
+mod federation;
 mod issuer;
 pub mod json;
 mod pattern;
@@ -18,6 +19,7 @@ mod reason;
 
 pub use call::{Call, Feature, Method};
 pub use decide::{Decision, Outcome, decide};
+pub use federation::{AnthropicFederation, OpenAiFederation};
 pub use issuer::{EntraVersion, IssuerKeys, NamedWorkload, TokenForm, TokenIssuer, Workloads};
 pub use pattern::Pattern;
 pub use policy::{Action, CallRule, Choice, ModelPolicy, ModelPolicyKind, ModelPolicyName, TokenDemand};

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use signet_policy::Origin;
 
+use crate::federation::{AnthropicFederation, OpenAiFederation};
+
 /// A provider of models (`ModelProvider`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
@@ -107,6 +109,10 @@ pub enum Credential {
     None,
     /// An access token from Google's workload identity federation.
     Google(GoogleFederation),
+    /// One from OpenAI's.
+    OpenAi(OpenAiFederation),
+    /// One from Anthropic's.
+    Anthropic(AnthropicFederation),
 }
 
 /// Workload identity federation of Google Cloud.

@@ -15,7 +15,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
-use crate::{exchange::Error, http::Client};
+use crate::{federation::Error, http::Client};
 
 /// Bytes of a file: a credential, or a token.
 const MAX_FILE: u64 = 64 << 10;

@@ -1,5 +1,6 @@
 //! `signet.dev/v1alpha1`: ModelProvider, ModelPolicy, ClusterModelPolicy and TokenIssuer, read strictly.
 
+mod federation;
 pub(super) mod issuer;
 pub(super) mod policy;
 pub(super) mod provider;

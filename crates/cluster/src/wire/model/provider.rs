@@ -11,6 +11,7 @@ use signet_policy::Origin;
 
 use super::{
     Empty,
+    federation::{WireAnthropicFederation, WireOpenAiFederation},
     subject::{self, WireSubjectToken},
     url::{self, Part},
 };
@@ -79,6 +80,9 @@ struct WireAnthropic {
 struct WireCredential {
     none: Option<Empty>,
     google: Option<WireGoogle>,
+    #[serde(rename = "openAI")]
+    open_ai: Option<WireOpenAiFederation>,
+    anthropic: Option<WireAnthropicFederation>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -190,13 +194,18 @@ impl Lowering<'_> {
     }
 
     fn credential(&mut self, wire: WireCredential) -> Option<Credential> {
-        match wire {
-            WireCredential { none: Some(Empty {}), google: None } => Some(Credential::None),
-            WireCredential { none: None, google: Some(google) } => {
-                self.google(google).map(Credential::Google)
+        let WireCredential { none, google, open_ai, anthropic } = wire;
+        match (none, google, open_ai, anthropic) {
+            (Some(Empty {}), None, None, None) => Some(Credential::None),
+            (None, Some(google), None, None) => self.google(google).map(Credential::Google),
+            (None, None, Some(wire), None) => {
+                wire.lower(self.plaintext, &mut self.report).map(Credential::OpenAi)
             }
-            WireCredential { .. } => {
-                self.report.add("spec.credential", "one of none and google is required");
+            (None, None, None, Some(wire)) => {
+                wire.lower(self.plaintext, &mut self.report).map(Credential::Anthropic)
+            }
+            _ => {
+                self.report.add("spec.credential", "one of none, google, openAI and anthropic is required");
                 None
             }
         }
