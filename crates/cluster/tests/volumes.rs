@@ -127,3 +127,29 @@ fn what_cannot_be_done_with_a_token_is_refused_at_its_place() {
         assert!(found.contains(&expected), "{expected}\n{found}");
     }
 }
+
+#[test]
+fn no_pod_has_a_token_that_a_provider_takes_from_the_gateway() {
+    const TAKEN: &str =
+        "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q";
+    let provider = |subject: &str| {
+        format!(
+            "---
+apiVersion: signet.dev/v1alpha1
+kind: ModelProvider
+metadata: {{name: vertex}}
+spec:
+  vertexAI: {{project: p, location: global}}
+  credential: {{google: {{audience: {TAKEN}, subjectToken: {subject}}}}}
+"
+        )
+    };
+    let with = |audience: &str| pod(&volume(&format!("audience: '{audience}', path: t")), "");
+    for audience in [TAKEN.to_owned(), format!("https:{TAKEN}")] {
+        let said = read(&(with(&audience) + &provider("{issued: {}}"))).unwrap_err().to_string();
+        assert!(said.contains("is what the ModelProvider vertex exchanges"), "{said}");
+        // where the caller's own is exchanged, it is to have one
+        assert!(read(&(with(&audience) + &provider("{caller: {}}"))).is_ok());
+    }
+    assert!(read(&(with("signet-gateway") + &provider("{issued: {}}"))).is_ok());
+}

@@ -1,5 +1,5 @@
 //! Token and packets must agree: a token that was lifted from one pod is useless in another.
-//! Sources: Kubernetes' service account tokens (bound tokens), SPIFFE IDs as Signet gives them.
+//! docs/security.md, Tokens. Sources: Kubernetes' service account tokens (bound tokens), SPIFFE IDs as Signet gives them.
 
 use serde_json::{Map, Value};
 use signet_model::{NamedWorkload, TokenIssuer, Workloads};

@@ -115,6 +115,19 @@ pub enum Credential {
     Anthropic(AnthropicFederation),
 }
 
+impl Credential {
+    /// Whom the tokens are for that Signet issues in order to exchange them: nobody but the gateway may have such.
+    pub fn issued_for(&self) -> Option<&str> {
+        let (subject, audience) = match self {
+            Self::None => return None,
+            Self::Google(google) => (&google.subject, &google.audience),
+            Self::OpenAi(open_ai) => (&open_ai.subject, &open_ai.audience),
+            Self::Anthropic(anthropic) => (&anthropic.subject, &anthropic.audience),
+        };
+        (*subject == SubjectToken::Issued).then_some(audience)
+    }
+}
+
 /// Workload identity federation of Google Cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoogleFederation {
