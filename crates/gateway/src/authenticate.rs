@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hyper::{HeaderMap, header};
@@ -14,6 +14,9 @@ use signet_oidc::{Client, Fault, KeySource, Rules, TokenError, Trusted, Verified
 use signet_policy::Mode;
 
 use crate::{bind::agrees, node::Workload, refusal::Refusal};
+
+/// How long keys may take of a token that nobody wants.
+const UNASKED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Checks tokens by what manifests say of issuers.
 pub(crate) struct Authenticator {
@@ -53,10 +56,14 @@ impl Authenticator {
         if demands.is_empty() && models.issuers.is_empty() {
             return Ok(None);
         }
-        let shown = match self.checked(models, headers).await {
-            // libraries show what they were given, be it nothing of this
-            Err(_) if demands.is_empty() => return Ok(None),
-            shown => shown?,
+        let checked = self.checked(models, headers);
+        let shown = match demands.is_empty() {
+            false => checked.await?,
+            // libraries show what they were given, be it nothing of this; and nobody waits for what nobody asked for
+            true => match tokio::time::timeout(UNASKED_PATIENCE, checked).await {
+                Ok(Ok(shown)) => shown,
+                Ok(Err(_)) | Err(_) => return Ok(None),
+            },
         };
         let issuer = &shown.token.issuer;
         let known = |name: &String| models.issuers.get(name).is_some_and(|known| known.issuer == *issuer);

@@ -64,6 +64,32 @@ async fn a_token_that_counts_binds_also_where_no_policy_wants_one() {
     }
 }
 
+#[tokio::test]
+async fn an_issuer_that_does_not_answer_holds_nobody_up_whose_token_nobody_wants() {
+    let (silent, keys) = (TcpListener::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap());
+    let issuer = Issuer::open(CALLERS, keys.path(), Lifetimes::default(), now()).unwrap();
+    let more = format!(
+        "---
+apiVersion: signet.dev/v1alpha1
+kind: TokenIssuer
+metadata: {{name: silent}}
+spec:
+  issuer: '{CALLERS}'
+  audience: signet-gateway
+  keys: {{url: 'http://{}/jwks'}}
+  allowPlaintext: true
+",
+        silent.local_addr().unwrap()
+    );
+    let fixture = Fixture::with(&more).await;
+    let token = format!("Bearer {}", of_caller(&issuer, "trainer", "signet-gateway"));
+    let path = format!("{FLASH}:generateContent");
+    let answered = fixture.post_with(SCORER, &token, &path, prompt());
+    // less than it takes to give such an issuer up
+    let (status, ..) = tokio::time::timeout(Duration::from_secs(8), answered).await.unwrap();
+    assert_eq!(status, 200);
+}
+
 /// Status, content type and body of what is at a path.
 async fn get(url: &str) -> (u16, String, Value) {
     let pool: Pool<_, Empty<Bytes>> = Pool::builder(TokioExecutor::new()).build_http();
