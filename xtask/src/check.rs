@@ -10,18 +10,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     // pure core
     ("signet-abi", &[]),
     ("signet-identity", &[]),
+    ("signet-expression", &[]),
     ("signet-policy", &["signet-identity", "signet-abi"]),
-    ("signet-model", &["signet-identity", "signet-policy"]),
+    ("signet-model", &["signet-expression", "signet-identity", "signet-policy"]),
     // edges: one outside world each, blind to each other
     ("signet-cluster", &["signet-identity", "signet-model", "signet-policy"]),
     ("signet-datapath", &["signet-identity", "signet-policy", "signet-abi"]),
-    ("signet-flow", &["signet-identity", "signet-policy", "signet-abi"]),
+    ("signet-flow", &["signet-expression", "signet-identity", "signet-policy", "signet-abi"]),
     ("signet-ca", &[]),
     ("signet-dns", &[]),
+    ("signet-limits", &["signet-model", "signet-policy"]),
     ("signet-oidc", &["signet-model"]),
     ("signet-sandbox", &[]),
     // the gateway
-    ("signet-gateway", &["signet-identity", "signet-model", "signet-oidc", "signet-policy"]),
+    ("signet-gateway", &["signet-identity", "signet-limits", "signet-model", "signet-oidc", "signet-policy"]),
     // programs
     (
         "signet-bench",
@@ -63,6 +65,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "signet-dns",
             "signet-flow",
             "signet-gateway",
+            "signet-limits",
             "signet-sandbox",
             "signet-workload",
             "signet-agent",
@@ -86,7 +89,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that decide and never do: none of these may be anywhere in their dependency tree.
-const PURE: &[&str] = &["signet-abi", "signet-identity", "signet-model", "signet-policy"];
+const PURE: &[&str] =
+    &["signet-abi", "signet-expression", "signet-identity", "signet-model", "signet-policy"];
 const IMPURE: &[&str] = &["tokio", "kube", "hyper", "libbpf-rs", "libbpf-sys", "rtnetlink", "nix", "socket2"];
 /// libbpf has one home.
 const LIBBPF_HOME: &str = "signet-datapath";

@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use secrecy::SecretString;
 use signet_cluster::Settings;
 use signet_identity::Pod;
 
@@ -54,6 +55,9 @@ pub struct Config {
     pub manifests: Option<PathBuf>,
     /// The URL that tokens of this node name as their issuer. Default: `https://signet.invalid`, which is nobody's.
     pub issuer: String,
+    /// The URL of a Redis or Valkey in which gateways count together what limits are on; it may hold a password. Default: none,
+    /// and each node counts for itself, in its state directory.
+    pub limits_store: Option<SecretString>,
     /// Where flows go as JSON lines. Default: nowhere.
     pub export: Option<Export>,
 }
@@ -131,6 +135,7 @@ impl Default for Config {
             peers: signet_flow::Nodes::new(),
             manifests: None,
             issuer: "https://signet.invalid".to_owned(),
+            limits_store: None,
             export: None,
         }
     }

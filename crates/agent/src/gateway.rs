@@ -14,6 +14,7 @@ use std::{
 };
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use secrecy::ExposeSecret as _;
 use signet_ca::Workload as Subject;
 use signet_cluster::{Container, Frontend, PodManifest, Service, ServicePort, Snapshot, TargetPort};
 use signet_datapath::{Connections, Opener};
@@ -21,7 +22,7 @@ use signet_flow::{
     Call, EndpointInfo, ExtensionRule, ModelCall, Names as _, Ring, flow::Flow, flow::Verdict,
 };
 use signet_gateway::{
-    Caller, Connection, Evidence, Question, Record, RecordCall, RecordRule, Reply, Workload,
+    Caller, Connection, Evidence, Question, Record, RecordCall, RecordCost, RecordRule, Reply, Workload,
 };
 use signet_identity::{Pod, PodName, Protocol};
 use signet_policy::Mode;
@@ -39,6 +40,8 @@ const POD: &str = "gateway-0";
 const SERVICE: &str = "gateway";
 /// Where it listens.
 const PORT: u16 = 4260;
+/// The variable that says where gateways count together.
+const STORE: &str = "SIGNET_LIMITS_STORE";
 /// The longest question, in bytes.
 const MAX_QUESTION: u64 = 256 << 10;
 /// Streams at a time.
@@ -82,12 +85,27 @@ pub(crate) fn socket(config: &Config) -> PathBuf {
 
 fn pod(snapshot: &Snapshot, manifests: &Path, config: &Config) -> PodManifest {
     let path = |path: &Path| path.display().to_string();
-    let command =
-        ["signet", "gateway", "--manifests", &path(manifests), "--node-socket", &path(&socket(config))];
+    let limits = config.state_dir.join("limits");
+    let command = [
+        "signet",
+        "gateway",
+        "--manifests",
+        &path(manifests),
+        "--node-socket",
+        &path(&socket(config)),
+        "--limits",
+        &path(&limits),
+    ];
     let audit = (config.settings.mode == Mode::Audit).then_some("--audit");
     let container = Container {
         name: "gateway".to_owned(),
         command: command.into_iter().chain(audit).map(str::to_owned).collect(),
+        // not an argument, which everybody could read
+        env: config
+            .limits_store
+            .iter()
+            .map(|url| (STORE.to_owned(), url.expose_secret().to_owned()))
+            .collect(),
         ..Container::default()
     };
     let name = PodName { namespace: NAMESPACE.to_owned(), name: POD.to_owned() };
@@ -233,6 +251,7 @@ impl Desk {
         let Connection { source, destination } = connection;
         let RecordCall { provider, publisher, model, method: asked } = record.call.unwrap_or_default();
         let usage = record.usage.unwrap_or_default();
+        let RecordCost { amount: cost, currency } = record.cost.unwrap_or_default();
         let call = Call {
             time: SystemTime::now(),
             source,
@@ -265,6 +284,8 @@ impl Desk {
                 input_tokens: usage.input_tokens,
                 output_tokens: usage.output_tokens,
                 detail,
+                cost,
+                currency,
             },
         };
         call.into()

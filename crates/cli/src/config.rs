@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use signet_agent::{Config, Export};
 use signet_cluster::Settings;
@@ -68,6 +69,10 @@ struct Options {
     /// jwks.json of the state folder. [default: one that is nobody's]
     #[arg(long)]
     issuer: Option<String>,
+    /// The URL of a Redis or Valkey in which several nodes' model gateways count together. In the file, where it holds a
+    /// password. [default: each node counts for itself]
+    #[arg(long)]
+    limits_store: Option<String>,
     /// A file that flows are written to as JSON lines.
     #[arg(long)]
     export_file: Option<PathBuf>,
@@ -256,6 +261,7 @@ fn settle(given: &Options, file: &Options) -> Config {
         flows_memory: given.flows_memory.or(file.flows_memory).map(|mb| mb.saturating_mul(1_000_000)),
         manifests: default.manifests,
         issuer: first(&given.issuer, &file.issuer, default.issuer),
+        limits_store: given.limits_store.clone().or_else(|| file.limits_store.clone()).map(Into::into),
         peers: nodes(given.peer.as_ref().or(file.peer.as_ref())),
         export: export(given, file),
     }
@@ -313,6 +319,13 @@ fn check(config: &Config) -> anyhow::Result<()> {
         issuer.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/:".contains(&b))),
         "issuer: {:?} is not https://HOST, or with a path",
         config.issuer
+    );
+    let is_store = |url: &SecretString| {
+        ["redis://", "rediss://", "unix:"].iter().any(|scheme| url.expose_secret().starts_with(scheme))
+    };
+    anyhow::ensure!(
+        config.limits_store.as_ref().is_none_or(is_store),
+        "limits store: not redis://HOST, rediss://HOST or unix:PATH"
     );
     anyhow::ensure!(config.flows_memory != Some(0), "flows memory: 0 is none");
     let upstreams = config.dns_upstreams.as_ref().map_or(0, Vec::len);

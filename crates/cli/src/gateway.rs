@@ -2,27 +2,30 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use clap::Args;
 use signet_cluster::Settings;
 use signet_gateway::{Drain, Gateway, Link, Server};
+use signet_limits::{InProcess, JournalError, Keeper, Limits, Shared, SharedError, SharedSettings};
 use signet_policy::Mode;
 use tokio::sync::watch;
 
 use crate::signals;
 
 const PORT: u16 = 4260;
+/// The variable that says where several gateways count together: the URL of a Redis or Valkey, which may hold a password.
+const STORE: &str = "SIGNET_LIMITS_STORE";
 /// How long what has begun may take when it is told to end: what a pod has by default in all, and some time left to say what is wrong.
 const DRAIN: Duration = Duration::from_secs(25);
-/// How long the last records may take to be told.
-const RECORDS: Duration = Duration::from_secs(2);
+/// How long the last that is to be told, and to be booked, may take.
+const LAST: Duration = Duration::from_secs(2);
 /// How long it takes at most to notice a signal.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -38,12 +41,45 @@ pub(crate) struct GatewayArgs {
     /// Where to listen. Default: port 4260 of every address.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// The folder in which it is counted what limits are on. Default: in memory alone, until the process ends.
+    #[arg(long)]
+    limits: Option<PathBuf>,
     /// Seconds in which callers are told that it ends, before it takes no more. A replica behind a Service needs some; one that is alone, none.
     #[arg(long, default_value_t = 0)]
     drain_notice: u64,
     /// Policies that do not say are audited, not enforced (`mode: audit` of the node's configuration).
     #[arg(long)]
     audit: bool,
+}
+
+/// Where calls are counted, and who books them there.
+fn limits(args: &GatewayArgs) -> anyhow::Result<(Limits, Option<Keeper>)> {
+    if let Ok(url) = std::env::var(STORE) {
+        // what is wrong may quote what is secret
+        let opened = Shared::open(&url, SharedSettings::default());
+        let (shared, keeper) = opened.map_err(|error| match error {
+            SharedError::Url(_) => anyhow::anyhow!("{STORE} is not a URL of Redis: rediss://HOST"),
+            other => other.into(),
+        })?;
+        return Ok((Limits::Shared(shared), Some(keeper)));
+    }
+    let settings = signet_limits::Settings::default();
+    let counters = match &args.limits {
+        Some(folder) => opened(folder, settings)?,
+        None => InProcess::volatile(settings),
+    };
+    Ok((Limits::InProcess(counters), None))
+}
+
+/// One that ends may still have it.
+fn opened(folder: &Path, settings: signet_limits::Settings) -> Result<InProcess, JournalError> {
+    let until = Instant::now() + DRAIN + LAST;
+    loop {
+        match InProcess::open(folder, settings) {
+            Err(JournalError::Locked(_)) if Instant::now() < until => thread::sleep(LOOK),
+            opened => return opened,
+        }
+    }
 }
 
 /// Serves until interrupted.
@@ -70,7 +106,16 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
         // an IPv6 socket takes both families; a pod without IPv6 may have no such sockets
         let all = [(Ipv6Addr::UNSPECIFIED, PORT).into(), (Ipv4Addr::UNSPECIFIED, PORT).into()];
         let addresses = args.listen.map_or_else(|| all.to_vec(), |address| vec![address]);
-        let server = Server::bind(&addresses, Gateway::new(link, models)?).await?;
+        let (limits, keeper) = limits(args)?;
+        if let Limits::Shared(shared) = &limits {
+            // said once; calls are counted there all the same, and where it is not there, limits say what becomes of them
+            match shared.faults().await {
+                Ok(faults) => faults.iter().for_each(|fault| eprintln!("the store of limits: {fault}")),
+                Err(error) => eprintln!("the store of limits does not answer: {:?}", error.kind()),
+            }
+        }
+        let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
+        let server = Server::bind(&addresses, Gateway::new(link, models, limits)?).await?;
         println!("answering on {}", server.address()?);
         let stopped = async {
             while !stop.load(Ordering::Relaxed) {
@@ -87,7 +132,10 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
             );
         }
         // what is over by now is told, too: the work ends with the last who has something to tell
-        let _ = tokio::time::timeout(RECORDS, records).await;
+        let _ = tokio::time::timeout(LAST, records).await;
+        if let Some(keeper) = keeper {
+            let _ = tokio::time::timeout(LAST, keeper).await;
+        }
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use signet_identity::{Labels, PodName};
-use signet_model::{ModelPolicy, Models, Provider, TokenIssuer};
+use signet_model::{ModelPolicy, Models, PriceList, Prices, Provider, TokenIssuer};
 use signet_policy::{Mode, Origin, Policy};
 
 use crate::{
@@ -31,6 +31,8 @@ pub(crate) struct Gathered {
     pub(crate) providers: Vec<Provider>,
     pub(crate) model_policies: Vec<ModelDraft>,
     pub(crate) token_issuers: Vec<TokenIssuer>,
+    /// Each with the place of its currency.
+    pub(crate) prices: Vec<(PriceList, Site)>,
     pub(crate) namespaces: BTreeMap<String, Namespace>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) services: Vec<Service>,
@@ -141,7 +143,7 @@ impl Gathered {
     pub(crate) fn absorb(&mut self, other: &Self, problems: &mut Vec<Problem>) {
         let Self { pods, workloads, policies, namespaces, nodes, services, added_service, .. } = other;
         let Self { endpoint_slices, service_accounts, cidr_groups, seen, referred, controllers, .. } = other;
-        let Self { providers, model_policies, token_issuers, .. } = other;
+        let Self { providers, model_policies, token_issuers, prices, .. } = other;
         seen.iter().for_each(|(key, site)| self.note(key.clone(), site.clone(), problems));
         self.pods.extend_from_slice(pods);
         self.workloads.extend_from_slice(workloads);
@@ -149,6 +151,7 @@ impl Gathered {
         self.providers.extend_from_slice(providers);
         self.model_policies.extend_from_slice(model_policies);
         self.token_issuers.extend_from_slice(token_issuers);
+        self.prices.extend_from_slice(prices);
         self.namespaces.extend(namespaces.clone());
         self.nodes.extend_from_slice(nodes);
         self.services.extend_from_slice(services);
@@ -199,6 +202,7 @@ impl Gathered {
         self.check_addresses(problems);
         self.check_tokens(problems);
         self.share_namespace_labels();
+        self.check_currencies(problems);
         let policies = self.take_policies(settings);
         let models = self.take_models(settings);
         let mut pods: Vec<_> = self.pods.into_iter().map(|placed| placed.item).collect();
@@ -268,7 +272,20 @@ impl Gathered {
         policies.sort_by(|a, b| a.name.cmp(&b.name));
         let issuers =
             std::mem::take(&mut self.token_issuers).into_iter().map(|i| (i.name.clone(), i)).collect();
-        Models { providers, policies, issuers }
+        let prices = std::mem::take(&mut self.prices).into_iter().map(|(list, _)| list).collect();
+        Models { providers, policies, issuers, prices: Prices::new(prices) }
+    }
+
+    /// What is spent is added up, whichever list a price is from.
+    fn check_currencies(&mut self, problems: &mut Vec<Problem>) {
+        self.prices.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        let Some(((first, _), others)) = self.prices.split_first() else { return };
+        for (list, site) in others.iter().filter(|(list, _)| list.currency != first.currency) {
+            let (own, other, name) = (&list.currency, &first.currency, &first.name);
+            let message =
+                format_args!("{own}, and ModelPrices {name} is in {other}: one currency is counted in");
+            problems.push(site.problem(message));
+        }
     }
 
     /// Adds the namespaces that are only referred to, and the name of each to its labels.

@@ -3,8 +3,9 @@
 
 use signet_cluster::{Settings, Snapshot};
 use signet_model::{
-    Action, Anthropic, Api, Choice, Credential, EntraVersion, Feature, IssuerKeys, Method, Models,
-    NamedWorkload, OpenAi, SubjectToken, TokenDemand, TokenForm, Workloads,
+    Action, Amount, Anthropic, Api, Bound, Choice, Credential, EntraVersion, Feature, IssuerKeys, Measure,
+    Method, Models, NamedWorkload, OpenAi, Pattern, Per, Period, SubjectToken, TokenDemand, TokenForm,
+    Uncounted, Workloads,
 };
 use signet_policy::Mode;
 
@@ -27,6 +28,12 @@ fn policy(spec: &str) -> String {
 
 fn issuer(spec: &str) -> String {
     format!("apiVersion: signet.dev/v1alpha1\nkind: TokenIssuer\nmetadata: {{name: i}}\nspec: {spec}\n")
+}
+
+fn prices(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: signet.dev/v1alpha1\nkind: ModelPrices\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+    )
 }
 
 const AUDIENCE: &str = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q";
@@ -85,6 +92,8 @@ fn a_policy_is_what_it_says_and_what_it_leaves_out_is_anything() {
   - models: ['gemini-2.5-*']
     methods: [generateContent]
     uses: [tools]
+    when: claims.team == 'risk'
+    set: {safetySettings: [{category: HARM_CATEGORY_HATE_SPEECH, threshold: BLOCK_LOW_AND_ABOVE}]}
   - {}
   deny:
   - publishers: [anthropic]
@@ -97,8 +106,11 @@ fn a_policy_is_what_it_says_and_what_it_leaves_out_is_anything() {
     let said: Vec<_> = policy.rules.iter().map(|r| (r.path.as_str(), r.line, r.action)).collect();
     assert_eq!(
         said,
-        [("allow[0]", 10, Action::Allow), ("allow[1]", 13, Action::Allow), ("deny[0]", 15, Action::Deny)]
+        [("allow[0]", 10, Action::Allow), ("allow[1]", 15, Action::Allow), ("deny[0]", 17, Action::Deny)]
     );
+    assert_eq!(policy.rules[0].when.as_ref().unwrap().to_string(), "claims.team == 'risk'");
+    assert_eq!(policy.rules[0].set.safety_settings.as_ref().unwrap()[0]["threshold"], "BLOCK_LOW_AND_ABOVE");
+    assert!(policy.rules[1].when.is_none() && policy.rules[1].set.is_empty());
     assert_eq!(policy.rules[0].methods, Choice::Of(vec![Method::GenerateContent]));
     assert_eq!(policy.rules[0].uses, [Feature::Tools].into());
     assert_eq!((&policy.rules[1].methods, &policy.rules[1].providers), (&Choice::Any, &Choice::Any));
@@ -122,6 +134,82 @@ fn an_issuer_is_what_it_says() {
     );
     let file = read(&issuer("{issuer: 'https://a', audience: b, keys: {file: /etc/jwks.json}}")).unwrap();
     assert_eq!(file.issuers["i"].keys, IssuerKeys::File("/etc/jwks.json".into()));
+}
+
+#[test]
+fn a_limit_is_what_it_says_and_what_it_leaves_out_is_anything() {
+    let spec = "
+  token: {}
+  limits:
+  - name: scorer-tokens
+    per: [identity, 'claim:team']
+    models: ['gemini-*']
+    methods: [generateContent]
+    tokensPerMinute: 100000
+    spend: {amount: '25.50', per: day}
+    maxOutputTokens: 2048
+    assumeTokens: 1000000
+    storeUnavailable: allow
+  - {requestsPerMinute: 60, concurrentRequests: 8}
+";
+    let models = read(&policy(spec)).unwrap();
+    let [tokens, requests] = &models.policies[0].limits[..] else { panic!("{models:?}") };
+    assert_eq!((tokens.name.as_str(), tokens.origin.line), ("scorer-tokens", 7));
+    assert_eq!(tokens.per, [Per::Identity, Per::Claim("team".into())].into());
+    assert_eq!(tokens.models, Choice::Of(vec![Pattern::new("gemini-*").unwrap()]));
+    assert_eq!(tokens.methods, Choice::Of(vec![Method::GenerateContent]));
+    let spend = Bound { measure: Measure::Spend(Period::Day), most: 25_500_000_000 };
+    assert_eq!(tokens.bounds, [Bound { measure: Measure::Tokens, most: 100_000 }, spend]);
+    assert_eq!((tokens.max_output, tokens.assumed), (Some(2048), Some(1_000_000)));
+    assert_eq!(tokens.unavailable, Uncounted::Allowed);
+    let measures = |most: &[(Measure, u64)]| -> Vec<Bound> {
+        most.iter().map(|(measure, most)| Bound { measure: *measure, most: *most }).collect()
+    };
+    assert_eq!((requests.name.as_str(), requests.per.len()), ("limits[1]", 0));
+    assert_eq!(requests.bounds, measures(&[(Measure::Requests, 60), (Measure::Concurrent, 8)]));
+    assert_eq!((&requests.providers, requests.unavailable), (&Choice::Any, Uncounted::Denied));
+}
+
+#[test]
+fn prices_are_what_they_say_to_the_last_digit() {
+    let spec = "
+  asOf: 2026-11-01
+  currency: USD
+  models:
+  - publishers: [google]
+    models: ['gemini-2.5-pro*']
+    inputPerMillion: '1.25'
+    cachedInputPerMillion: '0.3125'
+    outputPerMillion: '10'
+    perRequest: '0.000000001'
+    longPrompts: {over: 200000, inputPerMillion: '2.50', outputPerMillion: '15.00'}
+  - {inputPerMillion: '0', outputPerMillion: '0'}
+";
+    let models = read(&prices("google", spec)).unwrap();
+    let [list] = models.prices.lists() else { panic!("{models:?}") };
+    assert_eq!(
+        (list.name.as_str(), list.as_of.as_str(), list.currency.as_str()),
+        ("google", "2026-11-01", "USD")
+    );
+    let [pro, all] = &list.prices[..] else { panic!("{list:?}") };
+    assert_eq!((pro.rate.input, pro.rate.output), (Amount(1_250_000_000), Amount(10_000_000_000)));
+    assert_eq!((pro.rate.cached, pro.rate.cache_write), (Amount(312_500_000), pro.rate.input));
+    let long = pro.long_prompts.unwrap();
+    assert_eq!((pro.per_request, long.over, long.rate.output), (Amount(1), 200_000, Amount(15_000_000_000)));
+    assert_eq!((&all.models, all.rate.output), (&Choice::Any, Amount(0)));
+}
+
+#[test]
+fn all_prices_are_in_one_currency() {
+    let spec = |currency: &str| {
+        format!(
+            "{{asOf: 2026-11-01, currency: {currency}, models: [{{inputPerMillion: '1', outputPerMillion: '1'}}]}}"
+        )
+    };
+    let of = |second: &str| read(&(prices("a", &spec("USD")) + &prices("b", &spec(second))));
+    assert_eq!(of("USD").unwrap().prices.lists().len(), 2);
+    let said = of("EUR").unwrap_err();
+    assert!(said.contains("spec.currency: EUR, and ModelPrices a is in USD"), "{said}");
 }
 
 #[test]
@@ -248,6 +336,9 @@ fn what_is_not_meant_is_refused_where_it_stands() {
             "spec.deny[0].methods[0]: \"chat\" is none of generateContent",
         ),
         (policy("{allow: [{uses: [everything]}]}"), "spec.allow[0].uses[0]: "),
+        (policy("{allow: [{when: 'claim.team == 1'}]}"), "spec.allow[0].when: nothing is called \"claim\""),
+        (policy("{deny: [{set: {safetySettings: []}}]}"), "spec.deny[0].set: is of rules that allow"),
+        (policy("{allow: [{set: {}}]}"), "spec.allow[0].set: sets nothing"),
         (policy("{mode: audit}"), "spec.mode: "),
         (policy("{namespaceSelector: {}}"), "spec.namespaceSelector: is of ClusterModelPolicy alone"),
         (policy("{guardrails: [pii]}"), "spec.guardrails: cannot be enforced"),
@@ -280,8 +371,71 @@ fn what_is_not_meant_is_refused_where_it_stands() {
         ),
         (issuer("{issuer: 'https://a', audience: b, keys: {file: k}}"), "spec.keys.file: an absolute path"),
     ];
+    check_refused(&cases);
+}
+
+#[test]
+fn a_limit_or_price_that_is_not_meant_is_refused_where_it_stands() {
+    let cases = [
+        (policy("{limits: [{}]}"), "spec.limits[0]: limits nothing"),
+        (policy("{limits: [{requestsPerMinute: 0}]}"), "spec.limits[0].requestsPerMinute: 0 is not 1 to "),
+        (policy("{limits: [{requestsPerMinute: -1}]}"), "invalid value: integer `-1`"),
+        (policy("{limits: [{tokensPerHour: 1}]}"), "unknown field `tokensPerHour`"),
+        (policy("{limits: [{requestsPerMinute: 1, per: []}]}"), "spec.limits[0].per: is empty"),
+        (
+            policy("{limits: [{requestsPerMinute: 1, per: [user]}]}"),
+            "spec.limits[0].per[0]: \"user\" is none of",
+        ),
+        (
+            policy("{limits: [{requestsPerMinute: 1, per: [pod, pod]}]}"),
+            "spec.limits[0].per[1]: is there twice",
+        ),
+        (
+            policy("{limits: [{requestsPerMinute: 1, per: ['claim:a']}]}"),
+            "spec.limits[0].per[0]: claims are of",
+        ),
+        (policy("{limits: [{requestsPerMinute: 1, models: []}]}"), "spec.limits[0].models: is empty"),
+        (
+            policy("{limits: [{requestsPerMinute: 1, assumeTokens: 1}]}"),
+            "spec.limits[0].assumeTokens: is for",
+        ),
+        (policy("{limits: [{requestsPerMinute: 1, name: 'a b'}]}"), "spec.limits[0].name: "),
+        (
+            policy("{limits: [{requestsPerMinute: 1, name: a}, {requestsPerMinute: 1, name: a}]}"),
+            "spec.limits[1].name: \"a\" is another limit's name",
+        ),
+        (
+            policy("{limits: [{spend: {amount: '1', per: year}}]}"),
+            "spec.limits[0].spend.per: \"year\" is none of",
+        ),
+        (policy("{limits: [{spend: {per: day}}]}"), "spec.limits[0].spend.amount: is required"),
+        (policy("{limits: [{spend: {amount: 1.5, per: day}}]}"), "spec.limits[0].spend.amount: "),
+        (
+            policy("{limits: [{spend: {amount: '-1', per: day}}]}"),
+            "spec.limits[0].spend.amount: \"-1\" is no",
+        ),
+        (
+            policy("{limits: [{requestsPerMinute: 1, storeUnavailable: open}]}"),
+            "spec.limits[0].storeUnavailable: \"open\" is none of deny, allow",
+        ),
+        (prices("p", "{}"), "spec.asOf: "),
+        (prices("p", "{asOf: 2026-02-30}"), "spec.asOf: the day"),
+        (prices("p", "{asOf: 2026-11-01, currency: dollars}"), "spec.currency: three capital"),
+        (prices("p", "{asOf: 2026-11-01, currency: USD}"), "spec.models: is required"),
+        (prices("p", "{models: [{inputPerMillion: '1'}]}"), "spec.models[0].outputPerMillion: is required"),
+        (
+            prices("p", "{models: [{inputPerMillion: '1e3'}]}"),
+            "spec.models[0].inputPerMillion: \"1e3\" is no",
+        ),
+        (prices("p", "{models: [{longPrompts: {}}]}"), "spec.models[0].longPrompts.over: is required"),
+        (prices("p", "{models: [{models: []}]}"), "spec.models[0].models: is empty"),
+    ];
+    check_refused(&cases);
+}
+
+fn check_refused(cases: &[(String, &str)]) {
     for (text, expected) in cases {
-        let said = read(&text).unwrap_err();
+        let said = read(text).unwrap_err();
         assert!(said.starts_with("models.yaml:") && said.contains(expected), "{expected}: {said}");
     }
 }

@@ -101,9 +101,10 @@ impl From<Call> for Flow {
     }
 }
 
-/// `HTTP 200 google/gemini-2.5-flash:generateContent 812 ms, 5 + 8 tokens`.
+/// `HTTP 200 google/gemini-2.5-flash:generateContent 812 ms, 5 + 8 tokens, 0.021 USD`.
 fn summary(call: &Call) -> String {
-    let ModelCall { publisher, model, method, input_tokens, output_tokens, detail, .. } = &call.model;
+    let ModelCall { publisher, model, method, input_tokens, output_tokens, detail, cost, currency, .. } =
+        &call.model;
     let what = match model.is_empty() {
         true => format!("{} {}", call.request.0, call.request.1),
         false => format!("{publisher}/{model}:{method}"),
@@ -111,6 +112,9 @@ fn summary(call: &Call) -> String {
     let mut text = format!("HTTP {} {what} {} ms", call.status, call.latency_ns.div_ceil(1_000_000));
     if input_tokens + output_tokens > 0 {
         text += &format!(", {input_tokens} + {output_tokens} tokens");
+    }
+    if !cost.is_empty() {
+        text += &format!(", {cost} {currency}");
     }
     if !detail.is_empty() {
         text += &format!(": {detail}");

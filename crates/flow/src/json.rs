@@ -80,10 +80,12 @@ fn signet(extension: FlowExtension) -> Value {
 }
 
 fn model_json(call: ModelCall) -> Value {
-    let ModelCall { provider, publisher, model, method, input_tokens, output_tokens, detail } = call;
+    let ModelCall { provider, publisher, model, method, input_tokens, output_tokens, detail, cost, currency } =
+        call;
     let mut map = Map::new();
     let texts = [("provider", provider), ("publisher", publisher), ("model", model), ("method", method)];
-    for (key, text) in texts.into_iter().chain([("detail", detail)]).filter(|(_, text)| !text.is_empty()) {
+    let more = [("detail", detail), ("cost", cost), ("currency", currency)];
+    for (key, text) in texts.into_iter().chain(more).filter(|(_, text)| !text.is_empty()) {
         map.insert(key.to_owned(), json!(text));
     }
     map.insert("input_tokens".to_owned(), json!(input_tokens));

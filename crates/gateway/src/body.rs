@@ -50,7 +50,7 @@ pub(crate) enum Body {
 /// A provider's body.
 pub(crate) struct Passing {
     body: Incoming,
-    passage: Passage,
+    passage: Box<Passage>,
     /// How long it may not go on, and until when.
     idle: Duration,
     until: Pin<Box<Sleep>>,
@@ -67,7 +67,7 @@ impl Body {
     /// Passes `body` on; `over` is called when it ends, breaks off, or nobody wants it any more.
     ///
     /// It breaks off where nothing comes for `idle`.
-    pub(crate) fn passing(body: Incoming, passage: Passage, idle: Duration, over: Over) -> Self {
+    pub(crate) fn passing(body: Incoming, passage: Box<Passage>, idle: Duration, over: Over) -> Self {
         let ending = body.is_end_stream().then_some(Ending::Whole);
         let until = Box::pin(tokio::time::sleep(idle));
         Self::Passing(Box::new(Passing { body, passage, idle, until, ending, over: Some(over) }))

@@ -8,22 +8,27 @@ mod answer;
 mod authenticate;
 mod bind;
 mod body;
+mod credential;
 mod guard;
+mod limit;
 mod link;
 mod node;
+mod note;
 mod pipeline;
 mod published;
 mod refusal;
+mod request;
 mod serve;
 mod subject;
+mod upstream;
 mod wire;
 
 pub use answer::Usage;
 pub use guard::{AnswerGuard, Blocked, Channel, Guard, Kind, Role};
 pub use link::Link;
 pub use node::{
-    Caller, Connection, Documents, Evidence, Node, NodeError, Question, Record, RecordCall, RecordRule,
-    Reply, Shown, Workload,
+    Caller, Connection, Documents, Evidence, Node, NodeError, Question, Record, RecordCall, RecordCost,
+    RecordRule, Reply, Shown, Workload,
 };
 pub use pipeline::Gateway;
 pub use serve::{Drain, Server, ServerError};

@@ -103,6 +103,17 @@ pub struct Record {
     pub call: Option<RecordCall>,
     /// Tokens that the provider counted, where it said so.
     pub usage: Option<crate::answer::Usage>,
+    /// What those cost, where prices are known.
+    pub cost: Option<RecordCost>,
+}
+
+/// The cost of a [`Record`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordCost {
+    /// A decimal number.
+    pub amount: String,
+    /// Of what.
+    pub currency: String,
 }
 
 /// The rule of a [`Record`].

@@ -1,95 +1,67 @@
 //! A call from its head to its record: the stages, in the order in which each needs the one before.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Body as _;
-use hyper::{
-    Request, Response, StatusCode,
-    body::Incoming,
-    header::{self, HeaderName, HeaderValue},
-};
-use hyper_util::{
-    client::legacy::Client as Pool,
-    rt::{TokioExecutor, TokioTimer},
-};
-use signet_model::{Call, Credential, Decision, Models, Outcome, Provider, Reason, decide};
-use signet_oidc::{Client, Exchange, Federation, HttpError, Https};
+use hyper::{Request, Response, StatusCode, body::Incoming};
+use signet_limits::Limits;
+use signet_model::{Caller, Decision, Models, Outcome, Reason, decide};
+use signet_oidc::{Client, Exchange, HttpError};
 use tokio::sync::watch;
 
 use crate::{
     answer::{Passage, Usage},
     authenticate::Authenticator,
     body::{Body, Ending},
+    credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
-    node::{Caller, Connection, Evidence, Node, Peer, Record, RecordCall, RecordRule, Workload},
+    limit::{self, Charged},
+    node::{Caller as Opener, Connection, Evidence, Node, Peer, Workload},
+    note::Note,
     published,
     refusal::Refusal,
-    subject,
+    request, subject,
+    upstream::{Failed, Upstream},
     wire::{Asked, Dialect, Route},
 };
 
-/// Bytes of a request's body.
-const MAX_BODY: usize = 32 << 20;
-/// How long a body may take to come.
-const BODY_PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// How long a part of a body may take.
-const PART_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of an answer that is looked at as a whole.
 const MAX_ANSWER: usize = 32 << 20;
-/// Headers of an answer that are passed on; all others are between the provider and the gateway.
-const PASSED_ON: [HeaderName; 4] = [
-    header::CONTENT_TYPE,
-    header::RETRY_AFTER,
-    // what a provider calls the request, for whoever asks it about one
-    HeaderName::from_static("request-id"),
-    HeaderName::from_static("x-request-id"),
-];
-
-/// What says at Anthropic's that a token is none of its keys.
-const ANTHROPIC_OAUTH: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("anthropic-beta"), HeaderValue::from_static("oauth-2025-04-20"));
-
-type Headers = Vec<(HeaderName, HeaderValue)>;
-
 /// What all calls share.
 pub struct Gateway<N> {
     node: Arc<N>,
     models: watch::Receiver<Arc<Models>>,
     authenticator: Authenticator,
     exchange: Exchange,
-    client: Client,
     guard: Option<Arc<dyn Guard>>,
-    upstream: Pool<Https, Full<Bytes>>,
+    limits: Limits,
+    upstream: Upstream,
 }
 
 /// An answer, and what is done to it on its way.
 enum Answer {
     /// And how long it may be idle.
-    Passing(Response<Incoming>, Passage, Duration),
+    Passing(Response<Incoming>, Box<Passage>, Duration),
     /// One that was looked at as a whole.
     Whole(Response<Full<Bytes>>, Option<Usage>),
 }
 
 impl<N: Node> Gateway<N> {
-    /// A gateway that does what `models` says, and goes on with what it says next.
+    /// A gateway that does what `models` says, and goes on with what it says next; calls are counted in `limits`.
     ///
     /// # Errors
     /// [`HttpError`] if providers cannot be reached over TLS from here.
-    pub fn new(node: N, models: watch::Receiver<Arc<Models>>) -> Result<Self, HttpError> {
-        let (mut pool, client) = (Pool::builder(TokioExecutor::new()), Client::new()?);
+    pub fn new(node: N, models: watch::Receiver<Arc<Models>>, limits: Limits) -> Result<Self, HttpError> {
+        let client = Client::new()?;
         Ok(Self {
             node: Arc::new(node),
             models,
             authenticator: Authenticator::new(client.clone()),
-            exchange: Exchange::new(client.clone()),
-            client,
+            exchange: Exchange::new(client),
             guard: None,
-            upstream: pool.pool_timer(TokioTimer::new()).build(Client::connector()?),
+            limits,
+            upstream: Upstream::new()?,
         })
     }
 
@@ -103,7 +75,7 @@ impl<N: Node> Gateway<N> {
     pub(crate) async fn identify(&self, connection: Connection) -> Peer {
         let caller = self.node.who(connection).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "who opened a connection is not known");
-            Caller::Unknown
+            Opener::Unknown
         });
         Peer { connection, caller }
     }
@@ -118,16 +90,22 @@ impl<N: Node> Gateway<N> {
         let dialect = Dialect::of(request.uri(), request.headers());
         // what was in force when it came, to its end
         let models = self.models.borrow().clone();
-        match self.pass(&models, peer, request, &mut note).await {
-            Ok(Answer::Passing(answer, passage, idle)) => {
+        let passed = self.pass(&models, peer, request, &mut note).await;
+        let generates = note.generates();
+        match passed {
+            Ok((Answer::Passing(answer, passage, idle), charged)) => {
                 let (head, body) = answer.into_parts();
-                note.record.status = head.status.as_u16();
+                note.status(head.status);
                 let node = self.node.clone();
-                let over = Box::new(move |usage, ending| note.end(&*node, usage, ending));
+                let over = Box::new(move |usage, ending| {
+                    note.tell(charged.over(settled((head.status, generates), usage, &ending)));
+                    note.end(&*node, usage, ending);
+                });
                 Response::from_parts(head, Body::passing(body, passage, idle, over))
             }
-            Ok(Answer::Whole(answer, usage)) => {
-                note.record.status = answer.status().as_u16();
+            Ok((Answer::Whole(answer, usage), charged)) => {
+                note.status(answer.status());
+                note.tell(charged.over(settled((answer.status(), generates), usage, &Ending::Whole)));
                 note.end(&*self.node, usage, Ending::Whole);
                 answer.map(Body::whole)
             }
@@ -145,26 +123,63 @@ impl<N: Node> Gateway<N> {
         peer: &Peer,
         request: Request<Incoming>,
         note: &mut Note,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<(Answer, Charged), Refusal> {
         // first: nothing of a request is looked at for somebody who cannot be told
         let workload = known(&peer.caller)?;
-        let caller = workload.as_pod();
+        let pod = workload.as_pod();
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
-        let shown = self.authenticator.token(models, workload, &caller, request.headers()).await?;
+        let shown = self.authenticator.token(models, workload, &pod, request.headers()).await?;
+        let caller = Caller { pod: &pod, claims: shown.as_ref().map(|shown| &shown.token.claims) };
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
-        let mut asked = route.read(read(body).await?)?;
-        note.call(&asked.call);
-        let decision = decide(&models.policies, asked.provider, &caller, &asked.call);
+        let mut asked = route.read(request::read(body).await?)?;
+        note.call(&asked.call, &models.prices);
+        let decision = decide(&models.policies, asked.provider, caller, &asked.call);
         note.decision(&decision);
         authorise(&decision)?;
-        self.guard_request(&mut asked)?;
-        // only for what is allowed: whoever may not call makes no work for others
+        overwrite(&decision, &mut asked);
+        // from here on it costs something, and whatever happens to it is booked
+        let charged = self.charge(models, caller, &mut asked).await?;
+        note.tell(charged.notes());
         let known = subject::Caller { connection: peer.connection, workload, shown: shown.as_ref() };
-        let credential = self.credential(known, asked.provider).await?;
-        let answer = self.call(&asked, credential).await?;
-        self.guard_answer(&asked, answer).await
+        match self.make(known, &mut asked).await {
+            Ok(answer) => Ok((answer, charged)),
+            Err(failed) => {
+                let (ending, refusal) = match failed {
+                    Failed::NotSent(refusal) => (limit::Ending::NotSent, refusal),
+                    Failed::Sent(refusal) => (limit::Ending::BrokenOff, refusal),
+                };
+                note.tell(charged.over(ending));
+                Err(refusal)
+            }
+        }
+    }
+
+    /// A call that is allowed and charged.
+    async fn make(&self, caller: subject::Caller<'_>, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
+        self.guard_request(asked).map_err(Failed::NotSent)?;
+        // only for what is going to be sent: whoever may not call makes no work for others
+        let credentials = Credentials { node: &*self.node, exchange: &self.exchange };
+        let credential = credentials.of(caller, asked.provider).await.map_err(Failed::NotSent)?;
+        let answer = self.upstream.call(asked, credential).await?;
+        self.guard_answer(asked, answer).await.map_err(Failed::Sent)
+    }
+
+    async fn charge(
+        &self,
+        models: &Models,
+        caller: Caller<'_>,
+        asked: &mut Asked<'_>,
+    ) -> Result<Charged, Refusal> {
+        let estimate = limit::estimate(asked.format, &asked.call, asked.body().len(), &asked.value);
+        let charged = limit::charge(&self.limits, models, caller, (&asked.call, &estimate)).await?;
+        if let Some(cap) = charged.output_cap() {
+            limit::cap(asked.format, &asked.call, &mut asked.value, cap)
+                .map_err(|detail| Refusal::new(Reason::InvalidRequest, detail))?;
+            asked.is_changed = true;
+        }
+        Ok(charged)
     }
 
     fn guard_request(&self, asked: &mut Asked<'_>) -> Result<(), Refusal> {
@@ -200,120 +215,46 @@ impl<N: Node> Gateway<N> {
                 Ok(Answer::Whole(Response::from_parts(head, Full::new(body)), usage))
             }
             texts => {
-                let passage = Passage::new(asked.format, asked.hides_usage, texts);
+                let passage = Box::new(Passage::new(asked.format, asked.hides_usage, texts));
                 Ok(Answer::Passing(answer, passage, asked.provider.patience.idle))
             }
         }
     }
-
-    /// The headers by which the provider is shown who calls; none where it wants nothing.
-    async fn credential(&self, caller: subject::Caller<'_>, provider: &Provider) -> Result<Headers, Refusal> {
-        let mut headers = vec![];
-        let bearer = match &provider.credential {
-            Credential::None => return Ok(headers),
-            Credential::Google(federation) => self.bearer(caller, provider, federation).await?,
-            Credential::OpenAi(federation) => self.bearer(caller, provider, federation).await?,
-            Credential::Anthropic(federation) => {
-                headers.push(ANTHROPIC_OAUTH);
-                self.bearer(caller, provider, federation).await?
-            }
-        };
-        headers.push((header::AUTHORIZATION, bearer));
-        Ok(headers)
-    }
-
-    async fn bearer(
-        &self,
-        caller: subject::Caller<'_>,
-        provider: &Provider,
-        federation: &impl Federation,
-    ) -> Result<HeaderValue, Refusal> {
-        let holder = caller.holder(provider, federation)?;
-        let subject = async || caller.subject_token(&*self.node, &self.client, federation).await;
-        let token = self.exchange.token(&holder, federation, subject).await;
-        let bearer = token.and_then(|token| token.bearer());
-        bearer.map_err(|error| Refusal::new(Reason::CredentialUnavailable, error.to_string()))
-    }
-
-    /// Makes the call.
-    async fn call(&self, asked: &Asked<'_>, credential: Headers) -> Result<Response<Incoming>, Refusal> {
-        let failed = |cause: String| Refusal::new(Reason::UpstreamUnavailable, cause);
-        let mut request = Request::post(&asked.uri)
-            .header(header::CONTENT_TYPE, "application/json")
-            // what is passed on is read on the way
-            .header(header::ACCEPT_ENCODING, "identity");
-        for (name, value) in asked.headers.iter().cloned().chain(credential) {
-            request = request.header(name, value);
-        }
-        let request = request.body(Full::from(asked.body())).map_err(|error| failed(error.to_string()))?;
-        let first = asked.provider.patience.first;
-        let answer = tokio::time::timeout(first, self.upstream.request(request)).await;
-        let answer = answer.map_err(|_| {
-            Refusal::new(Reason::UpstreamTimeout, format!("no answer within {} s", first.as_secs()))
-        })?;
-        let answer = answer.map_err(|error| failed(error.to_string()))?;
-        let (mut head, body) = answer.into_parts();
-        if head.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            return Err(failed("its answer is encoded, which was not asked for".to_owned()));
-        }
-        let headers = std::mem::take(&mut head.headers);
-        for name in PASSED_ON {
-            head.headers.extend(headers.get(&name).map(|value| (name, value.clone())));
-        }
-        Ok(Response::from_parts(head, body))
-    }
 }
 
 /// An address alone says too little: it may be lent, or taken.
-fn known(caller: &Caller) -> Result<&Workload, Refusal> {
+fn known(caller: &Opener) -> Result<&Workload, Refusal> {
     match caller {
-        Caller::Workload(workload, Evidence::Veth) => Ok(workload),
-        Caller::Workload(_, Evidence::Address) => Err(Refusal::new(
+        Opener::Workload(workload, Evidence::Veth) => Ok(workload),
+        Opener::Workload(_, Evidence::Address) => Err(Refusal::new(
             Reason::UnknownCaller,
             "the pod with this address is on another node, which does not prove it",
         )),
-        Caller::Unknown => Err(Refusal::new(
+        Opener::Unknown => Err(Refusal::new(
             Reason::UnknownCaller,
             "the packets of this connection are no pod's that is known here",
         )),
     }
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Refusal> {
-    match tokio::time::timeout(BODY_PATIENCE, read_on(body)).await {
-        Ok(body) => body,
-        Err(_) => Err(late()),
+/// What the rule that allows it writes into it.
+fn overwrite(decision: &Decision<'_>, asked: &mut Asked<'_>) {
+    let set = decision.allowed_by.map(|rule| &rule.set).filter(|set| !set.is_empty());
+    if let Some((set, body)) = set.zip(asked.value.as_object_mut()) {
+        set.write(body);
+        asked.is_changed = true;
     }
 }
 
-async fn read_on(body: Incoming) -> Result<Bytes, Refusal> {
-    let mut body = Limited::new(body, MAX_BODY);
-    let mut all = BytesMut::new();
-    loop {
-        match tokio::time::timeout(PART_PATIENCE, body.frame()).await {
-            Ok(Some(Ok(frame))) => {
-                let data = frame.into_data().unwrap_or_default();
-                // a body that comes in one piece is not copied
-                if all.is_empty() && body.is_end_stream() {
-                    return Ok(data);
-                }
-                all.extend_from_slice(&data);
-            }
-            Ok(None) => return Ok(all.freeze()),
-            Ok(Some(Err(error))) if error.is::<http_body_util::LengthLimitError>() => {
-                return Err(Refusal::new(
-                    Reason::RequestTooLarge,
-                    format!("a body has at most {MAX_BODY} bytes"),
-                ));
-            }
-            Ok(Some(Err(_))) => return Err(Refusal::new(Reason::InvalidRequest, "the body broke off")),
-            Err(_) => return Err(late()),
-        }
+/// What the end of an answer is for what was charged.
+fn settled((status, generates): (StatusCode, bool), usage: Option<Usage>, ending: &Ending) -> limit::Ending {
+    match ending {
+        Ending::Whole if status.is_client_error() || status.is_server_error() => limit::Ending::Refused,
+        // an answer that was generated and is not counted may be any
+        Ending::Whole => limit::Ending::Whole(usage.filter(|usage| !generates || usage.output_tokens > 0)),
+        // what the provider counts beyond that is not known
+        Ending::BrokenOff | Ending::Late | Ending::Blocked(_) => limit::Ending::BrokenOff,
     }
-}
-
-fn late() -> Refusal {
-    Refusal::new(Reason::RequestTimeout, "the body takes too long")
 }
 
 fn authorise(decision: &Decision<'_>) -> Result<(), Refusal> {
@@ -326,81 +267,4 @@ fn authorise(decision: &Decision<'_>) -> Result<(), Refusal> {
         None => "no policy allows it".to_owned(),
     };
     Err(Refusal::new(decision.reason, detail))
-}
-
-/// What is noted of a call on its way. It observes: nothing is decided by it.
-struct Note {
-    started: Instant,
-    record: Record,
-}
-
-impl Note {
-    fn new(connection: Connection, request: &Request<Incoming>) -> Self {
-        let record = Record {
-            connection,
-            verdict: "DROPPED".to_owned(),
-            reason: Reason::InvalidRequest.name().to_owned(),
-            detail: String::new(),
-            would_allow: false,
-            rule: None,
-            method: request.method().to_string(),
-            path: request.uri().path().to_owned(),
-            status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
-            latency_ns: 0,
-            call: None,
-            usage: None,
-        };
-        Self { started: Instant::now(), record }
-    }
-
-    fn call(&mut self, call: &Call) {
-        let Call { provider, publisher, model, method, .. } = call;
-        let (provider, publisher, model) = (provider.clone(), publisher.clone(), model.clone());
-        self.record.call = Some(RecordCall { provider, publisher, model, method: method.to_string() });
-    }
-
-    fn decision(&mut self, decision: &Decision<'_>) {
-        let (verdict, would_allow) = match decision.outcome {
-            Outcome::Allowed => ("FORWARDED", false),
-            Outcome::Audit => ("AUDIT", false),
-            Outcome::Denied { would_allow } => ("DROPPED", would_allow),
-        };
-        self.record.verdict = verdict.to_owned();
-        self.record.would_allow = would_allow;
-        self.record.reason = decision.reason.name().to_owned();
-        self.record.rule = decision.rule.map(|(policy, rule)| RecordRule {
-            kind: policy.name.kind.as_str().to_owned(),
-            namespace: policy.name.namespace.clone().unwrap_or_default(),
-            name: policy.name.name.clone(),
-            rule: rule.map_or("default-deny", |rule| &rule.path).to_owned(),
-            file: policy.origin.file.to_string(),
-            line: rule.map_or(policy.origin.line, |rule| rule.line),
-        });
-    }
-
-    fn refuse(&mut self, refusal: &Refusal) {
-        self.record.verdict = "DROPPED".to_owned();
-        self.record.reason = refusal.reason.name().to_owned();
-        self.record.detail = refusal.detail.clone();
-        self.record.status = refusal.reason.status();
-    }
-
-    fn end(mut self, node: &impl Node, usage: Option<Usage>, ending: Ending) {
-        self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.record.usage = usage;
-        match ending {
-            Ending::Whole => {}
-            Ending::BrokenOff => self.record.detail = "the answer broke off".to_owned(),
-            Ending::Late => {
-                self.record.reason = Reason::UpstreamTimeout.name().to_owned();
-                self.record.detail = "the answer did not go on".to_owned();
-            }
-            Ending::Blocked(by) => {
-                self.record.verdict = "DROPPED".to_owned();
-                self.record.reason = Reason::GuardrailAnswer.name().to_owned();
-                self.record.detail = by.detail;
-            }
-        }
-        node.record(self.record);
-    }
 }

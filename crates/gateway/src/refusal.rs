@@ -22,16 +22,23 @@ pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     /// For people; it quotes nothing of the request but names.
     pub(crate) detail: String,
+    /// The seconds after which it is worth to try again, where that is known.
+    pub(crate) retry_after: Option<u64>,
 }
 
 impl Refusal {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), retry_after: None }
+    }
+
+    /// The same, with when to try again.
+    pub(crate) fn after(self, retry_after: Option<u64>) -> Self {
+        Self { retry_after, ..self }
     }
 
     /// As the caller's library understands it.
     pub(crate) fn answer(&self, dialect: Dialect) -> Response<Body> {
-        let Self { reason, detail } = self;
+        let Self { reason, detail, retry_after } = self;
         let code = reason.status();
         let message = format!("signet: {reason}: {detail}");
         let mut answer = match dialect {
@@ -50,6 +57,9 @@ impl Refusal {
         let headers = answer.headers_mut();
         if code == 401 {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
         }
         headers.insert(REASON_HEADER, HeaderValue::from_static(reason.name()));
         answer

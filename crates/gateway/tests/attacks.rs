@@ -49,15 +49,13 @@ fn chunked(body: &str) -> String {
     format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
 }
 
-#[tokio::test]
-async fn a_request_that_two_parsers_could_cut_otherwise_is_refused_and_nothing_behind_it_is_made() {
-    let fixture = Fixture::new().await;
+/// What is sent, the answers to it, and how many calls are made of it.
+type Case = (&'static str, String, &'static [u16], usize);
+
+fn lengths() -> Vec<Case> {
     let length = CHAT.len();
     let whole = chunked(CHAT);
-    let hidden = format!(
-        "{CHAT}POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{CHAT}"
-    );
-    let cases: Vec<(&str, String, &[u16], usize)> = vec![
+    vec![
         ("a plain one", chat(&format!("Content-Length: {length}\r\n"), CHAT), &[200], 1),
         ("a plain one in chunks", chat("Transfer-Encoding: chunked\r\n", &whole), &[200], 1),
         // RFC 9112, 6.3: the chunks count, and not the length
@@ -82,6 +80,15 @@ async fn a_request_that_two_parsers_could_cut_otherwise_is_refused_and_nothing_b
             0,
         ),
         ("a zero byte", chat(&format!("X: a\0b\r\nContent-Length: {length}\r\n"), CHAT), &[400], 0),
+    ]
+}
+
+fn chunks_and_heads() -> Vec<Case> {
+    let length = CHAT.len();
+    let hidden = format!(
+        "{CHAT}POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{CHAT}"
+    );
+    vec![
         (
             "a chunk's size that is none",
             chat("Transfer-Encoding: chunked\r\n", "xyz\r\n{}\r\n0\r\n\r\n"),
@@ -135,7 +142,13 @@ async fn a_request_that_two_parsers_could_cut_otherwise_is_refused_and_nothing_b
             &[200],
             1,
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn a_request_that_two_parsers_could_cut_otherwise_is_refused_and_nothing_behind_it_is_made() {
+    let fixture = Fixture::new().await;
+    let cases = lengths().into_iter().chain(chunks_and_heads());
     let mut wrong = vec![];
     for (what, request, statuses, made) in cases {
         let before = fixture.models.asked().len();

@@ -30,7 +30,7 @@ async fn a_call_that_is_allowed_is_made_as_the_caller_and_recorded() {
     assert_eq!((record.verdict.as_str(), record.reason.as_str()), ("FORWARDED", "model-policy-allow"));
     assert_eq!((rule.name.as_str(), rule.rule.as_str(), rule.line), ("scorer", "allow[0]", 35));
     assert_eq!(record.call.unwrap().model, "gemini-2.5-flash");
-    assert_eq!(record.usage, Some(Usage { input_tokens: 5, output_tokens: 8 }));
+    assert_eq!(record.usage, Some(Usage { input_tokens: 5, output_tokens: 8, ..Usage::default() }));
     assert_eq!((record.status, record.detail.as_str()), (200, ""));
 }
 
@@ -43,7 +43,10 @@ async fn a_stream_is_passed_on_in_either_form_and_counted() {
         let body = String::from_utf8(body.to_vec()).unwrap();
         assert_eq!(status, 200, "{body}");
         assert_eq!(body.starts_with("data: {"), !query.is_empty(), "{body}");
-        assert_eq!(fixture.record(count).await.usage, Some(Usage { input_tokens: 5, output_tokens: 8 }));
+        assert_eq!(
+            fixture.record(count).await.usage,
+            Some(Usage { input_tokens: 5, output_tokens: 8, ..Usage::default() })
+        );
     }
     assert_eq!(fixture.google.exchanges(), 1, "one token for both");
 }

@@ -9,7 +9,8 @@ use signet_gateway::Usage;
 use support::{Fixture, SCORER};
 
 const PLACE: &str = "/v1/projects/p/locations/global";
-const COUNTED: Option<Usage> = Some(Usage { input_tokens: 5, output_tokens: 8 });
+const COUNTED: Option<Usage> =
+    Some(Usage { input_tokens: 5, output_tokens: 8, cached_tokens: 0, cache_write_tokens: 0 });
 
 fn chat(more: Value) -> String {
     let mut body = json!({ "messages": [{ "role": "user", "content": "What is the answer?" }] });
@@ -22,7 +23,7 @@ type Case = (String, String, [&'static str; 3], Option<Usage>);
 
 fn cases() -> Vec<Case> {
     let llama = json!({ "model": "llama" });
-    let input = Some(Usage { input_tokens: 5, output_tokens: 0 });
+    let input = Some(Usage { input_tokens: 5, output_tokens: 0, ..Usage::default() });
     let text = json!({ "model": "llama", "input": "What is the answer?", "prompt": "What is the answer?" });
     let claude = json!({ "model": "claude-x", "max_tokens": 99 });
     let on_vertex = json!({ "anthropic_version": "vertex-2023-10-16", "max_tokens": 99 });
@@ -70,7 +71,7 @@ fn cases() -> Vec<Case> {
 #[tokio::test]
 async fn every_format_is_called_as_it_was_asked_recorded_and_counted() {
     let deny = "  deny:\n  - methods: [countTokens]\n";
-    let fixture = Fixture::with_scorers(|text| text.replace(deny, "")).await;
+    let fixture = Fixture::with_policies(|text| text.replace(deny, "")).await;
     for (count, (path, body, [publisher, model, method], usage)) in (1..).zip(cases()) {
         let (status, reason, answer) = fixture.post(SCORER, &path, body).await;
         assert_eq!(status, 200, "{path}: {reason} {answer:?}");

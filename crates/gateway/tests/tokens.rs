@@ -17,6 +17,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use signet_ca::{Issuer, Lifetimes, Workload as Subject};
 use signet_gateway::{Drain, Gateway, Server};
+use signet_limits::{InProcess, Limits, Settings as LimitSettings};
 use signet_model::{Models, TokenForm};
 use signet_oidc::{Client, KeySource, Rules, Trusted, Verifier};
 use signet_testkit::{federation::Federated, google::AUDIENCE};
@@ -107,8 +108,9 @@ async fn whoever_connects_is_told_by_which_keys_the_nodes_tokens_are_checked() {
     let (url, keys) = (format!("http://{address}"), tempfile::tempdir().unwrap());
     let issuer = Arc::new(Issuer::open(&url, keys.path(), Lifetimes::default(), now()).unwrap());
     let node = Known { issuer: issuer.clone(), records: Arc::default() };
+    let limits = Limits::InProcess(InProcess::volatile(LimitSettings::default()));
     let models = tokio::sync::watch::channel(Arc::new(Models::default())).1;
-    let server = Server::bind(&[address], Gateway::new(node.clone(), models).unwrap()).await.unwrap();
+    let server = Server::bind(&[address], Gateway::new(node.clone(), models, limits).unwrap()).await.unwrap();
     let drain = Drain { notice: Duration::ZERO, patience: Duration::ZERO };
     tokio::spawn(server.run(std::future::pending(), drain));
 

@@ -1,10 +1,10 @@
 //! The one meaning of policies on calls.
 
-use signet_identity::Pod;
 use signet_policy::Mode;
 
 use crate::{
     call::Call,
+    charge::Caller,
     policy::{Action, CallRule, ModelPolicy},
     provider::Provider,
     reason::Reason,
@@ -31,6 +31,8 @@ pub struct Decision<'p> {
     pub outcome: Outcome,
     /// Why; of [`Outcome::Audit`], why it would not be made.
     pub reason: Reason,
+    /// The rule by which it is made, if it is one: what it overwrites holds also where a policy in audit mode would deny.
+    pub allowed_by: Option<&'p CallRule>,
     /// The policy that says so, and its rule: none where the policy denies by selecting the caller alone.
     pub rule: Option<(&'p ModelPolicy, Option<&'p CallRule>)>,
 }
@@ -52,33 +54,35 @@ impl View<'_> {
 pub fn decide<'p>(
     policies: &'p [ModelPolicy],
     provider: &Provider,
-    caller: &Pod,
+    caller: Caller<'_>,
     call: &Call,
 ) -> Decision<'p> {
     let enforced = view(policies, provider, caller, call, false);
     let complete = view(policies, provider, caller, call, true);
+    let allowed_by = enforced.rule.and_then(|(_, rule)| rule).filter(|rule| rule.action == Action::Allow);
     let (outcome, View { reason, rule }) = match (enforced.allows(), complete.allows()) {
         (true, true) => (Outcome::Allowed, enforced),
         (true, false) => (Outcome::Audit, complete),
         (false, would_allow) => (Outcome::Denied { would_allow }, enforced),
     };
-    Decision { outcome, reason, rule }
+    Decision { outcome, reason, allowed_by, rule }
 }
 
 fn view<'p>(
     policies: &'p [ModelPolicy],
     provider: &Provider,
-    caller: &Pod,
+    caller: Caller<'_>,
     call: &Call,
     with_audit: bool,
 ) -> View<'p> {
     let selecting = || {
         let holds = move |policy: &&ModelPolicy| policy.mode == Mode::Enforce || with_audit;
-        policies.iter().filter(holds).filter(|policy| policy.selects(caller, &caller.service_account))
+        policies.iter().filter(holds).filter(|policy| policy.selects(caller.pod, &caller.pod.service_account))
     };
     let first = |action| {
         selecting().find_map(|policy| {
-            let rule = policy.rules.iter().find(|rule| rule.action == action && rule.matches(call))?;
+            let rule =
+                policy.rules.iter().find(|rule| rule.action == action && rule.matches(caller, call))?;
             Some((policy, Some(rule)))
         })
     };
@@ -99,13 +103,13 @@ fn view<'p>(
 mod tests {
     use std::{collections::BTreeSet, sync::Arc};
 
-    use signet_identity::{PodName, Selector};
+    use signet_identity::{Pod, PodName, Selector};
     use signet_policy::Origin;
 
     use super::*;
     use crate::{
-        Api, Choice, Credential, Feature, Method, ModelPolicyKind, ModelPolicyName, Patience, Pattern,
-        TokenDemand, VertexAi,
+        Api, Choice, Condition, Credential, Feature, Method, ModelPolicyKind, ModelPolicyName, Overwrites,
+        Patience, Pattern, TokenDemand, VertexAi,
     };
 
     fn origin() -> Origin {
@@ -157,6 +161,8 @@ mod tests {
             models: Choice::Of(vec![Pattern::new(model).unwrap()]),
             methods: Choice::Any,
             uses: uses.iter().copied().collect::<BTreeSet<_>>(),
+            when: None,
+            set: Overwrites::default(),
         }
     }
 
@@ -173,11 +179,13 @@ mod tests {
             service_accounts: Choice::Any,
             token: TokenDemand::None,
             rules,
+            limits: vec![],
         }
     }
 
     fn outcome(policies: &[ModelPolicy], default_deny: bool, call: &Call) -> (Outcome, Reason) {
-        let decision = decide(policies, &provider(default_deny), &caller(), call);
+        let decision =
+            decide(policies, &provider(default_deny), Caller { pod: &caller(), claims: None }, call);
         (decision.outcome, decision.reason)
     }
 
@@ -245,5 +253,38 @@ mod tests {
         // where callers that nobody selects are let through, an allow list can be watched before it holds
         assert_eq!(outcome(std::slice::from_ref(&would), false, &flash).0, Outcome::Allowed);
         assert_eq!(outcome(&[would], false, &call("pro", &[])).0, Outcome::Audit);
+    }
+
+    #[test]
+    fn what_cannot_be_told_of_a_condition_denies() {
+        let conditional = |action, when: &str| {
+            let when = Some(Condition::new(when).unwrap());
+            CallRule { when, ..rule(action, "*", &[]) }
+        };
+        let flash = call("flash", &[]);
+        let shop = conditional(Action::Allow, "caller.namespace == 'shop'");
+        let team = conditional(Action::Allow, "claims.team == 'risk'");
+        assert_eq!(
+            outcome(&[policy("shop", Mode::Enforce, vec![shop.clone()])], true, &flash).0,
+            Outcome::Allowed
+        );
+        assert_eq!(outcome(&[policy("shop", Mode::Enforce, vec![team])], true, &flash).0, DENIED);
+        let denied = |when| vec![shop.clone(), conditional(Action::Deny, when)];
+        let with = |when| outcome(&[policy("shop", Mode::Enforce, denied(when))], true, &flash);
+        assert_eq!(with("request.model == 'pro'").0, Outcome::Allowed);
+        assert_eq!(with("request.model == 'flash'"), (DENIED, Reason::ModelPolicyDeny));
+        assert_eq!(with("claims.team == 'risk'"), (DENIED, Reason::ModelPolicyDeny));
+    }
+
+    #[test]
+    fn what_a_rule_writes_over_callers_need_not_be_permitted() {
+        let set = Overwrites { safety_settings: Some(serde_json::json!([])), model_armor: None };
+        let policies =
+            [policy("shop", Mode::Enforce, vec![CallRule { set, ..rule(Action::Allow, "*", &[]) }])];
+        assert_eq!(outcome(&policies, true, &call("flash", &[Feature::SafetySettings])).0, Outcome::Allowed);
+        assert_eq!(outcome(&policies, true, &call("flash", &[Feature::ModelArmor])).0, DENIED);
+        // where it cannot be written, the rule allows nothing
+        let predict = Call { method: Method::Predict, ..call("flash", &[]) };
+        assert_eq!(outcome(&policies, true, &predict).0, DENIED);
     }
 }

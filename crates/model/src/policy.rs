@@ -5,8 +5,14 @@ use std::{collections::BTreeSet, fmt};
 use signet_identity::{Lookup, Selector};
 use signet_policy::{Mode, Origin};
 
+use serde_json::{Map, Value};
+
 use crate::{
     call::{Call, Feature, Method},
+    charge::Caller,
+    condition::Condition,
+    json::plain,
+    limit::Limit,
     pattern::Pattern,
 };
 
@@ -67,6 +73,8 @@ pub struct ModelPolicy {
     pub token: TokenDemand,
     /// What it says, in the order in which it was written.
     pub rules: Vec<CallRule>,
+    /// How much its callers may use, in the order in which it was written.
+    pub limits: Vec<Limit>,
 }
 
 /// Everything, or some of it: nothing is never written as an empty list.
@@ -125,6 +133,49 @@ pub struct CallRule {
     pub methods: Choice<Method>,
     /// What a call may make use of (allow), or must make use of, some of it, to be matched (deny, if there is any).
     pub uses: BTreeSet<Feature>,
+    /// What has to hold beside, if anything has to.
+    pub when: Option<Condition>,
+    /// What is written into requests that it allows, in place of what callers say.
+    pub set: Overwrites,
+}
+
+/// Fields of Gemini's requests that a rule writes itself: callers cannot weaken them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overwrites {
+    /// `safetySettings`.
+    pub safety_settings: Option<Value>,
+    /// `modelArmorConfig`.
+    pub model_armor: Option<Value>,
+}
+
+impl Overwrites {
+    /// Whether nothing is written.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What callers need not be permitted: it is written over.
+    fn covered(&self) -> impl Iterator<Item = Feature> {
+        let safety = self.safety_settings.as_ref().map(|_| Feature::SafetySettings);
+        safety.into_iter().chain(self.model_armor.as_ref().map(|_| Feature::ModelArmor))
+    }
+
+    /// Writes them into a request's body.
+    pub fn write(&self, body: &mut Map<String, Value>) {
+        for (name, value) in
+            [("safetySettings", &self.safety_settings), ("modelArmorConfig", &self.model_armor)]
+        {
+            if let Some(value) = value {
+                body.retain(|key, _| plain(key) != plain(name));
+                body.insert(name.to_owned(), value.clone());
+            }
+        }
+    }
+}
+
+/// Whether a body of this method has the fields of [`Overwrites`].
+fn takes_overwrites(method: Method) -> bool {
+    matches!(method, Method::GenerateContent | Method::StreamGenerateContent | Method::CountTokens)
 }
 
 impl ModelPolicy {
@@ -135,8 +186,28 @@ impl ModelPolicy {
 }
 
 impl CallRule {
-    /// Whether it is about this call.
-    pub fn matches(&self, call: &Call) -> bool {
+    /// Whether it is about this call. What cannot be told of a condition denies.
+    pub fn matches(&self, caller: Caller<'_>, call: &Call) -> bool {
+        let holds = self.when.as_ref().map(|when| when.holds(caller, call));
+        self.names(call)
+            && match self.action {
+                Action::Allow => {
+                    let mut needed = call.uses.clone();
+                    let covered: BTreeSet<Feature> = self.set.covered().collect();
+                    needed.retain(|feature| !covered.contains(feature));
+                    needed.is_subset(&self.uses)
+                        && (self.set.is_empty() || takes_overwrites(call.method))
+                        && holds.is_none_or(|holds| holds == Some(true))
+                }
+                Action::Deny => {
+                    (self.uses.is_empty() || !call.uses.is_disjoint(&self.uses))
+                        && holds.is_none_or(|holds| holds != Some(false))
+                }
+            }
+    }
+
+    /// Whether it names provider, publisher, model and method of this call.
+    fn names(&self, call: &Call) -> bool {
         self.providers.holds(|name| *name == call.provider)
             && self.publishers.holds(|name| match self.action {
                 Action::Allow => *name == call.publisher,
@@ -148,9 +219,5 @@ impl CallRule {
                 Action::Deny => pattern.matches_in_any_case(&call.model),
             })
             && self.methods.holds(|method| *method == call.method)
-            && match self.action {
-                Action::Allow => call.uses.is_subset(&self.uses),
-                Action::Deny => self.uses.is_empty() || !call.uses.is_disjoint(&self.uses),
-            }
     }
 }

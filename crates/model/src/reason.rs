@@ -37,6 +37,20 @@ pub enum Reason {
     GuardrailRequest,
     /// A guardrail lets the answer not pass.
     GuardrailAnswer,
+    /// There were as many requests in the last minute as a limit lets through.
+    LimitRequests,
+    /// It could come to more tokens than a limit leaves for this minute.
+    LimitTokens,
+    /// As many requests are under way as a limit lets through.
+    LimitConcurrency,
+    /// It could cost more than a limit leaves for the period.
+    LimitSpend,
+    /// A limit is on what calls cost, and what this one costs is not known.
+    PriceUnknown,
+    /// A limit counts tokens, and nothing bounds those of this call.
+    Unboundable,
+    /// Calls cannot be counted just now, and a limit wants them to be.
+    LimitsUnavailable,
     /// No credential could be had for it.
     CredentialUnavailable,
     /// The provider did not answer, or broke off.
@@ -47,7 +61,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 26] = [
         Self::ModelPolicyAllow,
         Self::NoModelPolicy,
         Self::ModelPolicyDeny,
@@ -64,6 +78,13 @@ impl Reason {
         Self::RequestTimeout,
         Self::GuardrailRequest,
         Self::GuardrailAnswer,
+        Self::LimitRequests,
+        Self::LimitTokens,
+        Self::LimitConcurrency,
+        Self::LimitSpend,
+        Self::PriceUnknown,
+        Self::Unboundable,
+        Self::LimitsUnavailable,
         Self::CredentialUnavailable,
         Self::UpstreamUnavailable,
         Self::UpstreamTimeout,
@@ -88,6 +109,13 @@ impl Reason {
             Self::RequestTimeout => "request-timeout",
             Self::GuardrailRequest => "guardrail-request",
             Self::GuardrailAnswer => "guardrail-answer",
+            Self::LimitRequests => "limit-requests",
+            Self::LimitTokens => "limit-tokens",
+            Self::LimitConcurrency => "limit-concurrency",
+            Self::LimitSpend => "limit-spend",
+            Self::PriceUnknown => "price-unknown",
+            Self::Unboundable => "unboundable",
+            Self::LimitsUnavailable => "limits-unavailable",
             Self::CredentialUnavailable => "credential-unavailable",
             Self::UpstreamUnavailable => "upstream-unavailable",
             Self::UpstreamTimeout => "upstream-timeout",
@@ -103,13 +131,16 @@ impl Reason {
             | Self::UnknownCaller
             | Self::GuardrailRequest
             | Self::GuardrailAnswer
-            | Self::TokenOfAnotherWorkload => 403,
+            | Self::TokenOfAnotherWorkload
+            | Self::PriceUnknown
+            | Self::Unboundable => 403,
             Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired => 401,
             Self::UnknownCall => 404,
             Self::InvalidRequest => 400,
             Self::RequestTooLarge => 413,
             Self::RequestTimeout => 408,
-            Self::CredentialUnavailable | Self::TokenKeysUnavailable => 503,
+            Self::LimitRequests | Self::LimitTokens | Self::LimitConcurrency | Self::LimitSpend => 429,
+            Self::CredentialUnavailable | Self::TokenKeysUnavailable | Self::LimitsUnavailable => 503,
             Self::UpstreamUnavailable => 502,
             Self::UpstreamTimeout => 504,
         }

@@ -74,6 +74,11 @@ impl Exchange {
         Self { client, tokens, refusals }
     }
 
+    /// By which it asks.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The access token of `holder`. `subject` makes the token that is exchanged, where that is needed.
     ///
     /// # Errors

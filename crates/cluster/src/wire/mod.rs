@@ -30,6 +30,7 @@ enum Resource {
     ModelProvider,
     /// ModelPolicy, or ClusterModelPolicy.
     ModelPolicy(ModelPolicyKind),
+    ModelPrices,
     TokenIssuer,
     Pod,
     Workload,
@@ -60,6 +61,7 @@ pub(crate) fn read(
         Resource::CidrGroup => cilium::group::read(object, gathered, problems),
         Resource::ModelProvider => model::provider::read(object, gathered, problems),
         Resource::ModelPolicy(kind) => model::policy::read(object, kind, gathered, problems),
+        Resource::ModelPrices => model::prices::read(object, gathered, problems),
         Resource::TokenIssuer => model::issuer::read(object, gathered, problems),
         Resource::Pod => pod::read(object, gathered, problems),
         Resource::Workload => workload::read(object, gathered, problems),
@@ -103,12 +105,13 @@ impl Resource {
             },
             ("cilium.io", kind) => Self::of_cilium(kind, version),
             ("signet.dev", kind) => match kind {
-                "ModelProvider" | "ModelPolicy" | "ClusterModelPolicy" | "TokenIssuer"
+                "ModelProvider" | "ModelPolicy" | "ClusterModelPolicy" | "ModelPrices" | "TokenIssuer"
                     if version != model::VERSION =>
                 {
                     Self::UnknownVersion
                 }
                 "ModelProvider" => Self::ModelProvider,
+                "ModelPrices" => Self::ModelPrices,
                 "TokenIssuer" => Self::TokenIssuer,
                 "ModelPolicy" => Self::ModelPolicy(ModelPolicyKind::ModelPolicy),
                 "ClusterModelPolicy" => Self::ModelPolicy(ModelPolicyKind::ClusterModelPolicy),

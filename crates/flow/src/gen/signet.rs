@@ -39,6 +39,11 @@ pub struct ModelCall {
     /// What is behind the reason, for people.
     #[prost(string, tag = "7")]
     pub detail: ::prost::alloc::string::String,
+    /// What the tokens cost, as a decimal number of the currency's unit; empty where that is not known.
+    #[prost(string, tag = "8")]
+    pub cost: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub currency: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Traffic {

@@ -25,6 +25,7 @@ use signet_cluster::{Settings, Snapshot};
 use signet_gateway::{
     Caller, Connection, Documents, Drain, Evidence, Gateway, Guard, Node, NodeError, Record, Server, Workload,
 };
+use signet_limits::{InProcess, Limits, Settings as LimitSettings};
 use signet_testkit::{google::Google, models::ModelServer};
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -144,25 +145,47 @@ impl Fixture {
 
     /// With more manifests.
     pub(crate) async fn with(more: &str) -> Self {
-        Self::of(SCORERS, |_| more.to_owned(), None).await
+        Self::of(str::to_owned, |_| more.to_owned(), None).await
     }
 
     /// With more manifests, by where the stand-in of Google's is.
     pub(crate) async fn with_google(more: impl Fn(&str) -> String) -> Self {
-        Self::of(SCORERS, more, None).await
+        Self::of(str::to_owned, more, None).await
     }
 
-    /// With another policy for scorers.
-    pub(crate) async fn with_scorers(change: impl Fn(&str) -> String) -> Self {
-        Self::of(&change(SCORERS), |_| String::new(), None).await
+    /// With other policies.
+    pub(crate) async fn with_policies(change: impl Fn(&str) -> String) -> Self {
+        Self::of(change, |_| String::new(), None).await
+    }
+
+    /// Where what trainers may is under this condition.
+    pub(crate) async fn conditional(when: &str) -> Self {
+        let allow = format!("allow: [{{when: \"{when}\"}}]");
+        Self::with_policies(|text| text.replace("allow: [{}]", &allow)).await
+    }
+
+    /// What a workload of this service account shows.
+    pub(crate) fn token(&self, service_account: &str) -> String {
+        let subject = Subject {
+            namespace: "shop".to_owned(),
+            service_account: service_account.to_owned(),
+            ..Subject::default()
+        };
+        let token =
+            self.node.issuer.issue(&subject, "signet-gateway", Duration::from_secs(600), now()).unwrap();
+        format!("Bearer {}", secrecy::ExposeSecret::expose_secret(&token))
     }
 
     /// With somebody who looks at requests and answers.
     pub(crate) async fn guarded(guard: Arc<dyn Guard>) -> Self {
-        Self::of(SCORERS, |_| String::new(), Some(guard)).await
+        Self::of(str::to_owned, |_| String::new(), Some(guard)).await
     }
 
-    async fn of(scorers: &str, more: impl Fn(&str) -> String, guard: Option<Arc<dyn Guard>>) -> Self {
+    async fn of(
+        change: impl Fn(&str) -> String,
+        more: impl Fn(&str) -> String,
+        guard: Option<Arc<dyn Guard>>,
+    ) -> Self {
         let google = Google::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let keys = tempfile::tempdir().unwrap();
         let issuer = Arc::new(Issuer::open(ISSUER, keys.path(), Lifetimes::default(), now()).unwrap());
@@ -171,12 +194,13 @@ impl Fixture {
         let text = google.provider(None)
             + &models.open_ai("llm")
             + &models.anthropic("claude")
-            + scorers
-            + &demanding(&keys.path().join("jwks.json"))
+            + &change(SCORERS)
+            + &change(&demanding(&keys.path().join("jwks.json")))
             + &more(&format!("http://{}", google.address()));
         let read = Snapshot::from_texts(&[("models.yaml", &text)], &Settings::default()).unwrap().models;
+        let limits = Limits::InProcess(InProcess::volatile(LimitSettings::default()));
         let node = Known { issuer, records: Arc::default() };
-        let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1).unwrap();
+        let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1, limits).unwrap();
         let gateway = match guard {
             Some(guard) => gateway.guarded(guard),
             None => gateway,
@@ -207,6 +231,19 @@ impl Fixture {
         path: &str,
         body: impl Into<Bytes>,
     ) -> (u16, String, Bytes) {
+        let answer = self.send(from, authorization, path, body).await;
+        let reason = answer.headers().get("x-signet-reason").map_or("", |reason| reason.to_str().unwrap());
+        let (status, reason) = (answer.status().as_u16(), reason.to_owned());
+        (status, reason, answer.into_body().collect().await.unwrap().to_bytes())
+    }
+
+    async fn send(
+        &self,
+        from: Ipv4Addr,
+        authorization: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> hyper::Response<hyper::body::Incoming> {
         let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
         connector.set_local_address(Some(from.into()));
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
@@ -215,10 +252,7 @@ impl Fixture {
             .header("x-goog-user-project", "another")
             .body(Full::from(body.into()))
             .unwrap();
-        let answer = client.request(request).await.unwrap();
-        let reason = answer.headers().get("x-signet-reason").map_or("", |reason| reason.to_str().unwrap());
-        let (status, reason) = (answer.status().as_u16(), reason.to_owned());
-        (status, reason, answer.into_body().collect().await.unwrap().to_bytes())
+        client.request(request).await.unwrap()
     }
 
     /// The head of an answer over HTTP/2 to what calls itself gRPC.
@@ -232,6 +266,24 @@ impl Fixture {
             .body(Full::default())
             .unwrap();
         client.request(request).await.unwrap().headers().clone()
+    }
+
+    /// The same, where the answer may break off.
+    pub(crate) async fn try_post(&self, from: Ipv4Addr, path: &str, body: String) -> (u16, String) {
+        let answer = self.send(from, "Bearer of-the-caller", path, body).await;
+        let status = answer.status().as_u16();
+        let mut all = String::new();
+        let mut body = answer.into_body();
+        while let Some(Ok(frame)) = body.frame().await {
+            all += &String::from_utf8_lossy(frame.data_ref().unwrap());
+        }
+        (status, all)
+    }
+
+    /// Status and head of an answer.
+    pub(crate) async fn head(&self, from: Ipv4Addr, path: &str, body: String) -> (u16, hyper::HeaderMap) {
+        let answer = self.send(from, "Bearer of-the-caller", path, body).await;
+        (answer.status().as_u16(), answer.headers().clone())
     }
 
     /// The record of the last call, once there are so many.

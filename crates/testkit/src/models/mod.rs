@@ -97,10 +97,11 @@ pub(crate) fn streamed(kind: &'static str, mut chunks: Vec<String>, manner: Mann
     }
     let frames = chunks.into_iter().map(|chunk| Ok(Frame::data(Bytes::from(chunk))));
     let end = breaks_off.then(|| Err(io::Error::other("broken off")));
-    let pause = if manner == Manner::Slow { PAUSE } else { Duration::ZERO };
-    let frames = stream::iter(frames.chain(end)).then(move |frame| async move {
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
+    let is_slow = manner == Manner::Slow;
+    let frames = stream::iter(frames.chain(end)).then(move |frame: io::Result<_>| async move {
+        // what comes before is on its way when it breaks off
+        if is_slow || frame.is_err() {
+            tokio::time::sleep(PAUSE).await;
         }
         frame
     });

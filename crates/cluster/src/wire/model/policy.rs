@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value};
 use signet_identity::Selector;
 use signet_model::{
-    Action, CallRule, Choice, Feature, Method, ModelPolicy, ModelPolicyKind, ModelPolicyName, Pattern,
-    TokenDemand,
+    Action, CallRule, Choice, Condition, Feature, Method, ModelPolicy, ModelPolicyKind, ModelPolicyName,
+    Overwrites, Pattern, TokenDemand,
 };
 use signet_policy::{Mode, Origin};
 
+use super::limit::WireLimit;
 use crate::{
     error::Problem,
     gather::{Gathered, ModelDraft},
@@ -43,6 +45,7 @@ struct WireSpec {
     allow: Option<Vec<WireRule>>,
     deny: Option<Vec<WireRule>>,
     guardrails: Option<IgnoredAny>,
+    limits: Option<Vec<WireLimit>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -59,6 +62,15 @@ struct WireRule {
     models: Option<Vec<String>>,
     methods: Option<Vec<String>>,
     uses: Option<Vec<String>>,
+    when: Option<String>,
+    set: Option<WireOverwrites>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireOverwrites {
+    safety_settings: Option<Vec<Map<String, Value>>>,
+    model_armor_config: Option<Map<String, Value>>,
 }
 
 /// Reads one policy.
@@ -79,11 +91,11 @@ pub(crate) fn read(
     let namespace = named.as_ref().map(|named| named.namespace.clone()).filter(|n| !n.is_empty());
     let mut lowering = Lowering { object, report };
     let spec = spec.unwrap_or_default();
-    let WireSpec { pod_selector, namespace_selector, service_accounts, token, mode, allow, deny, guardrails } =
-        spec;
     // what would not be done is not taken as if it were
     let unenforceable = "cannot be enforced: there are no guardrails in this version";
-    lowering.report.check("spec.guardrails", guardrails.is_some().then_some(unenforceable));
+    lowering.report.check("spec.guardrails", spec.guardrails.is_some().then_some(unenforceable));
+    let WireSpec { pod_selector, namespace_selector, service_accounts, token, mode, .. } = spec;
+    let (allow, deny, limits) = (spec.allow, spec.deny, spec.limits);
     let callers = lowering.callers(pod_selector, namespace_selector, namespace.as_deref());
     let service_accounts =
         lowering.chosen(service_accounts, "spec.serviceAccounts", |name| Ok(name.to_owned()));
@@ -96,6 +108,7 @@ pub(crate) fn read(
     let mode = mode.map_or(annotated, |mode| lowering.mode(&mode));
     let mut rules = lowering.rules(Action::Allow, allow.unwrap_or_default());
     rules.extend(lowering.rules(Action::Deny, deny.unwrap_or_default()));
+    let limits = lowering.limits(limits.unwrap_or_default(), &token);
     let Some(named) = named else { return Ok(()) };
     let policy = ModelPolicy {
         name: ModelPolicyName { kind, namespace, name: named.name },
@@ -105,14 +118,15 @@ pub(crate) fn read(
         service_accounts,
         token,
         rules,
+        limits,
     };
     gathered.model_policies.push(ModelDraft { policy, mode });
     Ok(())
 }
 
-struct Lowering<'a> {
-    object: &'a Object,
-    report: Report<'a>,
+pub(super) struct Lowering<'a> {
+    pub(super) object: &'a Object,
+    pub(super) report: Report<'a>,
 }
 
 impl Lowering<'_> {
@@ -160,7 +174,7 @@ impl Lowering<'_> {
         };
         let path = format!("{list}[{index}]");
         let field = format!("spec.{path}");
-        let WireRule { providers, publishers, models, methods, uses } = wire;
+        let WireRule { providers, publishers, models, methods, uses, when, set } = wire;
         let name = |text: &str| Ok(text.to_owned());
         let method =
             |text: &str| Method::from_name(text).ok_or_else(|| one_of(&Method::ALL.map(Method::name)));
@@ -177,30 +191,41 @@ impl Lowering<'_> {
                 Choice::Any => BTreeSet::new(),
                 Choice::Of(uses) => uses.into_iter().collect(),
             },
+            when: self.condition(when, &format!("{field}.when")),
+            set: self.overwrites(action, set, &format!("{field}.set")),
             path,
         }
     }
 
-    /// What a list names: no list is anything; an empty one is refused, as it could be meant either way.
-    fn chosen<T>(
+    fn condition(&mut self, text: Option<String>, field: &str) -> Option<Condition> {
+        let condition = Condition::new(&text?);
+        condition.map_err(|fault| self.report.add(field, fault)).ok()
+    }
+
+    fn overwrites(&mut self, action: Action, wire: Option<WireOverwrites>, field: &str) -> Overwrites {
+        let Some(WireOverwrites { safety_settings, model_armor_config }) = wire else {
+            return Overwrites::default();
+        };
+        self.report.check(field, (action == Action::Deny).then_some("is of rules that allow alone"));
+        let set = Overwrites {
+            safety_settings: safety_settings.map(Value::from),
+            model_armor: model_armor_config.map(Value::Object),
+        };
+        self.report
+            .check(field, set.is_empty().then_some("sets nothing: safetySettings or modelArmorConfig"));
+        set
+    }
+
+    pub(super) fn chosen<T>(
         &mut self,
         list: Option<Vec<String>>,
         field: &str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Choice<T> {
-        let Some(list) = list else { return Choice::Any };
-        self.report.check(field, list.is_empty().then_some("is empty: leave it out where anything is meant"));
-        let mut chosen = vec![];
-        for (i, text) in list.iter().enumerate() {
-            match read(text) {
-                Ok(one) => chosen.push(one),
-                Err(fault) => self.report.add(&format!("{field}[{i}]"), format_args!("{text:?} {fault}")),
-            }
-        }
-        Choice::Of(chosen)
+        super::chosen(list, field, read, &mut self.report)
     }
 }
 
-fn one_of(names: &[&str]) -> String {
+pub(super) fn one_of(names: &[&str]) -> String {
     format!("is none of {}", names.join(", "))
 }
