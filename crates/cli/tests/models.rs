@@ -101,7 +101,9 @@ fn a_pod_calls_a_model_without_a_key_and_another_one_cannot() {
     );
 
     // measured under who called, for Prometheus to read
-    wait_until("the metrics are read", || answers(&node, "shop_scorer", "gen_ai_client_token_usage_sum") >= 1);
+    wait_until("the metrics are read", || {
+        answers(&node, "shop_scorer", "gen_ai_client_token_usage_sum") >= 1
+    });
     let log = node.log("shop_scorer");
     let metric = log.lines().find(|line| line.contains("gen_ai_client_token_usage_sum")).unwrap();
     for label in ["gen_ai_request_model=\"gemini-2.5-flash\"", "k8s_namespace_name=\"shop\""] {

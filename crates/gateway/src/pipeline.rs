@@ -19,8 +19,9 @@ use crate::{
     limit::{self, Charged},
     node::{Caller as Opener, Connection, Evidence, Node, Peer, Workload},
     note::Note,
+    published,
     refusal::Refusal,
-    request,
+    request, subject,
     telemetry::Telemetry,
     upstream::{Failed, Upstream},
     wire::{Asked, Dialect, Route},
@@ -90,6 +91,10 @@ impl<N: Node> Gateway<N> {
 
     /// Answers one request.
     pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        // public, and no call
+        if let Some(answer) = published::answer(&*self.node, &request).await {
+            return answer;
+        }
         let mut note = Note::new(peer.connection, &request);
         let dialect = Dialect::of(request.uri(), request.headers());
         // what was in force when it came, to its end
@@ -136,8 +141,8 @@ impl<N: Node> Gateway<N> {
         note.caller(workload);
         let pod = workload.as_pod();
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
-        let token = self.authenticator.token(models, workload, &pod, request.headers()).await?;
-        let caller = Caller { pod: &pod, claims: token.as_ref().map(|token| &token.claims) };
+        let shown = self.authenticator.token(models, workload, &pod, request.headers()).await?;
+        let caller = Caller { pod: &pod, claims: shown.as_ref().map(|shown| &shown.token.claims) };
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
@@ -150,7 +155,8 @@ impl<N: Node> Gateway<N> {
         // from here on it costs something, and whatever happens to it is booked
         let charged = self.charge(models, caller, &mut asked).await?;
         note.tell(charged.notes());
-        match self.make(peer, workload, &mut asked).await {
+        let known = subject::Caller { connection: peer.connection, workload, shown: shown.as_ref() };
+        match self.make(known, &mut asked).await {
             Ok(answer) => Ok((answer, charged)),
             Err(failed) => {
                 let (ending, refusal) = match failed {
@@ -164,13 +170,12 @@ impl<N: Node> Gateway<N> {
     }
 
     /// A call that is allowed and charged.
-    async fn make(&self, peer: &Peer, workload: &Workload, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
+    async fn make(&self, caller: subject::Caller<'_>, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
         self.guard_request(asked).map_err(Failed::NotSent)?;
         // only for what is going to be sent: whoever may not call makes no work for others
-        let credentials =
-            Credentials { node: &*self.node, exchange: &self.exchange, connection: peer.connection };
-        let bearer = credentials.of(workload, asked.provider).await.map_err(Failed::NotSent)?;
-        let answer = self.upstream.call(asked, bearer).await?;
+        let credentials = Credentials { node: &*self.node, exchange: &self.exchange };
+        let credential = credentials.of(caller, asked.provider).await.map_err(Failed::NotSent)?;
+        let answer = self.upstream.call(asked, credential).await?;
         self.guard_answer(asked, answer).await.map_err(Failed::Sent)
     }
 

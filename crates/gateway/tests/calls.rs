@@ -108,7 +108,7 @@ async fn no_token_is_in_any_answer_or_record() {
     seen.push(format!("{:?}", fixture.record(3).await));
     seen.extend(fixture.node.records.lock().unwrap().iter().map(|r| serde_json::to_string(r).unwrap()));
     let issued = fixture.node.issuer.issue(
-        &Subject { namespace: "shop".into(), service_account: "scorer".into(), pod: None },
+        &Subject { namespace: "shop".into(), service_account: "scorer".into(), ..Subject::default() },
         "x",
         Duration::from_secs(1),
         now(),
@@ -125,7 +125,7 @@ async fn a_token_counts_for_the_workload_that_it_was_given_to_and_for_no_other()
     let fixture = Fixture::new().await;
     let issue = |account: &str, pod: Option<&str>, audience: &str, from: u64| {
         let pod = pod.map(|name| (name.to_owned(), "uid".to_owned()));
-        let subject = Subject { namespace: "shop".into(), service_account: account.into(), pod };
+        let subject = Subject { namespace: "shop".into(), service_account: account.into(), pod, node: None };
         let token = fixture.node.issuer.issue(&subject, audience, Duration::from_secs(600), from).unwrap();
         format!("Bearer {}", token.expose_secret())
     };

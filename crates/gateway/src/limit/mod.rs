@@ -159,6 +159,7 @@ spec: {asOf: 2026-11-01, currency: USD, models: [{models: ['flash*'], inputPerMi
         let workload = Workload {
             namespace: "shop".into(),
             pod: "scorer-0".into(),
+            pod_uid: None,
             service_account: "scorer".into(),
             labels: Default::default(),
             namespace_labels: Default::default(),
