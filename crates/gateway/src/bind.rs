@@ -179,6 +179,7 @@ mod tests {
                 [("id-1".to_owned(), known("shop", "scorer")), ("id-2".to_owned(), known("bank", "scorer"))]
                     .into(),
             ),
+            outside: vec![],
             origin: signet_policy::Origin { file: "test".into(), line: 1 },
         };
         let is = |subject: &str| agrees(&token(subject, Value::Null), &issuer, &workload());

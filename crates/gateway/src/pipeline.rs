@@ -142,7 +142,7 @@ impl<N: Node> Gateway<N> {
         let pod = workload.as_pod();
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
         let shown = self.authenticator.token(models, workload, &pod, request.headers()).await?;
-        let caller = Caller { pod: &pod, claims: shown.as_ref().map(|shown| &shown.token.claims) };
+        let caller = Caller { who: signet_model::Who::Pod(&pod), claims: shown.as_ref().map(|shown| &shown.token.claims) };
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
