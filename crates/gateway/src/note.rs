@@ -3,14 +3,14 @@
 use std::time::{Instant, SystemTime};
 
 use hyper::{Request, StatusCode, body::Incoming};
-use signet_model::{Call, Decision, Outcome, Price, Prices, Reason};
+use signet_model::{Call, Decision, Outcome, Outsider, Price, Prices, Reason};
 
 use crate::{
     body::{End, Ending},
     limit::tokens,
-    node::{Connection, Node, Record, RecordCall, RecordCost, RecordRule, Workload},
+    node::{Connection, Node, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Workload},
     refusal::Refusal,
-    telemetry::{self, Seen, Telemetry},
+    telemetry::{self, Seen, SeenCaller, Telemetry},
     wire::Asked,
 };
 
@@ -22,12 +22,14 @@ pub(crate) struct Note {
     price: Option<(Price, String)>,
     generates: bool,
     seen: Seen,
+    is_told: bool,
 }
 
 impl Note {
     pub(crate) fn new(connection: Connection, request: &Request<Incoming>) -> Self {
         let record = Record {
             connection,
+            outside: None,
             verdict: "DROPPED".to_owned(),
             reason: Reason::InvalidRequest.name().to_owned(),
             detail: String::new(),
@@ -44,16 +46,25 @@ impl Note {
         let seen = Seen {
             started: SystemTime::now(),
             parent: telemetry::parent(request.headers()),
-            workload: None,
+            caller: None,
             format: None,
             is_allowed: false,
             first: None,
         };
-        Self { started: Instant::now(), record, price: None, generates: false, seen }
+        Self { started: Instant::now(), record, price: None, generates: false, seen, is_told: true }
     }
 
     pub(crate) fn caller(&mut self, workload: &Workload) {
-        self.seen.workload = Some((workload.namespace.clone(), workload.service_account.clone()));
+        let Workload { namespace, service_account, .. } = workload;
+        self.seen.caller =
+            Some(SeenCaller::Pod { namespace: namespace.clone(), service_account: service_account.clone() });
+    }
+
+    /// Somebody who is no pod.
+    pub(crate) fn outsider(&mut self, outsider: &Outsider) {
+        let Outsider { issuer, namespace, name } = outsider.clone();
+        self.record.outside = Some(RecordOutside { issuer, namespace, name });
+        self.seen.caller = Some(SeenCaller::Outside(outsider.clone()));
     }
 
     pub(crate) fn call(&mut self, asked: &Asked<'_>, prices: &Prices) {
@@ -84,6 +95,11 @@ impl Note {
             file: policy.origin.file.to_string(),
             line: rule.map_or(policy.origin.line, |rule| rule.line),
         });
+    }
+
+    /// It is measured, and no record is made of it.
+    pub(crate) fn untold(&mut self) {
+        self.is_told = false;
     }
 
     /// What limits have to say beside the verdict.
@@ -137,6 +153,8 @@ impl Note {
             }
         }
         telemetry.observe(&self.record, &self.seen);
-        node.record(self.record);
+        if self.is_told {
+            node.record(self.record);
+        }
     }
 }
