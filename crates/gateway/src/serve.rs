@@ -164,9 +164,8 @@ impl<N: Node> Server<N> {
         {
             let accepting = accept(&self.listener, &self.door, &phases, &mut connections);
             let following = async {
-                match self.certificates {
-                    Some(certificates) => certificates.follow().await,
-                    None => {}
+                if let Some(certificates) = self.certificates {
+                    certificates.follow().await;
                 }
                 std::future::pending::<()>().await;
             };

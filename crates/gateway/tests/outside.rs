@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use signet_gateway::{Certificates, RecordOutside, Strangers};
 use signet_testkit::{
     certificates::{Authority, Pair},
-    google::{ACCOUNTS, IdTokens},
+    google::{ACCOUNTS, AUDIENCE as FEDERATED, IdTokens},
 };
 use support::{DISTANT, FLASH, Fixture, NOBODY, SCORER, now, prompt};
 use tokio::{
@@ -40,6 +40,7 @@ use tokio_rustls::{
 
 const AUDIENCE: &str = "https://models.example.com";
 const AGENT: &str = "agent@p.iam.gserviceaccount.com";
+const HELPER: &str = "helper@p.iam.gserviceaccount.com";
 const CHAT: &str = "/llm/v1/chat/completions";
 
 /// A gateway with TLS, and Google's issuer.
@@ -51,7 +52,7 @@ struct Outside {
     _folder: tempfile::TempDir,
 }
 
-fn manifests(keys: &str) -> String {
+fn manifests(keys: &str, audience: &str) -> String {
     format!(
         "---
 apiVersion: signet.dev/v1alpha1
@@ -59,10 +60,11 @@ kind: TokenIssuer
 metadata: {{name: google}}
 spec:
   issuer: {ACCOUNTS}
-  audience: {AUDIENCE}
+  audience: {audience}
   keys: {{file: {keys}}}
   outside:
   - {{when: claims.email == '{AGENT}' && claims.email_verified, namespace: vertex, name: agent}}
+  - {{when: claims.email == '{HELPER}', namespace: vertex, name: helper}}
 ---
 apiVersion: signet.dev/v1alpha1
 kind: ModelPolicy
@@ -89,6 +91,11 @@ impl Outside {
     }
 
     async fn received(strangers: Strangers) -> Option<Self> {
+        Self::made(strangers, AUDIENCE, |_| String::new()).await
+    }
+
+    /// With more manifests, by where the stand-in of Google's is.
+    async fn made(strangers: Strangers, audience: &str, more: impl Fn(&str) -> String) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let Some(authority) = Authority::new(folder.path()).unwrap() else {
             eprintln!("SKIPPED: no openssl is installed: there are no certificates to serve TLS with");
@@ -102,7 +109,8 @@ impl Outside {
         let serve = |server: signet_gateway::Server<_>| {
             server.with_strangers(strangers).with_tls(certificates).unwrap()
         };
-        let fixture = Fixture::served(&manifests(&keys.display().to_string()), serve).await;
+        let own = manifests(&keys.display().to_string(), audience);
+        let fixture = Fixture::served(|google| own.clone() + &more(google), serve).await;
         Some(Self { fixture, authority, pair, tokens, _folder: folder })
     }
 
@@ -207,6 +215,47 @@ async fn callers_from_outside_are_known_by_their_token_and_by_nothing_else() {
     let asked = format!("{:?}", outside.fixture.models.asked());
     let records = serde_json::to_string(&*outside.fixture.node.records.lock().unwrap()).unwrap();
     assert!(!asked.contains(secret) && !records.contains(secret));
+}
+
+/// A provider that takes the callers' own tokens in exchange.
+fn exchanging(google: &str) -> String {
+    format!(
+        "---
+apiVersion: signet.dev/v1alpha1
+kind: ModelProvider
+metadata: {{name: other}}
+spec:
+  vertexAI: {{project: q, location: global, endpoint: '{google}'}}
+  credential:
+    google: {{audience: {FEDERATED}, subjectToken: {{caller: {{}}}}, tokenURL: {google}/v1/token}}
+  allowPlaintext: true
+---
+apiVersion: signet.dev/v1alpha1
+kind: ModelPolicy
+metadata: {{name: others, namespace: vertex}}
+spec: {{outsideCallers: {{}}, allow: [{{providers: [other]}}]}}
+"
+    )
+}
+
+#[tokio::test]
+async fn no_caller_from_outside_has_the_token_of_another() {
+    let Some(outside) = Outside::made(Strangers::default(), FEDERATED, exchanging).await else { return };
+    let google = &outside.fixture.google;
+    google.trust(ACCOUNTS, outside.tokens.key_set().clone());
+    let path = FLASH.replace("projects/p", "projects/q") + ":generateContent";
+    let call = async |email: &str, subject: &str| {
+        let token = outside.tokens.token(email, FEDERATED, now(), &json!({ "sub": subject })).unwrap();
+        outside.post(NOBODY, &format!("Bearer {token}"), (&path, prompt())).await
+    };
+    for (email, subject) in [(AGENT, "1"), (HELPER, "2"), (AGENT, "1"), (HELPER, "2")] {
+        let (status, _, body) = call(email, subject).await;
+        assert_eq!(status, 200, "{body}");
+    }
+    assert_eq!(google.exchanges(), 2, "one for all calls of each");
+    for (called, subject) in google.called().iter().zip(["1", "2"].iter().cycle()) {
+        assert!(called.principal.ends_with(&format!("/subject/{subject}")), "{called:?}");
+    }
 }
 
 #[tokio::test]

@@ -195,9 +195,12 @@ impl Fixture {
         Self::listening(change, more, make, |server| server).await
     }
 
-    /// With more manifests, and a server that is made otherwise.
-    pub(crate) async fn served(more: &str, serve: impl FnOnce(Server<Known>) -> Server<Known>) -> Self {
-        Self::listening(str::to_owned, |_| more.to_owned(), |gateway| gateway, serve).await
+    /// With more manifests, by where the stand-in of Google's is, and a server that is made otherwise.
+    pub(crate) async fn served(
+        more: impl Fn(&str) -> String,
+        serve: impl FnOnce(Server<Known>) -> Server<Known>,
+    ) -> Self {
+        Self::listening(str::to_owned, more, |gateway| gateway, serve).await
     }
 
     async fn listening(

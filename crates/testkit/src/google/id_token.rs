@@ -18,6 +18,7 @@ const KEY: &str = "stand-in";
 /// A stand-in of who issues them.
 pub struct IdTokens {
     key: EncodingKey,
+    key_set: Value,
 }
 
 impl IdTokens {
@@ -34,8 +35,14 @@ impl IdTokens {
         let mut public = serde_json::to_value(public)?;
         public["kid"] = KEY.into();
         public["use"] = "sig".into();
-        fs::write(key_set, json!({ "keys": [public] }).to_string())?;
-        Ok(Self { key })
+        let keys = json!({ "keys": [public] });
+        fs::write(key_set, keys.to_string())?;
+        Ok(Self { key, key_set: keys })
+    }
+
+    /// What is published.
+    pub fn key_set(&self) -> &Value {
+        &self.key_set
     }
 
     /// A token of this service account, for an audience and an hour from `now` (seconds since 1970); `more` claims replace its own.
