@@ -66,6 +66,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "signet-flow",
             "signet-gateway",
             "signet-limits",
+            "signet-model",
             "signet-sandbox",
             "signet-workload",
             "signet-agent",
