@@ -6,6 +6,8 @@ mod verdict;
 
 use std::process::ExitCode;
 
+pub(crate) use usage::{Usage, usage_of};
+
 use clap::Subcommand;
 
 /// Of calls to models.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use signet_flow::{
     Client, FlowExtension, extension_of,
     flow::{EventTypeFilter, FlowFilter, Verdict},
@@ -35,7 +35,6 @@ pub(crate) struct UsageArgs {
 struct Of {
     caller: String,
     model: String,
-    currency: String,
 }
 
 #[derive(Debug, Default)]
@@ -46,36 +45,61 @@ struct Sums {
     output: u64,
     /// In billionths.
     cost: u64,
+    /// Empty where nothing is known of what calls cost.
+    currency: String,
 }
+
+/// All of it.
+pub(crate) struct Usage(BTreeMap<Of, Sums>);
 
 /// Prints it.
 pub(crate) fn usage(args: &UsageArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the client")?;
-    let sums = runtime.block_on(sums(&args.server))?;
+    let usage = usage_of(&args.server)?;
     let mut out = std::io::stdout().lock();
-    if args.output == Format::Json {
-        for (of, sums) in &sums {
-            let Sums { calls, refused, input, output, cost } = sums;
-            let line = json!({
-                "caller": of.caller, "model": of.model, "calls": calls, "refused": refused, "input_tokens": input,
-                "output_tokens": output, "cost": Amount(*cost).to_string(), "currency": of.currency,
-            });
-            writeln!(out, "{line}")?;
-        }
-        return Ok(ExitCode::SUCCESS);
+    match args.output {
+        Format::Json => usage.to_json().iter().try_for_each(|line| writeln!(out, "{line}"))?,
+        Format::Text => usage.print(&mut out)?,
     }
-    let mut table = Table::new(["CALLER", "MODEL", "CALLS", "REFUSED", "TOKENS IN", "TOKENS OUT", "COST"]);
-    for (of, sums) in &sums {
-        let numbers = [sums.calls, sums.refused, sums.input, sums.output].map(|number| number.to_string());
-        let cost = if of.currency.is_empty() {
-            "-".to_owned()
-        } else {
-            format!("{} {}", Amount(sums.cost), of.currency)
-        };
-        table.row([of.caller.clone(), of.model.clone()].into_iter().chain(numbers).chain([cost]));
-    }
-    table.print(&mut out)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the flows of this node say.
+///
+/// # Errors
+/// If it does not answer.
+pub(crate) fn usage_of(server: &str) -> anyhow::Result<Usage> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the client")?;
+    runtime.block_on(sums(server)).map(Usage)
+}
+
+impl Usage {
+    /// An object for each row.
+    pub(crate) fn to_json(&self) -> Vec<Value> {
+        let row = |(of, sums): (&Of, &Sums)| {
+            let Sums { calls, refused, input, output, cost, currency } = sums;
+            json!({
+                "caller": of.caller, "model": of.model, "calls": calls, "refused": refused, "input_tokens": input,
+                "output_tokens": output, "cost": Amount(*cost).to_string(), "currency": currency,
+            })
+        };
+        self.0.iter().map(row).collect()
+    }
+
+    /// A table.
+    pub(crate) fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let mut table =
+            Table::new(["CALLER", "MODEL", "CALLS", "REFUSED", "TOKENS IN", "TOKENS OUT", "COST"]);
+        for (of, sums) in &self.0 {
+            let numbers =
+                [sums.calls, sums.refused, sums.input, sums.output].map(|number| number.to_string());
+            let cost = match sums.currency.is_empty() {
+                true => "-".to_owned(),
+                false => format!("{} {}", Amount(sums.cost), sums.currency),
+            };
+            table.row([of.caller.clone(), of.model.clone()].into_iter().chain(numbers).chain([cost]));
+        }
+        table.print(out)
+    }
 }
 
 async fn sums(server: &str) -> anyhow::Result<BTreeMap<Of, Sums>> {
@@ -99,11 +123,14 @@ async fn sums(server: &str) -> anyhow::Result<BTreeMap<Of, Sums>> {
             true => "-".to_owned(),
             false => format!("{}/{}", model.publisher, model.model),
         };
-        let sum = sums.entry(Of { caller, model: name, currency: model.currency }).or_default();
+        let sum = sums.entry(Of { caller, model: name }).or_default();
         sum.calls += 1;
         sum.refused += u64::from(flow.verdict == i32::from(Verdict::Dropped));
         sum.input += model.input_tokens;
         sum.output += model.output_tokens;
+        if !model.currency.is_empty() {
+            sum.currency = model.currency;
+        }
         sum.cost += Amount::new(&model.cost).map_or(0, |amount| amount.0);
     }
     Ok(sums)
