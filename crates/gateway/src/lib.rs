@@ -15,6 +15,7 @@ mod link;
 mod node;
 mod note;
 mod pipeline;
+pub mod probe;
 mod published;
 mod refusal;
 mod request;
