@@ -1,10 +1,12 @@
-//! What holds of any input that comes from outside: packets, events, manifests, selectors, policies, and what clients of
-//! the flow API ask.
+//! What holds of any input that comes from outside: packets, events, manifests, selectors, policies, what clients of
+//! the flow API ask, requests to models, their answers, and tokens.
 //!
 //! Input: bytes. Output: nothing, or what does not hold of them. Three look for bytes of which it does not: libFuzzer
 //! (`./dev fuzz`), the generators of proptest (`tests/any_*.rs`), and ordinary tests over seeds and over every case that
 //! was ever found (`tests/seeds_and_cases.rs`).
 
+mod answers;
+mod calls;
 mod choices;
 mod events;
 mod filters;
@@ -13,12 +15,16 @@ mod packets;
 mod policies;
 mod reading;
 mod selectors;
+mod tokens;
 
+pub use answers::passes;
+pub use calls::sends;
 pub use events::{Layout, printable, translates};
 pub use filters::{answers, asks};
 pub use manifests::{reads, selects};
 pub use packets::{Packets, SEEDS as ENDS, least};
 pub use selectors::{keeps, order_is_nothing};
+pub use tokens::counts;
 
 /// What does not hold, in words.
 pub type Held = Result<(), String>;
@@ -41,12 +47,27 @@ pub enum Target {
     Policies,
     /// What clients of the flow API send.
     Filters,
+    /// Requests to models.
+    Calls,
+    /// Answers of models, in any chunks.
+    Answers,
+    /// Tokens that callers show.
+    Tokens,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Packets, Self::Events, Self::Manifests, Self::Selectors, Self::Policies, Self::Filters];
+    pub const ALL: [Self; 9] = [
+        Self::Packets,
+        Self::Events,
+        Self::Manifests,
+        Self::Selectors,
+        Self::Policies,
+        Self::Filters,
+        Self::Calls,
+        Self::Answers,
+        Self::Tokens,
+    ];
 
     /// As `./dev fuzz` calls it.
     pub fn name(self) -> &'static str {
@@ -57,6 +78,9 @@ impl Target {
             Self::Selectors => "selectors",
             Self::Policies => "policies",
             Self::Filters => "filters",
+            Self::Calls => "calls",
+            Self::Answers => "answers",
+            Self::Tokens => "tokens",
         }
     }
 
@@ -75,6 +99,9 @@ impl Target {
             Self::Selectors => Box::new(selectors::hold),
             Self::Policies => Box::new(policies::hold),
             Self::Filters => Box::new(filters::hold),
+            Self::Calls => Box::new(calls::hold),
+            Self::Answers => Box::new(answers::hold),
+            Self::Tokens => Box::new(tokens::hold),
         }))
     }
 
@@ -86,6 +113,9 @@ impl Target {
             Self::Manifests => manifests::seeds(),
             Self::Selectors | Self::Policies => choices::seeds(),
             Self::Filters => filters::seeds(),
+            Self::Calls => calls::seeds(),
+            Self::Answers => answers::seeds(),
+            Self::Tokens => tokens::seeds(),
         }
     }
 }

@@ -64,6 +64,21 @@ fn filters_of_seeds_and_cases_hold() {
 }
 
 #[test]
+fn calls_of_seeds_and_cases_hold() {
+    hold(Target::Calls);
+}
+
+#[test]
+fn answers_of_seeds_and_cases_hold() {
+    hold(Target::Answers);
+}
+
+#[test]
+fn tokens_of_seeds_and_cases_hold() {
+    hold(Target::Tokens);
+}
+
+#[test]
 fn every_case_is_described() {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/cases/README.md")).unwrap();
     for (target, (name, _)) in Target::ALL.into_iter().flat_map(|t| cases(t).into_iter().map(move |c| (t, c)))

@@ -6,6 +6,7 @@ mod demo;
 mod dns;
 mod filters;
 mod gateway;
+mod model;
 mod node;
 mod observe;
 mod output;
@@ -54,6 +55,9 @@ enum Command {
     /// What the policies of a folder of manifests say.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Calls to models: what manifests say of them, and who made which.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
     /// Why traffic passes or not, what passed lately, and what would change that. Exit 0 it passes, 1 it does not.
     Why(policy::WhyArgs),
     /// The first process of a pod (internal).
@@ -124,6 +128,7 @@ fn run(command: &Command, not: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Command::Policy(PolicyCommand::Verdict(args)) => policy::verdict(args),
         Command::Policy(PolicyCommand::Explain(args)) => policy::explain(args),
         Command::Policy(PolicyCommand::Lint(args)) => policy::lint(args),
+        Command::Model(command) => model::model(command),
         Command::Why(args) => policy::why(args),
         Command::PodInit { spec } => match signet_sandbox::pod_init(spec)? {},
         Command::Dns(args) => dns::dns(args),

@@ -61,7 +61,7 @@ fn the_demo_holds_and_leaves_nothing_after_its_end_a_signal_or_a_crash() {
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let expectations = said["expectations"].as_array().unwrap();
     let failed: Vec<_> = expectations.iter().filter(|e| e["held"] != true).collect();
-    assert!(output.status.success() && failed.is_empty() && expectations.len() >= 12, "{failed:#?}");
+    assert!(output.status.success() && failed.is_empty() && expectations.len() >= 17, "{failed:#?}");
     assert!(
         expectations
             .iter()

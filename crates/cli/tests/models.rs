@@ -110,6 +110,18 @@ fn a_pod_calls_a_model_without_a_key_and_another_one_cannot() {
         assert!(metric.contains(label), "{metric}");
     }
 
+    // and summed up for people
+    let server = format!("unix://{}", node.run_dir().join("agent.sock").display());
+    let said = support::signet(node.folder(), &["model", "usage", "--server", &server]);
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert!(
+        lines.iter().any(|l| l.starts_with("shop/scorer   google/gemini-2.5-flash")),
+        "{}{}",
+        said.out,
+        said.err
+    );
+    assert!(lines.iter().any(|l| l.starts_with("shop/trainer  google/gemini-2.5-flash")), "{}", said.out);
+
     // what is said of models changes without anything else
     let before = answers(&node, "shop_greedy", "status=200");
     assert_eq!(before, 0, "{}", node.log("shop_greedy"));

@@ -16,6 +16,7 @@ mod link;
 mod node;
 mod note;
 mod pipeline;
+pub mod probe;
 mod published;
 mod refusal;
 mod request;

@@ -11,6 +11,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
+use rustls::{ClientConfig, RootCertStore};
+
 /// Connects over TLS, or in the clear where the URL says so: which URLs are used is decided where they are read.
 pub type Https = HttpsConnector<HttpConnector>;
 
@@ -55,8 +57,16 @@ impl Client {
     /// # Errors
     /// As [`Client::new`].
     pub fn connector() -> Result<Https, HttpError> {
-        let builder = HttpsConnectorBuilder::new().with_native_roots();
-        let builder = builder.map_err(|error| HttpError::Failed(error.to_string()))?;
+        let builder = HttpsConnectorBuilder::new();
+        // a host that trusts nobody still reaches its own servers
+        let builder = match builder.with_native_roots() {
+            Ok(builder) => builder,
+            Err(error) => {
+                tracing::warn!(%error, "this host trusts no certificates: nothing is reached over TLS");
+                let trusts_nobody = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+                HttpsConnectorBuilder::new().with_tls_config(trusts_nobody.with_no_client_auth())
+            }
+        };
         let mut connector = HttpConnector::new();
         // what goes over TLS is of no matter to it
         connector.enforce_http(false);

@@ -4,6 +4,7 @@
 //! happens. Nothing here knows of Signet: a workload needs no change to be governed by it.
 
 mod args;
+mod chat;
 mod client;
 mod flood;
 mod forge;
@@ -24,6 +25,8 @@ const USAGE: &str = "one of
   serve --port PORT [--via HOST:PORT]...          answer each line; ask the next stages first
   call HOST:PORT... --every MS [--count N]        a fresh connection for each request
   stream HOST:PORT --every MS [--count N]         one connection, kept, a request every MS
+  model --port PORT                               a model that is asked as OpenAI's are
+  chat HOST:PORT --model NAME... --every MS [--count N] [--token FILE] [--lose FILE]   ask one; show a token; lose it
   train --world N --master HOST:PORT --first-port PORT --every MS [--rank R] [--count N]   rendezvous, ring all-reduce
   pour HOST:PORT --rate N                         N numbered datagrams a second
   catch --port PORT --every MS                    count them, and what is missing
@@ -86,6 +89,20 @@ fn dispatch(args: &[String], out: &mut dyn Write) -> Result<(), Error> {
         "stream" => {
             let args = Args::parse(rest, &["every", "count"])?;
             client::stream(args.target()?, args.pace()?, out)
+        }
+        "model" => {
+            let args = Args::parse(rest, &["port"])?;
+            args.no_targets()?;
+            chat::model(&serve::bind(args.number("port")?)?, out)
+        }
+        "chat" => {
+            let args = Args::parse(rest, &["model", "every", "count", "token", "lose"])?;
+            let (target, models) = (args.target()?.to_owned(), args.all("model"));
+            if models.is_empty() {
+                return Err(Error::Usage("--model is missing".to_owned()));
+            }
+            let (token, lose) = (chat::path(args.maybe("token")?), chat::path(args.maybe("lose")?));
+            chat::chat(&chat::Chat { target, models, token, lose }, args.pace()?, out)
         }
         "forge" => {
             let args = Args::parse(rest, &["as", "to", "every", "count", "shape"])?;
@@ -227,6 +244,31 @@ mod tests {
         let words: Vec<&str> = lines.iter().map(|l| l.split(' ').next().unwrap()).collect();
         assert_eq!(words, ["connected", "tick", "tick", "connection", "connected", "tick"], "{lines:?}");
         assert!(lines[3].starts_with("connection cut after 2 ticks: "), "{lines:?}");
+    }
+
+    #[test]
+    fn a_model_answers_whoever_chats_with_it_and_a_token_that_is_lost_is_found() {
+        let listener = serve::bind(0).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || chat::model(&listener, &mut io::sink()));
+        let folder = std::env::temp_dir().join(format!("signet-chat-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (token, lost) = (folder.join("token"), folder.join("lost"));
+        let line = |token: &std::path::Path, more: &str| {
+            let token = token.display();
+            output(&format!(
+                "chat 127.0.0.1:{port} --model a --model b --token {token} --every 1 --count 1 {more}"
+            ))
+        };
+        assert_eq!(line(&token, ""), ["no token yet"]);
+        std::fs::write(&token, "abc").unwrap();
+        let lines = line(&token, &format!("--lose {}", lost.display()));
+        assert_eq!(
+            lines,
+            ["200 a The answer to that is forty-two.", "200 b The answer to that is forty-two."]
+        );
+        assert_eq!(std::fs::read_to_string(&lost).unwrap(), "abc");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

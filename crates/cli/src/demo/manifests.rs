@@ -17,7 +17,13 @@ const FILES: &[(&str, &str)] = example![
     "policies-data.yaml",
     "lab.yaml",
     "training.yaml",
+    "models.yaml",
+    "agents.yaml",
 ];
+
+/// Where the manifests say that a node keeps its state, and its sockets.
+const STATE: &str = "/var/lib/signet";
+const RUN: &str = "/run/signet";
 
 /// The file that the demo edits.
 const MODEL_POLICY: &str = "policies-ai-workloads.yaml";
@@ -33,9 +39,12 @@ pub(crate) enum Edit {
     ShutOutTheGatewayInAudit,
 }
 
-/// Writes all of them into `folder`.
-pub(crate) fn write(folder: &Path) -> io::Result<()> {
-    FILES.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text))
+/// Writes all of them into `folder`, for a node that keeps its state and its sockets elsewhere.
+pub(crate) fn write(folder: &Path, state: &Path, run: &Path) -> io::Result<()> {
+    let (state, run) = (state.display().to_string(), run.display().to_string());
+    FILES.iter().try_for_each(|(name, text)| {
+        fs::write(folder.join(name), text.replace(STATE, &state).replace(RUN, &run))
+    })
 }
 
 /// Edits the model's policy, as an editor does it: a reader sees the old file or the new one.
@@ -63,7 +72,7 @@ mod tests {
     #[test]
     fn every_edit_leaves_manifests_that_read_and_say_something_else() {
         let folder = tempfile::tempdir().unwrap();
-        write(folder.path()).unwrap();
+        write(folder.path(), Path::new(STATE), Path::new(RUN)).unwrap();
         let settings = signet_cluster::Settings::default();
         let read = || signet_cluster::Snapshot::read_dir(folder.path(), &settings).unwrap().policies;
         let original = read();

@@ -25,6 +25,7 @@ use crate::{
         expect::{Expectation, pod, rule},
         manifests::Edit,
     },
+    model,
     node::print_audit,
     output::{DENIED, Format, Table},
     signals,
@@ -59,6 +60,9 @@ const MASTER: &str = "ai-workloads/trainer-0";
 const WORKER: &str = "ai-workloads/trainer-1";
 const TRAINERS: &str = "ai-workloads/trainers-among-themselves ingress[0]";
 const EXPERIMENT: &str = "lab/experiment";
+const MODEL_GATEWAY: &str = "signet-system/gateway-0";
+const ASSISTANT: &str = "agents/assistant";
+const THIEF: &str = "agents/thief";
 
 const PIPELINE: Expectation = Expectation {
     name: "the gateway reaches the model",
@@ -151,6 +155,54 @@ const AT_FIRST: [Expectation; 9] = [
     },
 ];
 
+/// Calls to a model: flows of their own, beside those of their packets.
+const CALL: Expectation = Expectation {
+    name: "an agent calls the model, known by its packets and its token",
+    from: ASSISTANT,
+    to: MODEL_GATEWAY,
+    port: 4260,
+    reason: "model-policy-allow",
+    rule: "agents/assistants allow[0]",
+    ..PIPELINE
+};
+
+const CALLS: [Expectation; 5] = [
+    CALL,
+    Expectation {
+        name: "the same call with the same token from another pod is refused",
+        from: THIEF,
+        verdict: "DROPPED",
+        reason: "token-of-another-workload",
+        rule: "",
+        ..CALL
+    },
+    Expectation {
+        name: "nobody goes round the gateway to the model",
+        from: "agents/shortcut",
+        to: "ai-workloads/llm-0",
+        port: 8081,
+        verdict: "DROPPED",
+        reason: "policy-default-deny",
+        rule: "ai-workloads/llm-from-gateway default-deny",
+        ..CALL
+    },
+    Expectation {
+        name: "a model that no policy allows is not called",
+        verdict: "DROPPED",
+        reason: "model-policy-default-deny",
+        rule: "agents/assistants default-deny",
+        ..CALL
+    },
+    Expectation {
+        name: "a budget ends, and calls with it",
+        from: "agents/batch",
+        verdict: "DROPPED",
+        reason: "limit-spend",
+        rule: "agents/batch allow[0]",
+        ..CALL
+    },
+];
+
 /// What is done while it runs, and what should come of it.
 const EDITS: [(&str, Edit, Expectation); 3] = [
     (
@@ -199,17 +251,19 @@ pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     }
     let stop = signals::stop_flag()?;
     let folder = tempfile::tempdir().context("a folder for the manifests")?;
-    manifests::write(folder.path())?;
+    let state = folder.path().join(".state");
+    manifests::write(folder.path(), &state, Path::new(RUN_DIR))?;
     let config = Config {
         node: "demo".into(),
         run_dir: RUN_DIR.into(),
-        state_dir: folder.path().join(".state"),
+        state_dir: state,
+        manifests: Some(folder.path().to_owned()),
         bpffs: "/sys/fs/bpf/signet-demo".into(),
         // addresses for documentation: nobody's
         network: Network::Own(vec![[192, 0, 2, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()]),
         ..Config::default()
     };
-    say("starting ten pods and cluster DNS, each in a network of its own …");
+    say("starting fifteen pods, cluster DNS and the model gateway, each in a network of its own …");
     let up = Up::start(config, folder.path(), crate::pod_init())?;
     let result = show(&up, folder.path(), args, &stop);
     if args.keep && result.is_ok() && !stop.load(Ordering::Relaxed) {
@@ -231,6 +285,8 @@ fn show(up: &Up, folder: &Path, args: &DemoArgs, stop: &Arc<AtomicBool>) -> anyh
     applied(up, stop)?;
     say("watching their traffic …");
     let mut outcomes = watch(up.flows().read(), &AT_FIRST, stop)?;
+    say("watching calls to the model …");
+    outcomes.extend(watch(up.flows().read(), &CALLS, stop)?);
     for (text, edit, expectation) in EDITS {
         say(text);
         // what happens from now on counts: a live flow is judged anew before the edit is said to be in force
@@ -240,7 +296,8 @@ fn show(up: &Up, folder: &Path, args: &DemoArgs, stop: &Arc<AtomicBool>) -> anyh
         outcomes.extend(watch(reader, &[expectation], stop)?);
     }
     let audit = signet_agent::ask(&Path::new(RUN_DIR).join("control.sock"), &Request::Audit)?;
-    print(&outcomes, &audit, args.output)?;
+    let calls = model::usage_of(&format!("unix://{RUN_DIR}/agent.sock"))?;
+    print(&outcomes, &audit, &calls, args.output)?;
     Ok(outcomes.iter().all(|o| o.flow.is_some()))
 }
 
@@ -284,14 +341,14 @@ fn watch(
     Ok(outcomes)
 }
 
-fn print(outcomes: &[Outcome], audit: &Value, format: Format) -> anyhow::Result<()> {
+fn print(outcomes: &[Outcome], audit: &Value, calls: &model::Usage, format: Format) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
         let all: Vec<Value> = outcomes
             .iter()
             .map(|o| json!({"name": o.expectation.name, "held": o.flow.is_some(), "flow": o.flow}))
             .collect();
-        writeln!(out, "{:#}", json!({ "expectations": all, "audit": audit }))?;
+        writeln!(out, "{:#}", json!({ "expectations": all, "audit": audit, "calls": calls.to_json() }))?;
         return Ok(());
     }
     let mut table = Table::new(["", "EXPECTATION", "FROM", "TO", "PORT", "VERDICT", "REASON", "RULE"]);
@@ -322,6 +379,8 @@ fn print(outcomes: &[Outcome], audit: &Value, format: Format) -> anyhow::Result<
     let held = outcomes.iter().filter(|o| o.flow.is_some()).count();
     writeln!(out, "\nsignet policy audit:")?;
     print_audit(&mut out, audit)?;
+    writeln!(out, "\nsignet model usage:")?;
+    calls.print(&mut out)?;
     writeln!(out, "\n{held} of {} expectations held", outcomes.len())?;
     Ok(())
 }

@@ -8,5 +8,6 @@ mod why;
 
 pub(crate) use explain::{ExplainArgs, explain};
 pub(crate) use lint::{LintArgs, lint};
+pub(crate) use source::{Source, refuse};
 pub(crate) use verdict::{VerdictArgs, verdict};
 pub(crate) use why::{WhyArgs, why};
