@@ -406,6 +406,13 @@ fn what_is_not_meant_is_refused_where_it_stands() {
             "spec.workloads[0].serviceAccount: must be",
         ),
         (issuer("{issuer: 'https://a', audience: b, keys: {file: k}}"), "spec.keys.file: an absolute path"),
+    ];
+    check_refused(&cases);
+}
+
+#[test]
+fn a_caller_from_outside_that_is_not_meant_is_refused_where_it_stands() {
+    let cases = [
         (issuer("{issuer: 'https://a', audience: b, outside: []}"), "spec.outside: is empty"),
         (
             issuer("{issuer: 'https://a', audience: b, outside: [{when: 'true', namespace: n}]}"),

@@ -3,6 +3,8 @@
 //! INVARIANT: nobody outside is a pod. What is about pods never is about them, whatever they are called; they are selected by name,
 //! in policies that say so (`what_is_about_pods_is_not_about_callers_from_outside`, and the other way round).
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 use signet_identity::Pod;
 
@@ -43,4 +45,12 @@ pub struct Outsider {
     pub namespace: String,
     /// What they are called there.
     pub name: String,
+}
+
+/// `google:vertex/agent`, which is no name of a pod.
+impl fmt::Display for Outsider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { issuer, namespace, name } = self;
+        write!(f, "{issuer}:{namespace}/{name}")
+    }
 }

@@ -1,6 +1,9 @@
 //! Issuers of tokens that callers may show.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use serde_json::{Map, Value};
 use signet_policy::Origin;
@@ -42,9 +45,16 @@ impl TokenIssuer {
         if matches!(&self.workloads, Workloads::Of(known) if known.contains_key(subject)) {
             return None;
         }
-        let OutsideCaller { namespace, name, .. } =
-            self.outside.iter().find(|caller| caller.when.holds(claims))?;
-        Some(Outsider { issuer: self.name.clone(), namespace: namespace.clone(), name: name.clone() })
+        self.outside.iter().find(|caller| caller.when.holds(claims)).map(|caller| self.named(caller))
+    }
+
+    /// All callers from outside that it knows, each once.
+    pub fn outsiders(&self) -> BTreeSet<Outsider> {
+        self.outside.iter().map(|caller| self.named(caller)).collect()
+    }
+
+    fn named(&self, OutsideCaller { namespace, name, .. }: &OutsideCaller) -> Outsider {
+        Outsider { issuer: self.name.clone(), namespace: namespace.clone(), name: name.clone() }
     }
 }
 
