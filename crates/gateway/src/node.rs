@@ -97,8 +97,16 @@ impl Peer {
     }
 }
 
+impl Default for Connection {
+    /// Nobody's.
+    fn default() -> Self {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { source: nowhere, destination: nowhere }
+    }
+}
+
 /// What becomes of a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The connection that it came on.
     pub connection: Connection,

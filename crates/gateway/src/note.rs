@@ -1,6 +1,9 @@
 //! What is noted of a call on its way, and becomes its record. It observes: nothing is decided by it.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use hyper::{Request, StatusCode, body::Incoming};
 use signet_model::{Call, Decision, Outcome, Outsider, Price, Prices, Reason};
@@ -14,8 +17,14 @@ use crate::{
     wire::Asked,
 };
 
-/// The notes on one call.
-pub(crate) struct Note {
+/// The status of a call whose caller went away before there was one, as proxies have come to call it.
+const GONE: u16 = 499;
+
+/// The notes on one call. Dropped, they are a record all the same: whoever asked is gone.
+pub(crate) struct Note<N: Node> {
+    node: Arc<N>,
+    telemetry: Arc<Telemetry>,
+    is_over: bool,
     started: Instant,
     record: Record,
     /// What it costs, where that is known.
@@ -25,8 +34,13 @@ pub(crate) struct Note {
     is_told: bool,
 }
 
-impl Note {
-    pub(crate) fn new(connection: Connection, request: &Request<Incoming>) -> Self {
+impl<N: Node> Note<N> {
+    pub(crate) fn new(
+        node: &Arc<N>,
+        telemetry: &Arc<Telemetry>,
+        connection: Connection,
+        request: &Request<Incoming>,
+    ) -> Self {
         let record = Record {
             connection,
             outside: None,
@@ -51,7 +65,19 @@ impl Note {
             is_allowed: false,
             first: None,
         };
-        Self { started: Instant::now(), record, price: None, generates: false, seen, is_told: true }
+        let (node, telemetry) = (node.clone(), telemetry.clone());
+        let started = Instant::now();
+        Self {
+            node,
+            telemetry,
+            is_over: false,
+            started,
+            record,
+            price: None,
+            generates: false,
+            seen,
+            is_told: true,
+        }
     }
 
     pub(crate) fn caller(&mut self, workload: &Workload) {
@@ -63,6 +89,7 @@ impl Note {
     /// Somebody who is no pod.
     pub(crate) fn outsider(&mut self, outsider: &Outsider) {
         let Outsider { issuer, namespace, name } = outsider.clone();
+        self.is_told = true;
         self.record.outside = Some(RecordOutside { issuer, namespace, name });
         self.seen.caller = Some(SeenCaller::Outside(outsider.clone()));
     }
@@ -97,7 +124,7 @@ impl Note {
         });
     }
 
-    /// It is measured, and no record is made of it.
+    /// It is measured, and no record is made of it, as long as nobody knows whose it is.
     pub(crate) fn untold(&mut self) {
         self.is_told = false;
     }
@@ -130,8 +157,13 @@ impl Note {
     }
 
     /// The call is over.
-    pub(crate) fn end(mut self, node: &impl Node, telemetry: &Telemetry, end: End) {
+    pub(crate) fn end(mut self, end: End) {
+        self.finish(end);
+    }
+
+    fn finish(&mut self, end: End) {
         let End { usage, ending, first } = end;
+        self.is_over = true;
         self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.seen.first = first.map(|first| first.duration_since(self.started));
         self.record.usage = usage;
@@ -152,9 +184,19 @@ impl Note {
                 self.tell(vec![by.detail]);
             }
         }
-        telemetry.observe(&self.record, &self.seen);
+        self.telemetry.observe(&self.record, &self.seen);
         if self.is_told {
-            node.record(self.record);
+            self.node.record(std::mem::take(&mut self.record));
+        }
+    }
+}
+
+impl<N: Node> Drop for Note<N> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.record.status = GONE;
+            self.tell(vec!["the caller went away".to_owned()]);
+            self.finish(End { usage: None, ending: Ending::Whole, first: None });
         }
     }
 }

@@ -100,7 +100,11 @@ impl<N: Node> Gateway<N> {
         if let Some(answer) = published::answer(&*self.node, &request).await {
             return answer;
         }
-        let mut note = Note::new(peer.connection, &request);
+        let mut note = Note::new(&self.node, &self.telemetry, peer.connection, &request);
+        // of those whom nobody knows, as many as leave room for what is told of others
+        if peer.is_unknown() && !self.unknown.take() {
+            note.untold();
+        }
         let dialect = Dialect::of(request.uri(), request.headers());
         // what was in force when it came, to its end
         let models = self.models.borrow().clone();
@@ -110,11 +114,9 @@ impl<N: Node> Gateway<N> {
             Ok((Answer::Passing(answer, passage, idle), charged)) => {
                 let (head, body) = answer.into_parts();
                 note.status(head.status);
-                let node = self.node.clone();
-                let telemetry = self.telemetry.clone();
                 let over = Box::new(move |end: End| {
                     note.tell(charged.over(settled((head.status, generates), &end)));
-                    note.end(&*node, &telemetry, end);
+                    note.end(end);
                 });
                 Response::from_parts(head, Body::passing(body, passage, idle, over))
             }
@@ -122,17 +124,12 @@ impl<N: Node> Gateway<N> {
                 note.status(answer.status());
                 let end = End { usage, ending: Ending::Whole, first: None };
                 note.tell(charged.over(settled((answer.status(), generates), &end)));
-                note.end(&*self.node, &self.telemetry, end);
+                note.end(end);
                 answer.map(Body::whole)
             }
             Err(refusal) => {
                 note.refuse(&refusal);
-                // of those whom nobody knows, as many as leave room for what is told of others
-                if peer.is_unknown() && !self.unknown.take() {
-                    note.untold();
-                }
-                let end = End { usage: None, ending: Ending::Whole, first: None };
-                note.end(&*self.node, &self.telemetry, end);
+                note.end(End { usage: None, ending: Ending::Whole, first: None });
                 refusal.answer(dialect)
             }
         }
@@ -143,7 +140,7 @@ impl<N: Node> Gateway<N> {
         models: &Models,
         peer: &Peer,
         request: Request<Incoming>,
-        note: &mut Note,
+        note: &mut Note<N>,
     ) -> Result<(Answer, Charged), Refusal> {
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
         let known = self.known(models, peer, request.headers(), note).await?;
@@ -180,7 +177,7 @@ impl<N: Node> Gateway<N> {
         models: &Models,
         peer: &'p Peer,
         headers: &HeaderMap,
-        note: &mut Note,
+        note: &mut Note<N>,
     ) -> Result<Known<'p>, Refusal> {
         let refused = |refusal| {
             peer.standing.as_ref().inspect(|standing| standing.fail());
@@ -221,12 +218,15 @@ impl<N: Node> Gateway<N> {
     ) -> Result<Charged, Refusal> {
         let estimate = limit::estimate(asked.format, &asked.call, asked.body().len(), &asked.value);
         let charged = limit::charge(&self.limits, models, caller, (&asked.call, &estimate)).await?;
-        if let Some(cap) = charged.output_cap() {
-            limit::cap(asked.format, &asked.call, &mut asked.value, cap)
-                .map_err(|detail| Refusal::new(Reason::InvalidRequest, detail))?;
-            asked.is_changed = true;
+        let Some(cap) = charged.output_cap() else { return Ok(charged) };
+        asked.is_changed = true;
+        match limit::cap(asked.format, &asked.call, &mut asked.value, cap) {
+            Ok(()) => Ok(charged),
+            Err(detail) => {
+                charged.over(limit::Ending::NotSent);
+                Err(Refusal::new(Reason::InvalidRequest, detail))
+            }
         }
-        Ok(charged)
     }
 
     fn guard_request(&self, asked: &mut Asked<'_>) -> Result<(), Refusal> {
@@ -249,7 +249,9 @@ impl<N: Node> Gateway<N> {
             // an answer that is whole is looked at before any of it is passed on
             Some(mut texts) if !is_stream => {
                 let (head, body) = answer.into_parts();
-                let body = Limited::new(body, MAX_ANSWER).collect().await;
+                let late = |_| Refusal::new(Reason::UpstreamTimeout, "its answer takes too long");
+                let body = Limited::new(body, MAX_ANSWER).collect();
+                let body = tokio::time::timeout(asked.provider.patience.first, body).await.map_err(late)?;
                 let failed =
                     |error| Refusal::new(Reason::UpstreamUnavailable, format!("its answer: {error}"));
                 let body = body.map_err(failed)?.to_bytes();

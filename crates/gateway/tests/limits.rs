@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use signet_testkit::google::Behaviour;
 use support::{Fixture, SCORER};
 
 /// A policy with limits for scorers, and what calls cost.
@@ -121,6 +122,20 @@ async fn a_caller_that_hangs_up_has_spent_what_it_could_have() {
     assert_eq!(fixture.record(1).await.detail, "the answer broke off");
     let (status, reason, _) = fixture.post(SCORER, CHAT, chat(json!({}))).await;
     assert_eq!((status, reason.as_str()), (429, "limit-tokens"));
+}
+
+#[tokio::test]
+async fn a_caller_that_is_gone_before_there_is_an_answer_leaves_a_record_and_its_charge() {
+    let fixture = Fixture::with(&limited("  - {requestsPerMinute: 1}")).await;
+    let slow = Behaviour { exchange_takes: Duration::from_secs(5), ..Behaviour::default() };
+    fixture.google.behave(slow);
+    let path = format!("{}:generateContent", support::FLASH);
+    let call = fixture.try_post(SCORER, &path, support::prompt());
+    assert!(tokio::time::timeout(Duration::from_millis(300), call).await.is_err());
+    let record = fixture.record(1).await;
+    assert_eq!((record.status, record.detail.as_str()), (499, "the caller went away"));
+    let (status, reason, _) = fixture.post(SCORER, CHAT, chat(json!({}))).await;
+    assert_eq!((status, reason.as_str()), (429, "limit-requests"));
 }
 
 #[tokio::test]
