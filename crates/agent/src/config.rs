@@ -58,8 +58,19 @@ pub struct Config {
     /// The URL of a Redis or Valkey in which gateways count together what limits are on; it may hold a password. Default: none,
     /// and each node counts for itself, in its state directory.
     pub limits_store: Option<SecretString>,
+    /// What the model gateway serves TLS with. Default: nothing, and so no TLS, and no callers from outside.
+    pub gateway_tls: Option<GatewayTls>,
     /// Where flows go as JSON lines. Default: nowhere.
     pub export: Option<Export>,
+}
+
+/// A certificate and its key, in PEM; they may be replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayTls {
+    /// The certificate's file, with those that vouch for it behind it.
+    pub certificate: PathBuf,
+    /// The key's file.
+    pub key: PathBuf,
 }
 
 impl Config {
@@ -136,6 +147,7 @@ impl Default for Config {
             manifests: None,
             issuer: "https://signet.invalid".to_owned(),
             limits_store: None,
+            gateway_tls: None,
             export: None,
         }
     }

@@ -22,13 +22,14 @@ use signet_flow::{
     Call, EndpointInfo, ExtensionRule, ModelCall, Names as _, Ring, flow::Flow, flow::Verdict,
 };
 use signet_gateway::{
-    Caller, Connection, Evidence, Question, Record, RecordCall, RecordCost, RecordRule, Reply, Workload,
+    Caller, Connection, Evidence, Question, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Reply,
+    Workload,
 };
-use signet_identity::{Pod, PodName, Protocol};
+use signet_identity::{Identity, Pod, PodName, Protocol};
 use signet_policy::Mode;
 
 use crate::{
-    config::Config,
+    config::{Config, GatewayTls},
     control::private_socket,
     names::Directory,
     pods::{self, own_pod},
@@ -101,9 +102,12 @@ fn pod(snapshot: &Snapshot, manifests: &Path, config: &Config) -> PodManifest {
         &path(&limits),
     ];
     let audit = (config.settings.mode == Mode::Audit).then_some("--audit");
+    let tls = config.gateway_tls.iter().flat_map(|GatewayTls { certificate, key }| {
+        ["--tls-cert".to_owned(), path(certificate), "--tls-key".to_owned(), path(key)]
+    });
     let container = Container {
         name: "gateway".to_owned(),
-        command: command.into_iter().chain(audit).map(str::to_owned).collect(),
+        command: command.into_iter().chain(audit).map(str::to_owned).chain(tls).collect(),
         // not an argument, which everybody could read
         env: config
             .limits_store
@@ -115,6 +119,18 @@ fn pod(snapshot: &Snapshot, manifests: &Path, config: &Config) -> PodManifest {
     let name = PodName { namespace: NAMESPACE.to_owned(), name: POD.to_owned() };
     let labels = [("app.kubernetes.io/name".to_owned(), "signet-gateway".to_owned())].into();
     own_pod(snapshot, name, labels, SERVICE, container)
+}
+
+/// Somebody outside, as flows show them: of the world, under the name that they are given here.
+fn outsider(outside: RecordOutside) -> EndpointInfo {
+    let RecordOutside { issuer, namespace, name } = outside;
+    EndpointInfo {
+        namespace,
+        identity: Identity::WORLD.0,
+        labels: vec!["reserved:world".to_owned(), format!("signet:token-issuer={issuer}")],
+        workloads: vec![("OutsideCaller".to_owned(), name)],
+        ..EndpointInfo::default()
+    }
 }
 
 /// Who answers the gateway.
@@ -260,9 +276,10 @@ impl Desk {
             time: SystemTime::now(),
             source,
             destination,
-            caller: match self.opener(connection) {
-                Some((info, _)) => Some(info),
-                None => self.directory.address(source.ip()),
+            caller: match (record.outside, self.opener(connection)) {
+                (None, Some((info, _))) => Some(info),
+                (None, None) => self.directory.address(source.ip()),
+                (Some(outside), _) => Some(Arc::new(outsider(outside))),
             },
             gateway: self.directory.address(destination.ip()),
             node: self.directory.node_name(),

@@ -29,7 +29,7 @@ mod signing;
 mod up;
 mod zone;
 
-pub use config::{Config, Export, Network};
+pub use config::{Config, Export, GatewayTls, Network};
 pub use control::{Request, Why, WhySaid, ask};
 pub use error::Error;
 pub use events::Recorder;

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use signet_agent::{Config, Export};
+use signet_agent::{Config, Export, GatewayTls};
 use signet_cluster::Settings;
 
 use crate::filters::RawFilter;
@@ -73,6 +73,13 @@ struct Options {
     /// password. [default: each node counts for itself]
     #[arg(long)]
     limits_store: Option<String>,
+    /// The certificate that the model gateway serves TLS with, in PEM, with those that vouch for it behind it; read anew when it
+    /// changes. [default: none, and nobody calls from outside the cluster]
+    #[arg(long)]
+    gateway_tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(long)]
+    gateway_tls_key: Option<PathBuf>,
     /// A file that flows are written to as JSON lines.
     #[arg(long)]
     export_file: Option<PathBuf>,
@@ -204,6 +211,11 @@ impl UpArgs {
         let manifests = given.manifests.as_ref().or(file.manifests.as_ref());
         let manifests = manifests.context("--manifests: which folder is not said, nor in a --config")?;
         let config = settle(given, file);
+        let pair = [
+            given.gateway_tls_cert.as_ref().or(file.gateway_tls_cert.as_ref()),
+            given.gateway_tls_key.as_ref().or(file.gateway_tls_key.as_ref()),
+        ];
+        let config = Config { gateway_tls: gateway_tls(pair)?, ..config };
         check(&config)?;
         Ok((manifests.clone(), config))
     }
@@ -211,9 +223,15 @@ impl UpArgs {
 
 impl Options {
     fn relative_to(mut self, folder: Option<&Path>) -> Self {
-        for path in
-            [&mut self.manifests, &mut self.state, &mut self.run_dir, &mut self.bpffs, &mut self.export_file]
-        {
+        for path in [
+            &mut self.manifests,
+            &mut self.state,
+            &mut self.run_dir,
+            &mut self.bpffs,
+            &mut self.export_file,
+            &mut self.gateway_tls_cert,
+            &mut self.gateway_tls_key,
+        ] {
             if let (Some(path), Some(folder)) = (path, folder) {
                 *path = folder.join(&*path);
             }
@@ -262,8 +280,22 @@ fn settle(given: &Options, file: &Options) -> Config {
         manifests: default.manifests,
         issuer: first(&given.issuer, &file.issuer, default.issuer),
         limits_store: given.limits_store.clone().or_else(|| file.limits_store.clone()).map(Into::into),
+        gateway_tls: default.gateway_tls,
         peers: nodes(given.peer.as_ref().or(file.peer.as_ref())),
         export: export(given, file),
+    }
+}
+
+/// The gateway is another process, and may be in another folder.
+fn gateway_tls(pair: [Option<&PathBuf>; 2]) -> anyhow::Result<Option<GatewayTls>> {
+    let absolute = |path: &PathBuf| std::path::absolute(path).with_context(|| path.display().to_string());
+    match pair {
+        [None, None] => Ok(None),
+        [Some(certificate), Some(key)] => {
+            Ok(Some(GatewayTls { certificate: absolute(certificate)?, key: absolute(key)? }))
+        }
+        [Some(_), None] => anyhow::bail!("gateway TLS key: is required beside the certificate"),
+        [None, Some(_)] => anyhow::bail!("gateway TLS cert: is required beside the key"),
     }
 }
 
@@ -412,5 +444,6 @@ mod tests {
         );
         assert!(refused("manifests: m\npodRange: [10.96.0.0/12]\n").contains("overlaps"));
         assert!(refused("manifests: m\nflows: 0\n").contains("flows"));
+        assert!(refused("manifests: m\ngatewayTlsCert: c.pem\n").contains("gateway TLS key: is required"));
     }
 }

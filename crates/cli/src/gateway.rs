@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use signet_cluster::Settings;
-use signet_gateway::{Drain, Gateway, Link, Server};
+use signet_gateway::{Certificates, Drain, Gateway, Link, Server};
 use signet_limits::{InProcess, JournalError, Keeper, Limits, Shared, SharedError, SharedSettings};
 use signet_policy::Mode;
 use tokio::sync::watch;
@@ -42,6 +42,12 @@ pub(crate) struct GatewayArgs {
     /// Where to listen. Default: port 4260 of every address.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// A certificate in PEM, with those that vouch for it behind it: the port serves TLS, too. It is read anew when it changes.
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Where Prometheus reads metrics, at `/metrics`. Default: port 4261 of every address.
     #[arg(long)]
     metrics: Option<SocketAddr>,
@@ -125,6 +131,10 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
         }
         let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
         let server = Server::bind(&addresses, Gateway::new(link, models, limits)?).await?;
+        let server = match args.tls_cert.clone().zip(args.tls_key.clone()) {
+            None => server,
+            Some((certificate, key)) => server.with_tls(Certificates::open(certificate, key)?)?,
+        };
         println!("answering on {}", server.address()?);
         let stopped = async {
             while !stop.load(Ordering::Relaxed) {

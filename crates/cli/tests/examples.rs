@@ -36,3 +36,33 @@ fn the_ways_to_vertex_ai_let_the_scorer_call_and_nobody_else_go_round() {
         assert_eq!(lint.code, 0, "{file}: {}{}", lint.out, lint.err);
     }
 }
+
+#[test]
+fn the_model_server_is_asked_by_the_gateway_alone_and_for_those_who_may() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/model-ingress");
+    let ask = |arguments: &[&str]| {
+        let said = signet(&example, &[arguments, &["--manifests", "."]].concat());
+        (said.code, said.out + &said.err)
+    };
+    let call = |from: &str, model: &str| ask(&["model", "verdict", "--from", from, "--model", model]);
+    for (from, model, code) in [
+        ("shop/assistant", "llama-3.1-8b", 0),
+        ("shop/assistant", "llama-2", 1),
+        ("shop/notebook", "llama-3.1-8b", 1),
+        ("google:vertex/agent", "llama-3.1-8b", 0),
+        ("google:vertex/agent", "llama-3.1-70b", 1),
+        ("google:vertex/nobody", "llama-3.1-8b", 1),
+    ] {
+        let (said, text) = call(from, model);
+        assert_eq!(said, code, "{from}, {model}: {text}");
+    }
+    for from in ["shop/assistant", "shop/notebook", "203.0.113.7"] {
+        let (code, text) =
+            ask(&["policy", "verdict", "--from", from, "--to", "models/llama-0", "--port", "8000"]);
+        assert_eq!(code, 1, "{from}: {text}");
+    }
+    let (code, text) = ask(&["model", "list"]);
+    assert!(code == 0 && text.contains("google:vertex/agent") && text.contains("shop/assistant"), "{text}");
+    let (code, text) = ask(&["policy", "lint"]);
+    assert_eq!(code, 0, "{text}");
+}

@@ -3,9 +3,9 @@
 
 use signet_cluster::{Settings, Snapshot};
 use signet_model::{
-    Action, Amount, Anthropic, Api, Bound, Choice, Credential, EntraVersion, Feature, IssuerKeys, Measure,
-    Method, Models, NamedWorkload, OpenAi, Pattern, Per, Period, SubjectToken, TokenDemand, TokenForm,
-    Uncounted, Workloads,
+    Action, Amount, Anthropic, Api, Bound, Callers, Choice, Credential, EntraVersion, Feature, IssuerKeys,
+    Measure, Method, Models, NamedWorkload, OpenAi, Pattern, Per, Period, SubjectToken, TokenDemand,
+    TokenForm, Uncounted, Workloads,
 };
 use signet_policy::Mode;
 
@@ -101,7 +101,8 @@ fn a_policy_is_what_it_says_and_what_it_leaves_out_is_anything() {
     let models = read(&policy(spec)).unwrap();
     let [policy] = &models.policies[..] else { panic!("{models:?}") };
     assert_eq!(policy.mode, Mode::Audit);
-    assert_eq!(policy.service_accounts, Choice::Of(vec!["scorer".to_owned()]));
+    let Callers::Pods { service_accounts, .. } = &policy.callers else { panic!("{policy:?}") };
+    assert_eq!(*service_accounts, Choice::Of(vec!["scorer".to_owned()]));
     assert_eq!(policy.token, TokenDemand::Of(Choice::Of(vec!["cluster".to_owned()])));
     let said: Vec<_> = policy.rules.iter().map(|r| (r.path.as_str(), r.line, r.action)).collect();
     assert_eq!(
@@ -122,6 +123,41 @@ fn a_mode_is_the_policys_else_its_namespaces() {
     let mode = |spec: &str| read(&(policy(spec) + namespace)).unwrap().policies[0].mode;
     assert_eq!((mode("{}"), mode("{mode: Enforce}")), (Mode::Audit, Mode::Enforce));
     assert_eq!(read(&policy("{}")).unwrap().policies[0].mode, Mode::Enforce);
+}
+
+#[test]
+fn callers_from_outside_are_named_by_what_their_tokens_say() {
+    let spec = "
+  issuer: https://accounts.google.com
+  audience: https://models.example.com
+  outside:
+  - {when: claims.email == 'a@p.iam.gserviceaccount.com', namespace: vertex, name: agent}
+  - {when: claims.email.endsWith('@example.com'), namespace: office, name: people}
+";
+    let models = read(&issuer(spec)).unwrap();
+    let known = &models.issuers["i"];
+    assert_eq!(known.workloads, Workloads::Of([].into()), "no token of it is a pod's");
+    let outsider = |subject: &str, email: &str| {
+        let claims = serde_json::json!({ "email": email, "email_verified": true });
+        let outsider = known.outsider(subject, claims.as_object().unwrap())?;
+        Some(format!("{}:{}/{}", outsider.issuer, outsider.namespace, outsider.name))
+    };
+    assert_eq!(outsider("1", "a@p.iam.gserviceaccount.com").as_deref(), Some("i:vertex/agent"));
+    assert_eq!(outsider("1", "b@example.com").as_deref(), Some("i:office/people"));
+    assert_eq!(outsider("1", "b@p.iam.gserviceaccount.com"), None);
+    // what is written down as a workload's is nobody's outside
+    let both = spec.to_owned() + "  workloads: [{subject: '7', namespace: shop, serviceAccount: scorer}]\n";
+    let models = read(&issuer(&both)).unwrap();
+    let claims = serde_json::json!({ "email": "b@example.com", "email_verified": true });
+    let outsider = |subject: &str| models.issuers["i"].outsider(subject, claims.as_object().unwrap());
+    assert!(outsider("7").is_none() && outsider("8").is_some());
+
+    let models = read(&policy("{outsideCallers: {issuers: [i], names: [agent]}, allow: [{}]}")).unwrap();
+    let [policy] = &models.policies[..] else { panic!("{models:?}") };
+    let one = |text: &str| Choice::Of(vec![text.to_owned()]);
+    let callers = Callers::Outside { namespaces: one("shop"), issuers: one("i"), names: one("agent") };
+    assert_eq!(policy.callers, callers);
+    assert_eq!(policy.token, TokenDemand::Of(one("i")));
 }
 
 #[test]
@@ -370,6 +406,36 @@ fn what_is_not_meant_is_refused_where_it_stands() {
             "spec.workloads[0].serviceAccount: must be",
         ),
         (issuer("{issuer: 'https://a', audience: b, keys: {file: k}}"), "spec.keys.file: an absolute path"),
+    ];
+    check_refused(&cases);
+}
+
+#[test]
+fn a_caller_from_outside_that_is_not_meant_is_refused_where_it_stands() {
+    let cases = [
+        (issuer("{issuer: 'https://a', audience: b, outside: []}"), "spec.outside: is empty"),
+        (
+            issuer("{issuer: 'https://a', audience: b, outside: [{when: 'true', namespace: n}]}"),
+            "spec.outside[0].name: must be",
+        ),
+        (
+            issuer("{issuer: 'https://a', audience: b, outside: [{namespace: n, name: a}]}"),
+            "spec.outside[0].when: ",
+        ),
+        (
+            issuer(
+                "{issuer: 'https://a', audience: b, outside: [{when: 'caller.pod == \"a\"', namespace: n, name: a}]}",
+            ),
+            "spec.outside[0].when: nothing is called \"caller\"",
+        ),
+        (policy("{outsideCallers: {}, podSelector: {}}"), "spec.podSelector: is about pods"),
+        (policy("{outsideCallers: {}, serviceAccounts: [a]}"), "spec.serviceAccounts: is about pods"),
+        (policy("{outsideCallers: {}, token: {}}"), "spec.token: is not for outsideCallers"),
+        (policy("{outsideCallers: {names: []}}"), "spec.outsideCallers.names: is empty"),
+        (
+            policy("{outsideCallers: {namespaces: [a]}}"),
+            "spec.outsideCallers.namespaces: is of ClusterModelPolicy alone",
+        ),
     ];
     check_refused(&cases);
 }

@@ -9,11 +9,15 @@ use std::{
 use hyper::{HeaderMap, header};
 use secrecy::SecretString;
 use signet_identity::Pod;
-use signet_model::{Choice, IssuerKeys, Models, Reason, TokenDemand, TokenIssuer};
+use signet_model::{Choice, IssuerKeys, Models, Outsider, Reason, TokenDemand, TokenIssuer};
 use signet_oidc::{Client, Fault, KeySource, Rules, TokenError, Trusted, Verified, Verifier};
 use signet_policy::Mode;
 
-use crate::{bind::agrees, node::Workload, refusal::Refusal};
+use crate::{
+    bind::{agrees, is_workloads},
+    node::Workload,
+    refusal::Refusal,
+};
 
 /// How long keys may take of a token that nobody wants.
 const UNASKED_PATIENCE: Duration = Duration::from_secs(1);
@@ -80,6 +84,29 @@ impl Authenticator {
         Ok(Some(shown))
     }
 
+    /// Whom outside the cluster the token of a request is of. Nothing else says who they are, so it has to count.
+    pub(crate) async fn outsider(
+        &self,
+        models: &Models,
+        headers: &HeaderMap,
+    ) -> Result<(Outsider, Shown), Refusal> {
+        let unknown = |detail: &str| Refusal::new(Reason::UnknownCaller, detail);
+        if models.issuers.values().all(|issuer| issuer.outside.is_empty()) {
+            return Err(unknown(
+                "the packets are no pod's that is known here, and nobody may call from outside",
+            ));
+        }
+        let shown = self.checked(models, headers).await?;
+        let Verified { issuer, subject, claims, .. } = &shown.token;
+        let known = models.issuers.values().find(|known| known.issuer == *issuer);
+        if known.is_some_and(|known| is_workloads(&shown.token, known)) {
+            return Err(of_workload(&shown.token));
+        }
+        let outsider = known.and_then(|known| known.outsider(subject, claims));
+        let outsider = outsider.ok_or_else(|| unknown("the token is of nobody who may call from outside"))?;
+        Ok((outsider, shown))
+    }
+
     /// The token of a request, if it counts.
     async fn checked(&self, models: &Models, headers: &HeaderMap) -> Result<Shown, Refusal> {
         let secret = bearer(headers)?;
@@ -114,6 +141,21 @@ fn of_another(token: &Verified, workload: &Workload) -> Refusal {
     Refusal::new(Reason::TokenOfAnotherWorkload, "the token was given to another workload")
 }
 
+/// The same, where it is shown by nobody of the cluster.
+fn of_workload(token: &Verified) -> Refusal {
+    let Verified { issuer, subject, .. } = token;
+    tracing::warn!(
+        reason = %Reason::TokenOfAnotherWorkload,
+        issuer,
+        subject,
+        "a token of a workload was shown from outside"
+    );
+    Refusal::new(
+        Reason::TokenOfAnotherWorkload,
+        "the token was given to a workload, and no workload shows it",
+    )
+}
+
 fn demands<'m>(models: &'m Models, caller: &Pod) -> impl Iterator<Item = &'m Choice<String>> {
     let governs = move |policy: &&signet_model::ModelPolicy| {
         policy.mode == Mode::Enforce && policy.selects(caller, &caller.service_account)
@@ -126,7 +168,7 @@ fn demands<'m>(models: &'m Models, caller: &Pod) -> impl Iterator<Item = &'m Cho
 
 /// The one token of a request.
 fn bearer(headers: &HeaderMap) -> Result<SecretString, Refusal> {
-    let missing = || Refusal::new(Reason::TokenMissing, "policy wants a token: Authorization: Bearer");
+    let missing = || Refusal::new(Reason::TokenMissing, "a token is wanted: Authorization: Bearer");
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;
     if values.next().is_some() {

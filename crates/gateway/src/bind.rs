@@ -35,10 +35,22 @@ pub(crate) fn agrees(token: &Verified, issuer: &TokenIssuer, workload: &Workload
     }
 }
 
+/// Whether a token was given to a workload, be it one of this cluster or not.
+pub(crate) fn is_workloads(token: &Verified, issuer: &TokenIssuer) -> bool {
+    match &issuer.workloads {
+        Workloads::BySubject => is_like_a_workloads(&token.subject),
+        Workloads::Of(known) => known.contains_key(&token.subject),
+    }
+}
+
+/// A name like a workload's that cannot be read is not taken for a stranger's.
+fn is_like_a_workloads(subject: &str) -> bool {
+    subject.starts_with("system:") || subject.starts_with("spiffe:")
+}
+
 fn names_this(token: &Verified, workload: &Workload) -> bool {
     let Some(Named { namespace, service_account, pod }) = named(token) else {
-        // a name like a workload's that cannot be read is not taken for a stranger's
-        return !token.subject.starts_with("system:") && !token.subject.starts_with("spiffe:");
+        return !is_like_a_workloads(&token.subject);
     };
     namespace == workload.namespace
         && service_account == workload.service_account
@@ -179,6 +191,7 @@ mod tests {
                 [("id-1".to_owned(), known("shop", "scorer")), ("id-2".to_owned(), known("bank", "scorer"))]
                     .into(),
             ),
+            outside: vec![],
             origin: signet_policy::Origin { file: "test".into(), line: 1 },
         };
         let is = |subject: &str| agrees(&token(subject, Value::Null), &issuer, &workload());

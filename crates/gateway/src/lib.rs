@@ -8,6 +8,7 @@ mod answer;
 mod authenticate;
 mod bind;
 mod body;
+mod caller;
 mod credential;
 mod guard;
 mod limit;
@@ -20,8 +21,10 @@ mod published;
 mod refusal;
 mod request;
 mod serve;
+mod stranger;
 mod subject;
 mod telemetry;
+mod tls;
 mod upstream;
 mod wire;
 
@@ -30,8 +33,10 @@ pub use guard::{AnswerGuard, Blocked, Channel, Guard, Kind, Role};
 pub use link::Link;
 pub use node::{
     Caller, Connection, Documents, Evidence, Node, NodeError, Question, Record, RecordCall, RecordCost,
-    RecordRule, Reply, Shown, Workload,
+    RecordOutside, RecordRule, Reply, Shown, Workload,
 };
 pub use pipeline::Gateway;
 pub use serve::{Drain, Server, ServerError};
+pub use stranger::Strangers;
 pub use telemetry::Telemetry;
+pub use tls::{CertificateError, Certificates};

@@ -6,6 +6,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use signet_identity::{Labels, Pod, PodName};
 
+use crate::stranger::Standing;
+
 /// A connection to the gateway, by the addresses that its packets have there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Connection {
@@ -69,11 +71,30 @@ pub enum Caller {
     Unknown,
 }
 
+/// What carries the requests of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// TCP alone.
+    Plain,
+    /// TLS over it, which ends here.
+    Tls,
+}
+
 /// A connection, and who it is of: fixed when it comes, for all requests on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) connection: Connection,
+    pub(crate) transport: Transport,
     pub(crate) caller: Caller,
+    /// How it does, where its packets do not say whose it is.
+    pub(crate) standing: Option<Standing>,
+}
+
+impl Peer {
+    /// Whether neither its packets nor a token has said who it is.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.standing.as_ref().is_some_and(|standing| !standing.is_known())
+    }
 }
 
 impl Default for Connection {
@@ -89,6 +110,9 @@ impl Default for Connection {
 pub struct Record {
     /// The connection that it came on.
     pub connection: Connection,
+    /// Who called from outside the cluster, where a token said so.
+    #[serde(default)]
+    pub outside: Option<RecordOutside>,
     /// Whether it was made, and passed on what policies in audit mode would have denied.
     pub verdict: String,
     /// Why (`signet_model::Reason`).
@@ -113,6 +137,17 @@ pub struct Record {
     pub usage: Option<crate::answer::Usage>,
     /// What those cost, where prices are known.
     pub cost: Option<RecordCost>,
+}
+
+/// The caller of a [`Record`], where it is no pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordOutside {
+    /// The `TokenIssuer` that knows them, by its name.
+    pub issuer: String,
+    /// The namespace whose policies are about them.
+    pub namespace: String,
+    /// What they are called there.
+    pub name: String,
 }
 
 /// The cost of a [`Record`].

@@ -6,14 +6,14 @@ use std::{
 };
 
 use hyper::{Request, StatusCode, body::Incoming};
-use signet_model::{Call, Decision, Outcome, Price, Prices, Reason};
+use signet_model::{Call, Decision, Outcome, Outsider, Price, Prices, Reason};
 
 use crate::{
     body::{End, Ending},
     limit::tokens,
-    node::{Connection, Node, Record, RecordCall, RecordCost, RecordRule, Workload},
+    node::{Connection, Node, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Workload},
     refusal::Refusal,
-    telemetry::{self, Seen, Telemetry},
+    telemetry::{self, Seen, SeenCaller, Telemetry},
     wire::Asked,
 };
 
@@ -31,6 +31,7 @@ pub(crate) struct Note<N: Node> {
     price: Option<(Price, String)>,
     generates: bool,
     seen: Seen,
+    is_told: bool,
 }
 
 impl<N: Node> Note<N> {
@@ -42,6 +43,7 @@ impl<N: Node> Note<N> {
     ) -> Self {
         let record = Record {
             connection,
+            outside: None,
             verdict: "DROPPED".to_owned(),
             reason: Reason::InvalidRequest.name().to_owned(),
             detail: String::new(),
@@ -58,18 +60,37 @@ impl<N: Node> Note<N> {
         let seen = Seen {
             started: SystemTime::now(),
             parent: telemetry::parent(request.headers()),
-            workload: None,
+            caller: None,
             format: None,
             is_allowed: false,
             first: None,
         };
         let (node, telemetry) = (node.clone(), telemetry.clone());
         let started = Instant::now();
-        Self { node, telemetry, is_over: false, started, record, price: None, generates: false, seen }
+        Self {
+            node,
+            telemetry,
+            is_over: false,
+            started,
+            record,
+            price: None,
+            generates: false,
+            seen,
+            is_told: true,
+        }
     }
 
     pub(crate) fn caller(&mut self, workload: &Workload) {
-        self.seen.workload = Some((workload.namespace.clone(), workload.service_account.clone()));
+        let Workload { namespace, service_account, .. } = workload;
+        self.seen.caller =
+            Some(SeenCaller::Pod { namespace: namespace.clone(), service_account: service_account.clone() });
+    }
+
+    /// Somebody who is no pod.
+    pub(crate) fn outsider(&mut self, outsider: &Outsider) {
+        let Outsider { issuer, namespace, name } = outsider.clone();
+        self.record.outside = Some(RecordOutside { issuer, namespace, name });
+        self.seen.caller = Some(SeenCaller::Outside(outsider.clone()));
     }
 
     pub(crate) fn call(&mut self, asked: &Asked<'_>, prices: &Prices) {
@@ -100,6 +121,11 @@ impl<N: Node> Note<N> {
             file: policy.origin.file.to_string(),
             line: rule.map_or(policy.origin.line, |rule| rule.line),
         });
+    }
+
+    /// It is measured, and no record is made of it.
+    pub(crate) fn untold(&mut self) {
+        self.is_told = false;
     }
 
     /// What limits have to say beside the verdict.
@@ -158,7 +184,9 @@ impl<N: Node> Note<N> {
             }
         }
         self.telemetry.observe(&self.record, &self.seen);
-        self.node.record(std::mem::take(&mut self.record));
+        if self.is_told {
+            self.node.record(std::mem::take(&mut self.record));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, Response, StatusCode, body::Incoming};
+use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming};
 use signet_limits::Limits;
 use signet_model::{Caller, Decision, Models, Outcome, Reason, decide};
 use signet_oidc::{Client, Exchange, HttpError};
@@ -14,14 +14,17 @@ use crate::{
     answer::{Passage, Usage},
     authenticate::Authenticator,
     body::{Body, End, Ending},
+    caller::{Known, Opened, opened},
     credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
     limit::{self, Charged},
-    node::{Caller as Opener, Connection, Evidence, Node, Peer, Workload},
+    node::{Caller as Opener, Connection, Node, Peer},
     note::Note,
     published,
     refusal::Refusal,
-    request, subject,
+    request,
+    stranger::Allowance,
+    subject,
     telemetry::Telemetry,
     upstream::{Failed, Upstream},
     wire::{Asked, Dialect, Route},
@@ -38,6 +41,8 @@ pub struct Gateway<N> {
     guard: Option<Arc<dyn Guard>>,
     limits: Limits,
     telemetry: Arc<Telemetry>,
+    /// Records of callers whom nobody knows.
+    unknown: Allowance,
     upstream: Upstream,
 }
 
@@ -64,6 +69,7 @@ impl<N: Node> Gateway<N> {
             guard: None,
             limits,
             telemetry: Arc::new(Telemetry::global()),
+            unknown: Allowance::default(),
             upstream: Upstream::new()?,
         })
     }
@@ -81,12 +87,11 @@ impl<N: Node> Gateway<N> {
     }
 
     /// Who opened a connection; asked once, when it comes.
-    pub(crate) async fn identify(&self, connection: Connection) -> Peer {
-        let caller = self.node.who(connection).await.unwrap_or_else(|error| {
+    pub(crate) async fn identify(&self, connection: Connection) -> Opener {
+        self.node.who(connection).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "who opened a connection is not known");
             Opener::Unknown
-        });
-        Peer { connection, caller }
+        })
     }
 
     /// Answers one request.
@@ -120,6 +125,10 @@ impl<N: Node> Gateway<N> {
             }
             Err(refusal) => {
                 note.refuse(&refusal);
+                // of those whom nobody knows, as many as leave room for what is told of others
+                if peer.is_unknown() && !self.unknown.take() {
+                    note.untold();
+                }
                 note.end(End { usage: None, ending: Ending::Whole, first: None });
                 refusal.answer(dialect)
             }
@@ -133,13 +142,9 @@ impl<N: Node> Gateway<N> {
         request: Request<Incoming>,
         note: &mut Note<N>,
     ) -> Result<(Answer, Charged), Refusal> {
-        // first: nothing of a request is looked at for somebody who cannot be told
-        let workload = known(&peer.caller)?;
-        note.caller(workload);
-        let pod = workload.as_pod();
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
-        let shown = self.authenticator.token(models, workload, &pod, request.headers()).await?;
-        let caller = Caller { pod: &pod, claims: shown.as_ref().map(|shown| &shown.token.claims) };
+        let known = self.known(models, peer, request.headers(), note).await?;
+        let caller = known.caller();
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
@@ -152,7 +157,7 @@ impl<N: Node> Gateway<N> {
         // from here on it costs something, and whatever happens to it is booked
         let charged = self.charge(models, caller, &mut asked).await?;
         note.tell(charged.notes());
-        let known = subject::Caller { connection: peer.connection, workload, shown: shown.as_ref() };
+        let known = subject::Caller { connection: peer.connection, known: &known };
         match self.make(known, &mut asked).await {
             Ok(answer) => Ok((answer, charged)),
             Err(failed) => {
@@ -162,6 +167,35 @@ impl<N: Node> Gateway<N> {
                 };
                 note.tell(charged.over(ending));
                 Err(refusal)
+            }
+        }
+    }
+
+    /// Who calls; first, as nothing of a request is looked at for somebody who cannot be told.
+    async fn known<'p>(
+        &self,
+        models: &Models,
+        peer: &'p Peer,
+        headers: &HeaderMap,
+        note: &mut Note<N>,
+    ) -> Result<Known<'p>, Refusal> {
+        let refused = |refusal| {
+            peer.standing.as_ref().inspect(|standing| standing.fail());
+            refusal
+        };
+        match opened(peer).map_err(refused)? {
+            Opened::Pod(workload) => {
+                note.caller(workload);
+                let pod = workload.as_pod();
+                let shown = self.authenticator.token(models, workload, &pod, headers).await?;
+                Ok(Known::Pod { workload, pod, shown })
+            }
+            Opened::Stranger => {
+                let known = self.authenticator.outsider(models, headers).await;
+                let (outsider, shown) = known.map_err(refused)?;
+                peer.standing.as_ref().inspect(|standing| standing.pass());
+                note.outsider(&outsider);
+                Ok(Known::Outside { outsider, shown })
             }
         }
     }
@@ -234,21 +268,6 @@ impl<N: Node> Gateway<N> {
                 Ok(Answer::Passing(answer, passage, asked.provider.patience.idle))
             }
         }
-    }
-}
-
-/// An address alone says too little: it may be lent, or taken.
-fn known(caller: &Opener) -> Result<&Workload, Refusal> {
-    match caller {
-        Opener::Workload(workload, Evidence::Veth) => Ok(workload),
-        Opener::Workload(_, Evidence::Address) => Err(Refusal::new(
-            Reason::UnknownCaller,
-            "the pod with this address is on another node, which does not prove it",
-        )),
-        Opener::Unknown => Err(Refusal::new(
-            Reason::UnknownCaller,
-            "the packets of this connection are no pod's that is known here",
-        )),
     }
 }
 

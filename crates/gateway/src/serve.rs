@@ -24,14 +24,18 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    node::{Connection, Node},
+    node::{Caller, Connection, Evidence, Node, Peer, Transport},
     pipeline::Gateway,
+    stranger::{Standing, Strangers},
+    tls::Certificates,
 };
 
 /// Connections at a time; more wait to be accepted.
@@ -49,18 +53,48 @@ const MAX_HEADERS: usize = 100;
 /// Requests at a time on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 128;
 
+/// How long a handshake of TLS may take.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// The first byte of a handshake of TLS; no request of HTTP begins with it.
+const HANDSHAKE: u8 = 0x16;
+
 /// Why it does not listen.
 #[derive(Debug, thiserror::Error)]
-#[error("listening on {addresses:?}: {source}")]
-pub struct ServerError {
-    addresses: Vec<SocketAddr>,
-    source: io::Error,
+pub enum ServerError {
+    /// No address can be had.
+    #[error("listening on {addresses:?}: {source}")]
+    Address {
+        /// Those that were tried.
+        addresses: Vec<SocketAddr>,
+        /// Why the last one cannot be had.
+        source: io::Error,
+    },
+    /// TLS cannot be served with what there is.
+    #[error("TLS: {0}")]
+    Tls(#[from] tokio_rustls::rustls::Error),
 }
 
 /// A gateway that listens.
 pub struct Server<N> {
     listener: TcpListener,
+    door: Door<N>,
+    certificates: Option<Certificates>,
+}
+
+/// What connections come through.
+struct Door<N> {
     gateway: Arc<Gateway<N>>,
+    tls: Option<TlsAcceptor>,
+    strangers: Strangers,
+    /// For strangers.
+    room: Arc<Semaphore>,
+}
+
+impl<N> Clone for Door<N> {
+    fn clone(&self) -> Self {
+        let Self { gateway, tls, strangers, room } = self;
+        Self { gateway: gateway.clone(), tls: tls.clone(), strangers: *strangers, room: room.clone() }
+    }
 }
 
 /// How a gateway ends: nothing that has begun is lost.
@@ -89,8 +123,30 @@ impl<N: Node> Server<N> {
     /// [`ServerError`] of the last one, if none can be had.
     pub async fn bind(addresses: &[SocketAddr], gateway: Gateway<N>) -> Result<Self, ServerError> {
         let listener = TcpListener::bind(addresses).await;
-        let listener = listener.map_err(|source| ServerError { addresses: addresses.to_vec(), source })?;
-        Ok(Self { listener, gateway: Arc::new(gateway) })
+        let listener =
+            listener.map_err(|source| ServerError::Address { addresses: addresses.to_vec(), source })?;
+        let strangers = Strangers::default();
+        let room = Arc::new(Semaphore::new(strangers.most));
+        let door = Door { gateway: Arc::new(gateway), tls: None, strangers, room };
+        Ok(Self { listener, door, certificates: None })
+    }
+
+    /// The same, where the port serves TLS, too: who calls in the clear has to be told by packets.
+    ///
+    /// # Errors
+    /// [`ServerError::Tls`].
+    pub fn with_tls(mut self, certificates: Certificates) -> Result<Self, ServerError> {
+        self.door.tls = Some(certificates.acceptor()?);
+        self.certificates = Some(certificates);
+        Ok(self)
+    }
+
+    /// The same, with strangers received so.
+    #[must_use]
+    pub fn with_strangers(mut self, strangers: Strangers) -> Self {
+        self.door.strangers = strangers;
+        self.door.room = Arc::new(Semaphore::new(strangers.most));
+        self
     }
 
     /// Where it listens.
@@ -106,7 +162,13 @@ impl<N: Node> Server<N> {
         let (phase, phases) = watch::channel(Phase::Serving);
         let mut connections = JoinSet::new();
         {
-            let accepting = accept(&self.listener, &self.gateway, &phases, &mut connections);
+            let accepting = accept(&self.listener, &self.door, &phases, &mut connections);
+            let following = async {
+                if let Some(certificates) = self.certificates {
+                    certificates.follow().await;
+                }
+                std::future::pending::<()>().await;
+            };
             let told = async {
                 stop.await;
                 phase.send_replace(Phase::Leaving);
@@ -116,6 +178,7 @@ impl<N: Node> Server<N> {
                 biased;
                 () = told => {}
                 () = accepting => {}
+                () = following => {}
             }
         }
         drop(self.listener);
@@ -129,7 +192,7 @@ impl<N: Node> Server<N> {
 /// Takes connections, for ever.
 async fn accept<N: Node>(
     listener: &TcpListener,
-    gateway: &Arc<Gateway<N>>,
+    door: &Door<N>,
     phases: &watch::Receiver<Phase>,
     connections: &mut JoinSet<()>,
 ) {
@@ -138,9 +201,9 @@ async fn accept<N: Node>(
         let Ok(place) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, source)) => {
-                let (gateway, phases) = (gateway.clone(), phases.clone());
+                let (door, phases) = (door.clone(), phases.clone());
                 connections.spawn(async move {
-                    serve(stream, source, gateway, phases).await;
+                    serve(stream, source, door, phases).await;
                     drop(place);
                 });
             }
@@ -157,8 +220,8 @@ async fn accept<N: Node>(
 async fn serve<N: Node>(
     stream: TcpStream,
     source: SocketAddr,
-    gateway: Arc<Gateway<N>>,
-    mut phases: watch::Receiver<Phase>,
+    door: Door<N>,
+    phases: watch::Receiver<Phase>,
 ) {
     let Ok(destination) = stream.local_addr() else { return };
     let connection = Connection { source: canonical(source), destination: canonical(destination) };
@@ -166,7 +229,64 @@ async fn serve<N: Node>(
         return;
     }
     // fixed here, for all requests that come on it
-    let peer = Arc::new(gateway.identify(connection).await);
+    let caller = door.gateway.identify(connection).await;
+    // those whom packets do not tell take no room from those whom they do
+    let (place, standing) = match caller {
+        Caller::Workload(_, Evidence::Veth) => (None, None),
+        Caller::Workload(_, Evidence::Address) | Caller::Unknown => {
+            let Ok(place) = door.room.clone().try_acquire_owned() else { return };
+            (Some(place), Some(Standing::new(door.strangers)))
+        }
+    };
+    let patience = if standing.is_some() { HANDSHAKE_PATIENCE } else { HEAD_PATIENCE };
+    let opened = {
+        let mut phases = phases.clone();
+        let ending = async move { drop(phases.wait_for(|phase| *phase == Phase::Ending).await) };
+        tokio::select! {
+            biased;
+            () = ending => return,
+            opened = tokio::time::timeout(patience, Box::pin(open(stream, door.tls.as_ref()))) => opened,
+        }
+    };
+    let peer = |transport| Arc::new(Peer { connection, transport, caller, standing });
+    match opened {
+        Ok(Ok(Stream::Plain(stream))) => {
+            converse(stream, peer(Transport::Plain), door.gateway, phases).await;
+        }
+        Ok(Ok(Stream::Tls(stream))) => {
+            converse(stream, peer(Transport::Tls), door.gateway, phases).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "a connection is no TLS"),
+        Err(_) => tracing::debug!("a connection says nothing"),
+    }
+    drop(place);
+}
+
+/// What carries requests.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// TLS, where the first byte is of it and it is served.
+async fn open(stream: TcpStream, tls: Option<&TlsAcceptor>) -> io::Result<Stream> {
+    let Some(tls) = tls else { return Ok(Stream::Plain(stream)) };
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 || first != [HANDSHAKE] {
+        return Ok(Stream::Plain(stream));
+    }
+    let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(stream)).await;
+    stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(|stream| Stream::Tls(Box::new(stream)))
+}
+
+/// Answers what is asked on a connection.
+async fn converse<N: Node, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    peer: Arc<Peer>,
+    gateway: Arc<Gateway<N>>,
+    mut phases: watch::Receiver<Phase>,
+) {
+    let of = peer.clone();
     let is_http2 = Arc::new(AtomicBool::new(false));
     let service = {
         let (phases, is_http2) = (phases.clone(), is_http2.clone());
@@ -186,6 +306,19 @@ async fn serve<N: Node>(
             }
         })
     };
+    let failed = async {
+        match &of.standing {
+            Some(standing) => standing.failed().await,
+            None => std::future::pending().await,
+        }
+    };
+    let late = async {
+        match &of.standing {
+            Some(standing) => standing.late().await,
+            None => std::future::pending().await,
+        }
+    };
+    let (mut failed, mut late, mut is_over) = (pin!(failed), pin!(late), false);
     let server = builder();
     let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
     loop {
@@ -196,6 +329,12 @@ async fn serve<N: Node>(
                     tracing::debug!(%error, "a connection ended badly");
                 }
                 return;
+            }
+            () = late.as_mut() => return,
+            // with the answer that says why
+            () = failed.as_mut(), if !is_over => {
+                is_over = true;
+                serving.as_mut().graceful_shutdown();
             }
             Ok(()) = phases.changed() => {
                 let is_over = *phases.borrow_and_update() == Phase::Ending;

@@ -4,11 +4,12 @@
 //! pod it is (`no_caller_has_the_token_of_another`).
 
 use secrecy::SecretString;
-use signet_model::{Provider, Reason, SubjectToken};
+use signet_model::{Outsider, Provider, Reason, SubjectToken};
 use signet_oidc::{Client, Error, Federation, Holder, external_token, token_file};
 
 use crate::{
     authenticate::Shown,
+    caller::Known,
     node::{Connection, Node, NodeError, Workload},
     refusal::Refusal,
 };
@@ -16,13 +17,17 @@ use crate::{
 /// Who vouches for callers that are known by their packets.
 const BY_PACKETS: &str = "signet";
 
+/// Who vouches for callers from outside: their issuers, by what manifests say of them.
+const BY_TOKEN: &str = "signet-outside";
+
+const NOT_ISSUED: &str =
+    "the node issues tokens for pods alone, and who calls is none: another subjectToken is needed";
+
 /// A caller, as it is known at this point.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'c> {
     pub(crate) connection: Connection,
-    pub(crate) workload: &'c Workload,
-    /// Its own token, where it showed one that counts.
-    pub(crate) shown: Option<&'c Shown>,
+    pub(crate) known: &'c Known<'c>,
 }
 
 impl Caller<'_> {
@@ -32,26 +37,44 @@ impl Caller<'_> {
         provider: &Provider,
         federation: &impl Federation,
     ) -> Result<Holder, Refusal> {
-        let Workload { namespace, service_account, pod, pod_uid, .. } = self.workload;
+        let (who, pod) = match self.known {
+            Known::Pod { workload, .. } => {
+                let Workload { namespace, service_account, pod, pod_uid, .. } = workload;
+                let uid = pod_uid.as_deref().unwrap_or_default();
+                ((BY_PACKETS, format!("{namespace}/{service_account}")), format!("{namespace}/{pod}/{uid}"))
+            }
+            Known::Outside { outsider: Outsider { issuer, namespace, name }, .. } => {
+                let name = format!("{issuer}/{namespace}/{name}");
+                ((BY_TOKEN, name.clone()), format!("outside/{name}"))
+            }
+        };
         let (issuer, subject) = match federation.subject() {
             SubjectToken::Caller => {
                 let message = "the provider is shown the caller's own token, and there is none that counts: \
                                Authorization: Bearer, of a TokenIssuer";
-                let shown = self.shown.ok_or_else(|| Refusal::new(Reason::TokenMissing, message))?;
+                let shown = self.shown().ok_or_else(|| Refusal::new(Reason::TokenMissing, message))?;
                 (shown.token.issuer.clone(), shown.token.subject.clone())
             }
+            // the node signs for what its own hooks saw: for nobody else's word
+            SubjectToken::Issued if matches!(self.known, Known::Outside { .. }) => {
+                return Err(Refusal::new(Reason::CredentialUnavailable, NOT_ISSUED));
+            }
             SubjectToken::Issued | SubjectToken::File(_) | SubjectToken::ExternalAccount { .. } => {
-                (BY_PACKETS.to_owned(), format!("{namespace}/{service_account}"))
+                (who.0.to_owned(), who.1)
             }
         };
         Ok(Holder {
             issuer,
             subject,
-            pod: format!("{namespace}/{pod}/{}", pod_uid.as_deref().unwrap_or_default()),
+            pod,
             provider: provider.name.clone(),
             audience: federation.audience().to_owned(),
             service_account: federation.account(),
         })
+    }
+
+    fn shown(&self) -> Option<&Shown> {
+        self.known.shown()
     }
 
     /// What is exchanged for it.
@@ -62,12 +85,15 @@ impl Caller<'_> {
         federation: &impl Federation,
     ) -> Result<SecretString, Error> {
         match federation.subject() {
+            SubjectToken::Issued if matches!(self.known, Known::Outside { .. }) => {
+                Err(Error::Subject(NOT_ISSUED.to_owned()))
+            }
             SubjectToken::Issued => {
                 let token = node.token(self.connection, federation.audience()).await;
                 token.map_err(|error: NodeError| Error::Subject(error.to_string()))
             }
             SubjectToken::Caller => {
-                let shown = self.shown.ok_or_else(|| Error::Subject("it shows none".to_owned()))?;
+                let shown = self.shown().ok_or_else(|| Error::Subject("it shows none".to_owned()))?;
                 Ok(shown.secret.clone())
             }
             SubjectToken::File(path) => token_file(path).await,

@@ -14,6 +14,8 @@ use opentelemetry::{
     trace::{Span as _, SpanBuilder, SpanKind, Status, Tracer as _},
 };
 
+use signet_model::Outsider;
+
 use crate::{node::Record, wire::Format};
 
 /// Who measures.
@@ -45,12 +47,18 @@ pub(crate) struct Seen {
     pub(crate) started: SystemTime,
     /// The trace that the caller is in, if it says so.
     pub(crate) parent: Context,
-    /// Namespace and service account.
-    pub(crate) workload: Option<(String, String)>,
+    pub(crate) caller: Option<SeenCaller>,
     pub(crate) format: Option<Format>,
     pub(crate) is_allowed: bool,
     /// Until the first part of the answer.
     pub(crate) first: Option<Duration>,
+}
+
+/// Who called: policies and issuers bound how many there are.
+#[derive(Debug, Clone)]
+pub(crate) enum SeenCaller {
+    Pod { namespace: String, service_account: String },
+    Outside(Outsider),
 }
 
 /// Where measurements go.
@@ -187,9 +195,17 @@ fn labels(record: &Record, seen: &Seen) -> Vec<KeyValue> {
     if let Some(format) = seen.format {
         labels.push(KeyValue::new("gen_ai.provider.name", provider(format, record)));
     }
-    if let Some((namespace, service_account)) = &seen.workload {
-        labels.push(KeyValue::new("k8s.namespace.name", namespace.clone()));
-        labels.push(KeyValue::new("signet.service_account", service_account.clone()));
+    match &seen.caller {
+        None => {}
+        Some(SeenCaller::Pod { namespace, service_account }) => labels.extend([
+            KeyValue::new("k8s.namespace.name", namespace.clone()),
+            KeyValue::new("signet.service_account", service_account.clone()),
+        ]),
+        Some(SeenCaller::Outside(Outsider { issuer, namespace, name })) => labels.extend([
+            KeyValue::new("k8s.namespace.name", namespace.clone()),
+            KeyValue::new("signet.token_issuer", issuer.clone()),
+            KeyValue::new("signet.outside_caller", name.clone()),
+        ]),
     }
     if let Some(call) = record.call.as_ref().filter(|_| seen.is_allowed) {
         labels.push(KeyValue::new("signet.provider", call.provider.clone()));

@@ -10,12 +10,12 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value};
-use signet_identity::Pod;
+use serde_json::Value;
 use signet_policy::Mode;
 
 use crate::{
     call::{Call, Feature},
+    caller::{Caller, Who},
     limit::{Limit, Measure, Per, Uncounted},
     policy::{ModelPolicy, ModelPolicyName},
     price::{Price, Prices},
@@ -36,15 +36,6 @@ pub struct Tokens {
     pub cache_writes: u64,
     /// That come out, those of thoughts included.
     pub output: u64,
-}
-
-/// Who calls.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller<'a> {
-    /// The pod.
-    pub pod: &'a Pod,
-    /// What its token says, where it had to show one.
-    pub claims: Option<&'a Map<String, Value>>,
 }
 
 /// What a call may come to, before it is made.
@@ -140,7 +131,7 @@ pub fn charges(
     prices: &Prices,
     estimate: &Estimate,
 ) -> Result<Plan, Fault> {
-    let governing = governing(policies, caller.pod, call);
+    let governing = governing(policies, caller.who, call);
     let price = prices.of(call).map(|(_, price)| price.clone());
     let output_cap = output_cap(&governing, estimate);
     let mut plan = Plan { charges: vec![], output_cap, would_refuse: vec![], price };
@@ -169,9 +160,9 @@ impl Plan {
     }
 }
 
-fn governing<'p>(policies: &'p [ModelPolicy], pod: &Pod, call: &Call) -> Vec<Governs<'p>> {
+fn governing<'p>(policies: &'p [ModelPolicy], who: Who<'_>, call: &Call) -> Vec<Governs<'p>> {
     let limits = |policy: &'p ModelPolicy| policy.limits.iter().map(move |limit| Governs { policy, limit });
-    let selecting = policies.iter().filter(|policy| policy.selects(pod, &pod.service_account));
+    let selecting = policies.iter().filter(|policy| policy.governs(who));
     selecting.flat_map(limits).filter(|governs| governs.limit.matches(call)).collect()
 }
 
@@ -286,25 +277,29 @@ impl Per {
 }
 
 fn whose(counter: &mut String, per: &Per, caller: Caller<'_>, call: &Call) {
-    let pod = &caller.pod.name;
     let _ = write!(counter, "|{}", per.kind());
-    match per {
-        Per::Identity => {
-            add(counter, '=', &pod.namespace);
-            add(counter, '/', &caller.pod.service_account);
+    match (per, caller.who) {
+        (Per::Identity, Who::Pod(pod)) => {
+            add(counter, '=', &pod.name.namespace);
+            add(counter, '/', &pod.service_account);
         }
-        Per::Namespace => add(counter, '=', &pod.namespace),
-        Per::Pod => {
-            add(counter, '=', &pod.namespace);
-            add(counter, '/', &pod.name);
+        (Per::Pod, Who::Pod(pod)) => {
+            add(counter, '=', &pod.name.namespace);
+            add(counter, '/', &pod.name.name);
         }
-        Per::Model => {
+        // nobody outside shares a counter with a pod, whatever they are called
+        (Per::Identity | Per::Pod, Who::Outside(outsider)) => {
+            add(counter, '!', &outsider.namespace);
+            add(counter, '/', &outsider.name);
+        }
+        (Per::Namespace, who) => add(counter, '=', who.namespace()),
+        (Per::Model, _) => {
             add(counter, '=', &call.provider);
             // one model, however it is spelt
             add(counter, '/', &call.publisher.to_ascii_lowercase());
             add(counter, '/', &call.model.to_ascii_lowercase());
         }
-        Per::Claim(name) => {
+        (Per::Claim(name), _) => {
             add(counter, ':', name);
             match caller.claims.and_then(|claims| claims.get(name)) {
                 None => {}

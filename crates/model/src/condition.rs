@@ -1,4 +1,4 @@
-//! Conditions of rules, in CEL: over who calls, what its token says, and what is asked.
+//! Conditions in CEL: of rules, over who calls, what its token says, and what is asked; and of issuers, over what a token says alone.
 //!
 //! `claims.team == "risk" && caller.labels.tier != "batch" && request.model.startsWith("gemini-")`. Names that there are not are
 //! refused when a policy is read; what cannot be told of a call (a claim that is not there, a value of another type) denies it.
@@ -13,7 +13,10 @@ use serde_json::Value as Json;
 use signet_expression::{Expression, Schema};
 use signet_identity::Labels;
 
-use crate::{call::Call, charge::Caller};
+use crate::{
+    call::Call,
+    caller::{Caller, Who},
+};
 
 /// A condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,54 @@ impl fmt::Display for Condition {
     }
 }
 
+/// A condition on what a token says (`TokenIssuer`): `claims.email == "…" && claims.email_verified`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimsCondition(Expression);
+
+impl ClaimsCondition {
+    /// Reads a condition.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, String> {
+        Expression::compile(text, &Claims).map(Self)
+    }
+
+    /// Whether it holds of a token. What cannot be told does not hold; nor does what is said of an address that its issuer has not
+    /// verified: that one may be anybody's.
+    pub fn holds(&self, said: &serde_json::Map<String, Json>) -> bool {
+        let is_verified = said.get("email_verified") == Some(&Json::Bool(true));
+        let told = said.iter().filter(|(name, _)| is_verified || *name != "email");
+        let told = claims(told);
+        let holds = self.0.evaluate(|context| context.add_variable_from_value("claims", told));
+        holds.ok().flatten() == Some(true)
+    }
+}
+
+/// What there is to speak of, of a token.
+struct Claims;
+
+impl Schema for Claims {
+    type Shape = ();
+
+    const OTHER: () = ();
+
+    fn variable(&self, name: &str) -> Result<(), String> {
+        match name {
+            "claims" => Ok(()),
+            _ => Err(format!("nothing is called {name:?}: there is claims")),
+        }
+    }
+
+    fn field(&self, (): (), _: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn example<'v>(&'v self, context: &mut Context<'_, 'v>) {
+        context.add_variable_from_value("claims", claims(std::iter::empty()));
+    }
+}
+
 /// What there is to speak of.
 struct Calls;
 
@@ -50,7 +101,7 @@ enum Shape {
     Other,
 }
 
-const OF_CALLER: [&str; 5] = ["namespace", "pod", "serviceAccount", "labels", "namespaceLabels"];
+const OF_CALLER: [&str; 6] = ["namespace", "pod", "serviceAccount", "outside", "labels", "namespaceLabels"];
 const OF_REQUEST: [&str; 5] = ["provider", "publisher", "model", "method", "uses"];
 
 impl Schema for Calls {
@@ -68,9 +119,9 @@ impl Schema for Calls {
     }
 
     fn field(&self, of: Shape, name: &str) -> Result<Shape, String> {
-        let known = match of {
-            Shape::Caller => OF_CALLER,
-            Shape::Request => OF_REQUEST,
+        let known: &[&str] = match of {
+            Shape::Caller => &OF_CALLER,
+            Shape::Request => &OF_REQUEST,
             Shape::Other => return Ok(Shape::Other),
         };
         match known.contains(&name) {
@@ -83,8 +134,8 @@ impl Schema for Calls {
     fn example<'v>(&'v self, context: &mut Context<'_, 'v>) {
         let text = || Value::String(Arc::new(String::new()));
         let mut caller: HashMap<Key, Value> =
-            OF_CALLER[..3].iter().map(|name| ((*name).into(), text())).collect();
-        caller.extend(OF_CALLER[3..].iter().map(|name| ((*name).into(), labels(&Labels::new()))));
+            OF_CALLER[..4].iter().map(|name| ((*name).into(), text())).collect();
+        caller.extend(OF_CALLER[4..].iter().map(|name| ((*name).into(), labels(&Labels::new()))));
         let mut request: HashMap<Key, Value> =
             OF_REQUEST[..4].iter().map(|name| ((*name).into(), text())).collect();
         request.insert("uses".into(), Value::List(Arc::new(vec![])));
@@ -96,15 +147,17 @@ impl Schema for Calls {
 
 fn variables(caller: Caller<'_>, call: &Call, context: &mut Context<'_, '_>) {
     let text = |text: &str| Value::String(Arc::new(text.to_owned()));
-    let pod = caller.pod;
     let uses = call.uses.iter().map(|feature| text(feature.name())).collect();
-    let of_caller = [
-        ("namespace", text(&pod.name.namespace)),
-        ("pod", text(&pod.name.name)),
-        ("serviceAccount", text(&pod.service_account)),
-        ("labels", labels(&pod.labels)),
-        ("namespaceLabels", labels(&pod.namespace_labels)),
-    ];
+    let mut of_caller = vec![("namespace", text(caller.who.namespace()))];
+    match caller.who {
+        Who::Pod(pod) => of_caller.extend([
+            ("pod", text(&pod.name.name)),
+            ("serviceAccount", text(&pod.service_account)),
+            ("labels", labels(&pod.labels)),
+            ("namespaceLabels", labels(&pod.namespace_labels)),
+        ]),
+        Who::Outside(outsider) => of_caller.push(("outside", text(&outsider.name))),
+    }
     let of_request = [
         ("provider", text(&call.provider)),
         ("publisher", text(&call.publisher)),
@@ -112,12 +165,16 @@ fn variables(caller: Caller<'_>, call: &Call, context: &mut Context<'_, '_>) {
         ("method", text(call.method.name())),
         ("uses", Value::List(Arc::new(uses))),
     ];
-    let claims = caller.claims.into_iter().flatten().map(|(name, value)| (name.as_str(), json(value)));
     let map = |entries: HashMap<Key, Value>| Value::Map(Map { map: Arc::new(entries) });
     let keyed = |(name, value): (&str, Value)| (Key::from(name), value);
     context.add_variable_from_value("caller", map(of_caller.into_iter().map(keyed).collect()));
     context.add_variable_from_value("request", map(of_request.into_iter().map(keyed).collect()));
-    context.add_variable_from_value("claims", map(claims.map(keyed).collect()));
+    context.add_variable_from_value("claims", claims(caller.claims.into_iter().flatten()));
+}
+
+fn claims<'c>(claims: impl Iterator<Item = (&'c String, &'c Json)>) -> Value {
+    let map = claims.map(|(name, value)| (Key::from(name.as_str()), json(value))).collect();
+    Value::Map(Map { map: Arc::new(map) })
 }
 
 fn labels(labels: &Labels) -> Value {
@@ -173,7 +230,7 @@ mod tests {
             method: Method::GenerateContent,
             uses: [Feature::Tools].into(),
         };
-        let caller = Caller { pod: &pod, claims: claims.as_object() };
+        let caller = Caller { who: Who::Pod(&pod), claims: claims.as_object() };
         Condition::new(text).unwrap().holds(caller, &call)
     }
 
@@ -201,6 +258,52 @@ mod tests {
             assert_eq!(holds(text, claims.clone()), expected, "{text}");
         }
         assert_eq!(holds("claims.team == 'risk'", Json::Null), None, "no token was shown");
+    }
+
+    #[test]
+    fn an_address_that_nobody_verified_is_nobodys() {
+        let text = "claims.email == 'agent@p.iam.gserviceaccount.com'";
+        let condition = ClaimsCondition::new(text).unwrap();
+        let holds = |claims: Json| condition.holds(claims.as_object().unwrap());
+        let email = "agent@p.iam.gserviceaccount.com";
+        assert!(holds(json!({"email": email, "email_verified": true})));
+        for claims in [
+            json!({"email": email}),
+            json!({"email": email, "email_verified": false}),
+            json!({"email": email, "email_verified": "true"}),
+            json!({"email": "other@p.iam.gserviceaccount.com", "email_verified": true}),
+            json!({"email_verified": true}),
+            json!({"email": [email], "email_verified": true}),
+        ] {
+            assert!(!holds(claims.clone()), "{claims}");
+        }
+        let negated = ClaimsCondition::new("claims.email != 'x'").unwrap();
+        assert!(!negated.holds(json!({"email": email}).as_object().unwrap()), "what cannot be told");
+        for text in ["caller.namespace == 'a'", "claims", "claims.email == "] {
+            assert!(ClaimsCondition::new(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_caller_from_outside_has_no_name_of_a_pods() {
+        let outsider =
+            crate::Outsider { issuer: "google".into(), namespace: "vertex".into(), name: "a".into() };
+        let call = Call {
+            provider: "llm".into(),
+            publisher: "meta".into(),
+            model: "llama".into(),
+            method: Method::ChatCompletions,
+            uses: [].into(),
+        };
+        let caller = Caller { who: Who::Outside(&outsider), claims: None };
+        for (text, expected) in [
+            ("caller.namespace == 'vertex' && caller.outside == 'a'", Some(true)),
+            ("has(caller.outside) && !has(caller.pod)", Some(true)),
+            ("caller.serviceAccount != 'a'", None),
+            ("caller.labels.tier == 'gold'", None),
+        ] {
+            assert_eq!(Condition::new(text).unwrap().holds(caller, &call), expected, "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use signet_policy::Mode;
 
 use crate::{
     call::Call,
-    charge::Caller,
+    caller::{Caller, Who},
     policy::{Action, CallRule, ModelPolicy},
     provider::Provider,
     reason::Reason,
@@ -77,7 +77,7 @@ fn view<'p>(
 ) -> View<'p> {
     let selecting = || {
         let holds = move |policy: &&ModelPolicy| policy.mode == Mode::Enforce || with_audit;
-        policies.iter().filter(holds).filter(|policy| policy.selects(caller.pod, &caller.pod.service_account))
+        policies.iter().filter(holds).filter(|policy| policy.governs(caller.who))
     };
     let first = |action| {
         selecting().find_map(|policy| {
@@ -94,7 +94,10 @@ fn view<'p>(
     }
     match selecting().next() {
         Some(policy) => View { reason: Reason::ModelPolicyDefaultDeny, rule: Some((policy, None)) },
-        None if provider.default_deny => View { reason: Reason::ModelPolicyDefaultDeny, rule: None },
+        // an open provider is open to the cluster, not to the world
+        None if provider.default_deny || matches!(caller.who, Who::Outside(_)) => {
+            View { reason: Reason::ModelPolicyDefaultDeny, rule: None }
+        }
         None => View { reason: Reason::NoModelPolicy, rule: None },
     }
 }
@@ -108,8 +111,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Api, Choice, Condition, Credential, Feature, Method, ModelPolicyKind, ModelPolicyName, Overwrites,
-        Patience, Pattern, TokenDemand, VertexAi,
+        Api, Callers, Choice, Condition, Credential, Feature, Method, ModelPolicyKind, ModelPolicyName,
+        Overwrites, Patience, Pattern, TokenDemand, VertexAi,
     };
 
     fn origin() -> Origin {
@@ -175,8 +178,10 @@ mod tests {
             },
             origin: origin(),
             mode,
-            callers: Selector::everything().in_namespace(namespace),
-            service_accounts: Choice::Any,
+            callers: Callers::Pods {
+                selector: Selector::everything().in_namespace(namespace),
+                service_accounts: Choice::Any,
+            },
             token: TokenDemand::None,
             rules,
             limits: vec![],
@@ -184,8 +189,12 @@ mod tests {
     }
 
     fn outcome(policies: &[ModelPolicy], default_deny: bool, call: &Call) -> (Outcome, Reason) {
-        let decision =
-            decide(policies, &provider(default_deny), Caller { pod: &caller(), claims: None }, call);
+        let decision = decide(
+            policies,
+            &provider(default_deny),
+            Caller { who: Who::Pod(&caller()), claims: None },
+            call,
+        );
         (decision.outcome, decision.reason)
     }
 
@@ -203,6 +212,50 @@ mod tests {
         // open to those that no policy selects, and to them alone
         assert_eq!(outcome(&elsewhere, false, &flash), (Outcome::Allowed, Reason::NoModelPolicy));
         assert_eq!(outcome(&own, false, &call("pro", &[])), (DENIED, Reason::ModelPolicyDefaultDeny));
+    }
+
+    #[test]
+    fn what_is_about_pods_is_not_about_callers_from_outside() {
+        let outsider =
+            crate::Outsider { issuer: "google".into(), namespace: "shop".into(), name: "scorer".into() };
+        let pod = caller();
+        let decided = |policies: &[ModelPolicy], default_deny, who: Who<'_>| {
+            let caller = Caller { who, claims: None };
+            let decision = decide(policies, &provider(default_deny), caller, &call("flash", &[]));
+            (decision.outcome, decision.reason)
+        };
+        let outside = |namespace: &str, issuer: &str, name: &str| {
+            let one = |text: &str| Choice::Of(vec![text.to_owned()]);
+            ModelPolicy {
+                callers: Callers::Outside {
+                    namespaces: one(namespace),
+                    issuers: one(issuer),
+                    names: one(name),
+                },
+                ..policy("shop", Mode::Enforce, vec![rule(Action::Allow, "*", &[])])
+            }
+        };
+        let allowed = (Outcome::Allowed, Reason::ModelPolicyAllow);
+        let denied = (DENIED, Reason::ModelPolicyDefaultDeny);
+        let (pods, own) = (
+            [policy("shop", Mode::Enforce, vec![rule(Action::Allow, "*", &[])])],
+            [outside("shop", "google", "scorer")],
+        );
+        for default_deny in [true, false] {
+            assert_eq!(decided(&pods, default_deny, Who::Outside(&outsider)), denied);
+            assert_eq!(decided(&own, default_deny, Who::Outside(&outsider)), allowed);
+            // an open provider is open to the cluster alone
+            assert_eq!(decided(&[], default_deny, Who::Outside(&outsider)), denied);
+        }
+        assert_eq!(decided(&pods, true, Who::Pod(&pod)), allowed);
+        assert_eq!(decided(&own, true, Who::Pod(&pod)), denied);
+        for other in [
+            outside("bank", "google", "scorer"),
+            outside("shop", "entra", "scorer"),
+            outside("shop", "google", "trainer"),
+        ] {
+            assert_eq!(decided(&[other], true, Who::Outside(&outsider)), denied);
+        }
     }
 
     #[test]

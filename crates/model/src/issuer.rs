@@ -1,8 +1,14 @@
 //! Issuers of tokens that callers may show.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
+use serde_json::{Map, Value};
 use signet_policy::Origin;
+
+use crate::{caller::Outsider, condition::ClaimsCondition};
 
 /// An issuer that is trusted (`TokenIssuer`): a cluster's, Entra's, a SPIFFE trust domain's, any of OpenID Connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +27,8 @@ pub struct TokenIssuer {
     pub keys: IssuerKeys,
     /// Whose its tokens are.
     pub workloads: Workloads,
+    /// Who of those that call from outside the cluster shows them, in the order in which it was written.
+    pub outside: Vec<OutsideCaller>,
     /// Where it was written.
     pub origin: Origin,
 }
@@ -30,6 +38,24 @@ impl TokenIssuer {
     pub const MAX_LIFE: u64 = 60 * 60;
     /// The same of Entra's, which live for 60 to 90 minutes, from five minutes before they are issued.
     pub const ENTRA_MAX_LIFE: u64 = 2 * 60 * 60;
+
+    /// The caller from outside that a token of this subject and these claims is of; the first whose condition holds. A subject
+    /// that is written down as a workload's is nobody's outside.
+    pub fn outsider(&self, subject: &str, claims: &Map<String, Value>) -> Option<Outsider> {
+        if matches!(&self.workloads, Workloads::Of(known) if known.contains_key(subject)) {
+            return None;
+        }
+        self.outside.iter().find(|caller| caller.when.holds(claims)).map(|caller| self.named(caller))
+    }
+
+    /// All callers from outside that it knows, each once.
+    pub fn outsiders(&self) -> BTreeSet<Outsider> {
+        self.outside.iter().map(|caller| self.named(caller)).collect()
+    }
+
+    fn named(&self, OutsideCaller { namespace, name, .. }: &OutsideCaller) -> Outsider {
+        Outsider { issuer: self.name.clone(), namespace: namespace.clone(), name: name.clone() }
+    }
 }
 
 /// What the tokens of an issuer are like, beside what all have to be.
@@ -96,6 +122,17 @@ pub enum Workloads {
     BySubject,
     /// The one that is written down for its subject. With any other, it is of none that calls here.
     Of(BTreeMap<String, NamedWorkload>),
+}
+
+/// A caller from outside the cluster: whose tokens are theirs, and what they are called here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutsideCaller {
+    /// What their tokens say.
+    pub when: ClaimsCondition,
+    /// The namespace whose policies are about them.
+    pub namespace: String,
+    /// What they are called there.
+    pub name: String,
 }
 
 /// A workload, by its name.

@@ -8,6 +8,7 @@
 //! (`what_no_rule_allows_is_denied`); a rule that denies wins over every one that allows (`deny_wins`).
 
 mod call;
+mod caller;
 mod charge;
 mod condition;
 mod decide;
@@ -22,15 +23,16 @@ mod provider;
 mod reason;
 
 pub use call::{Call, Feature, Method};
-pub use charge::{Caller, Charge, Estimate, Fault, Output, Plan, Tokens, charges};
-pub use condition::Condition;
+pub use caller::{Caller, Outsider, Who};
+pub use charge::{Charge, Estimate, Fault, Output, Plan, Tokens, charges};
+pub use condition::{ClaimsCondition, Condition};
 pub use decide::{Decision, Outcome, decide};
 pub use federation::{AnthropicFederation, OpenAiFederation};
-pub use issuer::{EntraVersion, IssuerKeys, NamedWorkload, TokenForm, TokenIssuer, Workloads};
+pub use issuer::{EntraVersion, IssuerKeys, NamedWorkload, OutsideCaller, TokenForm, TokenIssuer, Workloads};
 pub use limit::{Bound, Limit, Measure, Per, Period, Uncounted};
 pub use pattern::Pattern;
 pub use policy::{
-    Action, CallRule, Choice, ModelPolicy, ModelPolicyKind, ModelPolicyName, Overwrites, TokenDemand,
+    Action, CallRule, Callers, Choice, ModelPolicy, ModelPolicyKind, ModelPolicyName, Overwrites, TokenDemand,
 };
 pub use price::{Amount, LongPrompts, Price, PriceList, Prices, Rate};
 pub use provider::{

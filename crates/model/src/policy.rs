@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     call::{Call, Feature, Method},
-    charge::Caller,
+    caller::{Caller, Outsider, Who},
     condition::Condition,
     json::plain,
     limit::Limit,
@@ -66,15 +66,34 @@ pub struct ModelPolicy {
     /// Whether it holds, or only tells what it would do.
     pub mode: Mode,
     /// Whose calls it governs; in its own namespace, if it has one.
-    pub callers: Selector,
-    /// Of these service accounts.
-    pub service_accounts: Choice<String>,
+    pub callers: Callers,
     /// What token its callers have to show beside their packets.
     pub token: TokenDemand,
     /// What it says, in the order in which it was written.
     pub rules: Vec<CallRule>,
     /// How much its callers may use, in the order in which it was written.
     pub limits: Vec<Limit>,
+}
+
+/// Whose calls a policy governs: pods', or those of callers from outside, never both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Callers {
+    /// Pods.
+    Pods {
+        /// By their labels and those of their namespace.
+        selector: Selector,
+        /// Of these service accounts.
+        service_accounts: Choice<String>,
+    },
+    /// Callers from outside the cluster.
+    Outside {
+        /// By the namespace that they are given.
+        namespaces: Choice<String>,
+        /// By the `TokenIssuer` that knows them.
+        issuers: Choice<String>,
+        /// By the name that they are given.
+        names: Choice<String>,
+    },
 }
 
 /// Everything, or some of it: nothing is never written as an empty list.
@@ -179,9 +198,33 @@ fn takes_overwrites(method: Method) -> bool {
 }
 
 impl ModelPolicy {
+    /// Whether it governs this caller's calls.
+    pub fn governs(&self, who: Who<'_>) -> bool {
+        match who {
+            Who::Pod(pod) => self.selects(pod, &pod.service_account),
+            Who::Outside(outsider) => self.selects_outside(outsider),
+        }
+    }
+
     /// Whether it governs the calls of a pod with this service account.
     pub fn selects(&self, pod: &impl Lookup, service_account: &str) -> bool {
-        self.callers.matches(pod) && self.service_accounts.holds(|known| known == service_account)
+        match &self.callers {
+            Callers::Pods { selector, service_accounts } => {
+                selector.matches(pod) && service_accounts.holds(|known| known == service_account)
+            }
+            Callers::Outside { .. } => false,
+        }
+    }
+
+    fn selects_outside(&self, outsider: &Outsider) -> bool {
+        match &self.callers {
+            Callers::Pods { .. } => false,
+            Callers::Outside { namespaces, issuers, names } => {
+                namespaces.holds(|known| *known == outsider.namespace)
+                    && issuers.holds(|known| *known == outsider.issuer)
+                    && names.holds(|known| *known == outsider.name)
+            }
+        }
     }
 }
 

@@ -13,13 +13,13 @@ pub enum Reason {
     ModelPolicyDeny,
     /// No rule allows it.
     ModelPolicyDefaultDeny,
-    /// The packets say of nobody who makes it.
+    /// Neither packets nor, over TLS, a token say who makes it.
     UnknownCaller,
-    /// A policy wants a token, and none was shown.
+    /// A token is wanted, by a policy or as it comes from outside, and none was shown.
     TokenMissing,
-    /// A policy wants a token, and what was shown is none that counts.
+    /// A token is wanted, and what was shown is none that counts.
     TokenInvalid,
-    /// A policy wants a token, and the one that was shown is over.
+    /// A token is wanted, and the one that was shown is over.
     TokenExpired,
     /// The token is of another workload than the packets.
     TokenOfAnotherWorkload,

@@ -6,9 +6,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde_json::{Map, Value, json};
 use signet_identity::{Pod, PodName, Selector};
 use signet_model::{
-    Amount, Bound, Call, Caller, Choice, Estimate, Fault, Feature, Limit, LongPrompts, Measure, Method,
-    ModelPolicy, ModelPolicyKind, ModelPolicyName, Output, Pattern, Per, Period, Plan, Price, PriceList,
-    Prices, Rate, Reason, TokenDemand, Tokens, Uncounted, charges,
+    Amount, Bound, Call, Caller, Callers, Choice, Estimate, Fault, Feature, Limit, LongPrompts, Measure,
+    Method, ModelPolicy, ModelPolicyKind, ModelPolicyName, Output, Outsider, Pattern, Per, Period, Plan,
+    Price, PriceList, Prices, Rate, Reason, TokenDemand, Tokens, Uncounted, Who, charges,
 };
 use signet_policy::{Mode, Origin};
 
@@ -68,8 +68,7 @@ fn policy(mode: Mode, limits: Vec<Limit>) -> ModelPolicy {
         },
         origin: origin(),
         mode,
-        callers: Selector::everything(),
-        service_accounts: Choice::Any,
+        callers: Callers::Pods { selector: Selector::everything(), service_accounts: Choice::Any },
         token: TokenDemand::None,
         rules: vec![],
         limits,
@@ -109,7 +108,13 @@ fn estimate(input: u64, output: Output, answers: u64) -> Estimate {
 
 fn plan_of(mode: Mode, limit: Limit, call: &Call, estimate: &Estimate) -> Result<Plan, Fault> {
     let pod = pod("shop", "scorer-0", "scorer");
-    charges(&[policy(mode, vec![limit])], Caller { pod: &pod, claims: None }, call, &prices(), estimate)
+    charges(
+        &[policy(mode, vec![limit])],
+        Caller { who: Who::Pod(&pod), claims: None },
+        call,
+        &prices(),
+        estimate,
+    )
 }
 
 fn plan(limit: Limit, call: &Call, estimate: &Estimate) -> Result<Plan, Fault> {
@@ -154,7 +159,7 @@ fn the_lowest_cap_is_written_and_all_limits_count_by_it() {
     let pod = pod("shop", "scorer-0", "scorer");
     let with = |max_output| Limit { max_output, ..limit(&[TOKENS]) };
     let policies = [policy(Mode::Enforce, vec![with(Some(500)), with(None), with(Some(200))])];
-    let caller = Caller { pod: &pod, claims: None };
+    let caller = Caller { who: Who::Pod(&pod), claims: None };
     let uncapped = estimate(0, Output::Uncapped, 1);
     let plan = charges(&policies, caller, &call("flash", &[]), &prices(), &uncapped).unwrap();
     assert_eq!((plan.output_cap, amounts(&plan)), (Some(200), vec![200; 3]));
@@ -251,7 +256,7 @@ fn two_callers_share_a_counter_only_where_a_limit_says_so() {
     let counter = |per: &[Per], pod: &Pod, claims: &Value, model: &str| {
         let limit = Limit { per: per.iter().cloned().collect(), ..limit(&[REQUESTS]) };
         let claims: Option<&Map<String, Value>> = claims.as_object();
-        let (caller, estimate) = (Caller { pod, claims }, estimate(0, Output::None, 1));
+        let (caller, estimate) = (Caller { who: Who::Pod(pod), claims }, estimate(0, Output::None, 1));
         let policies = [policy(Mode::Enforce, vec![limit])];
         let plan = charges(&policies, caller, &call(model, &[]), &prices(), &estimate).unwrap();
         plan.charges[0].counter.clone()
@@ -273,4 +278,23 @@ fn two_callers_share_a_counter_only_where_a_limit_says_so() {
     assert_ne!(one, counter(&both, &a, &json!({"a": "1", "b": "2"}), "m"));
     let long = |end: &str| json!({"team": "t".repeat(300) + end});
     assert_eq!(counter(&team, &a, &long("1"), "m"), counter(&team, &a, &long("2"), "m"));
+}
+
+#[test]
+fn a_caller_from_outside_shares_no_counter_with_a_pod_of_its_name() {
+    let outsider = Outsider { issuer: "google".into(), namespace: "shop".into(), name: "x".into() };
+    let limit = Limit { per: [Per::Identity, Per::Pod].into(), ..limit(&[REQUESTS]) };
+    let any = Callers::Outside { namespaces: Choice::Any, issuers: Choice::Any, names: Choice::Any };
+    let pods = policy(Mode::Enforce, vec![limit]);
+    let outside = ModelPolicy { callers: any, ..pods.clone() };
+    let counters = |who: Who<'_>| {
+        let caller = Caller { who, claims: None };
+        let policies = [pods.clone(), outside.clone()];
+        let estimate = estimate(0, Output::None, 1);
+        let plan = charges(&policies, caller, &call("m", &[]), &prices(), &estimate).unwrap();
+        plan.charges.into_iter().map(|charge| charge.counter).collect::<Vec<_>>()
+    };
+    let (pod, outsider) = (counters(Who::Pod(&pod("shop", "x", "x"))), counters(Who::Outside(&outsider)));
+    assert_eq!((pod.len(), outsider.len()), (1, 1), "each has the limit of its own policy");
+    assert_ne!(pod, outsider);
 }

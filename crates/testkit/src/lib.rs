@@ -1,7 +1,9 @@
 //! What tests share: frames as bytes, random clusters and policies from a seed, those as manifests, tables
-//! held against the interpreter, planted bugs, another layout, a cloud, and models.
+//! held against the interpreter, planted bugs, another layout, a cloud, models,
+//! and certificates.
 
 mod agreement;
+pub mod certificates;
 pub mod federation;
 pub mod google;
 mod kinds;

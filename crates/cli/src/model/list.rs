@@ -4,7 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use serde_json::{Value, json};
-use signet_model::{Api, Credential, ModelPolicy, Provider, SubjectToken};
+use signet_model::{Api, Credential, ModelPolicy, Provider, SubjectToken, TokenIssuer, Who};
 use signet_policy::Mode;
 
 use crate::{
@@ -32,9 +32,10 @@ pub(crate) fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     let selected = |policy: &ModelPolicy| -> Vec<String> {
         let pods = snapshot.pods.iter().map(|manifest| &manifest.pod);
-        pods.filter(|pod| policy.selects(*pod, &pod.service_account))
-            .map(|pod| pod.name.to_string())
-            .collect()
+        let pods = pods.filter(|pod| policy.governs(Who::Pod(pod))).map(|pod| pod.name.to_string());
+        let outsiders = models.issuers.values().flat_map(TokenIssuer::outsiders);
+        let outsiders = outsiders.filter(|outsider| policy.governs(Who::Outside(outsider)));
+        pods.chain(outsiders.map(|outsider| outsider.to_string())).collect()
     };
     if args.output == Format::Json {
         let providers: Vec<Value> = models.providers.values().map(provider_json).collect();

@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use signet_cluster::PodManifest;
 use signet_model::{
-    Anthropic, Api, Call, Caller, Decision, Feature, Method, Models, Outcome, Provider, decide,
+    Anthropic, Api, Call, Caller, Decision, Feature, Method, Models, Outcome, Provider, TokenIssuer, Who,
+    decide,
 };
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 pub(crate) struct VerdictArgs {
     #[command(flatten)]
     source: Source,
-    /// Who calls: `namespace/pod`.
+    /// Who calls: `namespace/pod`; from outside, as `signet model list` has it, `issuer:namespace/name`.
     #[arg(long)]
     from: String,
     /// The model, without its publisher: `gemini-2.5-flash`.
@@ -53,10 +54,13 @@ pub(crate) fn verdict(args: &VerdictArgs) -> anyhow::Result<ExitCode> {
     };
     let named = |pod: &&Arc<PodManifest>| pod.pod.name.to_string() == args.from;
     let pod = snapshot.pods.iter().find(named).map(|manifest| &manifest.pod);
-    let asked = pod
+    let mut outsiders = snapshot.models.issuers.values().flat_map(TokenIssuer::outsiders);
+    let outsider = outsiders.find(|outsider| outsider.to_string() == args.from);
+    let who = pod.map(Who::Pod).or(outsider.as_ref().map(Who::Outside));
+    let asked = who
         .ok_or_else(|| format!("no pod is called {:?}", args.from))
-        .and_then(|pod| Ok((pod, asked(args, &snapshot.models)?, claims(args.claims.as_deref())?)));
-    let (pod, (provider, call), claims) = match asked {
+        .and_then(|who| Ok((who, asked(args, &snapshot.models)?, claims(args.claims.as_deref())?)));
+    let (who, (provider, call), claims) = match asked {
         Ok(asked) => asked,
         Err(error) => {
             match args.output {
@@ -66,7 +70,7 @@ pub(crate) fn verdict(args: &VerdictArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(DENIED));
         }
     };
-    let caller = Caller { pod, claims: claims.as_ref() };
+    let caller = Caller { who, claims: claims.as_ref() };
     let decision = decide(&snapshot.models.policies, provider, caller, &call);
     print(args, &call, &decision)?;
     let passes = !matches!(decision.outcome, Outcome::Denied { .. });

@@ -173,7 +173,13 @@ spec: {asOf: 2026-11-01, currency: USD, models: [{models: ['flash*'], inputPerMi
             uses: Default::default(),
         };
         let estimate = Estimate { input: 300, open_input: None, unpriced: None, output, answers: 1 };
-        charge(limits, &models, Caller { pod: &pod, claims: None }, (&call, &estimate)).await
+        charge(
+            limits,
+            &models,
+            Caller { who: signet_model::Who::Pod(&pod), claims: None },
+            (&call, &estimate),
+        )
+        .await
     }
 
     /// What is charged of the day's 1,000,000 billionths: 300 tokens for 1000 each, and 100 for 2000.

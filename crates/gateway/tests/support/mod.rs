@@ -192,6 +192,23 @@ impl Fixture {
         more: impl Fn(&str) -> String,
         make: impl FnOnce(Gateway<Known>) -> Gateway<Known>,
     ) -> Self {
+        Self::listening(change, more, make, |server| server).await
+    }
+
+    /// With more manifests, by where the stand-in of Google's is, and a server that is made otherwise.
+    pub(crate) async fn served(
+        more: impl Fn(&str) -> String,
+        serve: impl FnOnce(Server<Known>) -> Server<Known>,
+    ) -> Self {
+        Self::listening(str::to_owned, more, |gateway| gateway, serve).await
+    }
+
+    async fn listening(
+        change: impl Fn(&str) -> String,
+        more: impl Fn(&str) -> String,
+        make: impl FnOnce(Gateway<Known>) -> Gateway<Known>,
+        serve: impl FnOnce(Server<Known>) -> Server<Known>,
+    ) -> Self {
         let google = Google::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let keys = tempfile::tempdir().unwrap();
         let issuer = Arc::new(Issuer::open(ISSUER, keys.path(), Lifetimes::default(), now()).unwrap());
@@ -208,6 +225,7 @@ impl Fixture {
         let node = Known { issuer, records: Arc::default() };
         let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1, limits).unwrap();
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], make(gateway)).await.unwrap();
+        let server = serve(server);
         let address = server.address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let drain = Drain { notice: Duration::from_millis(500), patience: Duration::from_secs(5) };

@@ -4,6 +4,7 @@
 //! It is as strict as what it stands for: it refuses tokens of issuers that it was not told to trust, scopes that do not do,
 //! and paths and methods that there are not. It remembers who called what.
 
+mod id_token;
 mod vertex;
 
 use std::{
@@ -20,6 +21,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
 use serde_json::{Value, json};
 
 use crate::server::{Answer, Server, answered as of_type};
+
+pub use id_token::{ACCOUNTS, IdTokens};
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, de::IgnoredAny};
-use signet_model::{EntraVersion, IssuerKeys, NamedWorkload, TokenForm, TokenIssuer, Workloads};
+use signet_model::{
+    ClaimsCondition, EntraVersion, IssuerKeys, NamedWorkload, OutsideCaller, TokenForm, TokenIssuer,
+    Workloads,
+};
 use signet_policy::Origin;
 
 use super::{
@@ -22,6 +25,8 @@ use crate::{
 const LONGEST_LIFE: u64 = 25 * 60 * 60;
 /// Subjects that are written down for one issuer.
 const MAX_WORKLOADS: usize = 4096;
+/// Callers from outside that are written down for one issuer: the condition of each is asked of each token that is checked.
+const MAX_OUTSIDE: usize = 256;
 /// Audiences that mean more than the gateway: a token for Kubernetes' API is a login there, and Entra gives the holder of one
 /// for its exchange an identity.
 const OF_OTHERS: [&str; 2] = ["https://kubernetes.default.svc", "api://AzureADTokenExchange"];
@@ -47,6 +52,7 @@ struct WireSpec {
     max_lifetime_seconds: Option<u64>,
     keys: Option<WireKeys>,
     workloads: Option<Vec<WireWorkload>>,
+    outside: Option<Vec<WireOutside>>,
     allow_plaintext: Option<bool>,
 }
 
@@ -79,6 +85,14 @@ struct WireWorkload {
     service_account: Option<String>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireOutside {
+    when: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
 /// Reads one TokenIssuer.
 pub(crate) fn read(
     object: &Object,
@@ -108,7 +122,8 @@ struct Lowering<'a> {
 
 impl Lowering<'_> {
     fn issuer(&mut self, name: Option<String>, spec: WireSpec, origin: Origin) -> Option<TokenIssuer> {
-        let WireSpec { issuer, entra, spiffe, audience, max_lifetime_seconds, keys, workloads, .. } = spec;
+        let WireSpec { issuer, entra, spiffe, audience, max_lifetime_seconds, keys, .. } = spec;
+        let (workloads, outside) = (spec.workloads, spec.outside);
         let form = self.form(issuer, entra, spiffe);
         let audience = self.audience(audience);
         let is_entra = matches!(form, Some((TokenForm::Entra { .. }, _)));
@@ -128,10 +143,17 @@ impl Lowering<'_> {
         if is_spiffe && workloads.is_some() {
             self.report.add("spec.workloads", "a SPIFFE ID is a workload's name already");
         }
-        let workloads = self.workloads(workloads);
+        // an issuer of callers from outside names no pods, but those that are written down
+        let none = || Workloads::Of(BTreeMap::new());
+        let workloads = match (workloads, &outside) {
+            (None, Some(_)) => none(),
+            (None, None) => Workloads::BySubject,
+            (Some(wire), _) => self.workloads(wire),
+        };
+        let outside = self.outside(outside);
         let (form, issuer) = form?;
         let (name, audience, keys) = (name?, audience?, keys?);
-        Some(TokenIssuer { name, form, issuer, audience, max_life, keys, workloads, origin })
+        Some(TokenIssuer { name, form, issuer, audience, max_life, keys, workloads, outside, origin })
     }
 
     /// What its tokens are like, and who it is.
@@ -209,8 +231,27 @@ impl Lowering<'_> {
         }
     }
 
-    fn workloads(&mut self, wire: Option<Vec<WireWorkload>>) -> Workloads {
-        let Some(wire) = wire else { return Workloads::BySubject };
+    fn outside(&mut self, wire: Option<Vec<WireOutside>>) -> Vec<OutsideCaller> {
+        let Some(wire) = wire else { return vec![] };
+        let many = wire.len() > MAX_OUTSIDE;
+        self.report.check("spec.outside", many.then(|| format!("more than {MAX_OUTSIDE}")));
+        let fault = "is empty: leave it out where nobody calls from outside";
+        self.report.check("spec.outside", wire.is_empty().then_some(fault));
+        let mut callers = vec![];
+        for (i, WireOutside { when, namespace, name }) in wire.into_iter().enumerate() {
+            let field = |name: &str| format!("spec.outside[{i}].{name}");
+            let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+            self.report.check(&field("namespace"), names::label_fault(&namespace));
+            self.report.check(&field("name"), names::subdomain_fault(&name));
+            match ClaimsCondition::new(&when.unwrap_or_default()) {
+                Ok(when) => callers.push(OutsideCaller { when, namespace, name }),
+                Err(fault) => self.report.add(&field("when"), fault),
+            }
+        }
+        callers
+    }
+
+    fn workloads(&mut self, wire: Vec<WireWorkload>) -> Workloads {
         let many = wire.len() > MAX_WORKLOADS;
         self.report.check("spec.workloads", many.then(|| format!("more than {MAX_WORKLOADS}")));
         let fault = "is empty: leave it out where subjects name workloads themselves";

@@ -6,8 +6,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 use signet_identity::Selector;
 use signet_model::{
-    Action, CallRule, Choice, Condition, Feature, Method, ModelPolicy, ModelPolicyKind, ModelPolicyName,
-    Overwrites, Pattern, TokenDemand,
+    Action, CallRule, Callers, Choice, Condition, Feature, Method, ModelPolicy, ModelPolicyKind,
+    ModelPolicyName, Overwrites, Pattern, TokenDemand,
 };
 use signet_policy::{Mode, Origin};
 
@@ -40,12 +40,21 @@ struct WireSpec {
     pod_selector: Option<LabelSelector>,
     namespace_selector: Option<LabelSelector>,
     service_accounts: Option<Vec<String>>,
+    outside_callers: Option<WireOutside>,
     token: Option<WireToken>,
     mode: Option<String>,
     allow: Option<Vec<WireRule>>,
     deny: Option<Vec<WireRule>>,
     guardrails: Option<IgnoredAny>,
     limits: Option<Vec<WireLimit>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireOutside {
+    namespaces: Option<Vec<String>>,
+    issuers: Option<Vec<String>>,
+    names: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,15 +103,25 @@ pub(crate) fn read(
     // what would not be done is not taken as if it were
     let unenforceable = "cannot be enforced: there are no guardrails in this version";
     lowering.report.check("spec.guardrails", spec.guardrails.is_some().then_some(unenforceable));
-    let WireSpec { pod_selector, namespace_selector, service_accounts, token, mode, .. } = spec;
-    let (allow, deny, limits) = (spec.allow, spec.deny, spec.limits);
-    let callers = lowering.callers(pod_selector, namespace_selector, namespace.as_deref());
-    let service_accounts =
-        lowering.chosen(service_accounts, "spec.serviceAccounts", |name| Ok(name.to_owned()));
-    let token = match token {
-        None => TokenDemand::None,
-        Some(WireToken { issuers }) => {
-            TokenDemand::Of(lowering.chosen(issuers, "spec.token.issuers", |name| Ok(name.to_owned())))
+    let WireSpec { pod_selector, namespace_selector, service_accounts, outside_callers, token, .. } = spec;
+    let (mode, allow, deny, limits) = (spec.mode, spec.allow, spec.deny, spec.limits);
+    let own = namespace.as_deref();
+    let (callers, token) = match outside_callers {
+        None => {
+            (lowering.pods(pod_selector, namespace_selector, service_accounts, own), lowering.token(token))
+        }
+        Some(outside) => {
+            for (field, is_there) in [
+                ("spec.podSelector", pod_selector.is_some()),
+                ("spec.namespaceSelector", namespace_selector.is_some()),
+                ("spec.serviceAccounts", service_accounts.is_some()),
+            ] {
+                let fault = "is about pods, and outsideCallers are none: two policies are needed";
+                lowering.report.check(field, is_there.then_some(fault));
+            }
+            let fault = "is not for outsideCallers: they are known by nothing else than a token";
+            lowering.report.check("spec.token", token.is_some().then_some(fault));
+            lowering.outside(outside, own)
         }
     };
     let mode = mode.map_or(annotated, |mode| lowering.mode(&mode));
@@ -115,7 +134,6 @@ pub(crate) fn read(
         origin: Origin { file: object.site("").file, line: object.line("") },
         mode: Mode::Enforce,
         callers,
-        service_accounts,
         token,
         rules,
         limits,
@@ -130,7 +148,46 @@ pub(super) struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    fn callers(
+    fn names(&mut self, list: Option<Vec<String>>, field: &str) -> Choice<String> {
+        self.chosen(list, field, |name| Ok(name.to_owned()))
+    }
+
+    fn pods(
+        &mut self,
+        pods: Option<LabelSelector>,
+        namespaces: Option<LabelSelector>,
+        service_accounts: Option<Vec<String>>,
+        own: Option<&str>,
+    ) -> Callers {
+        let selector = self.selector(pods, namespaces, own);
+        let service_accounts = self.names(service_accounts, "spec.serviceAccounts");
+        Callers::Pods { selector, service_accounts }
+    }
+
+    fn token(&mut self, wire: Option<WireToken>) -> TokenDemand {
+        match wire {
+            None => TokenDemand::None,
+            Some(WireToken { issuers }) => TokenDemand::Of(self.names(issuers, "spec.token.issuers")),
+        }
+    }
+
+    /// Their token is what they are known by, so it is one that the policy's limits can count by.
+    fn outside(&mut self, wire: WireOutside, own: Option<&str>) -> (Callers, TokenDemand) {
+        let WireOutside { namespaces, issuers, names } = wire;
+        let namespaces = match own {
+            None => self.names(namespaces, "spec.outsideCallers.namespaces"),
+            Some(own) => {
+                let fault = namespaces.is_some().then_some("is of ClusterModelPolicy alone");
+                self.report.check("spec.outsideCallers.namespaces", fault);
+                Choice::Of(vec![own.to_owned()])
+            }
+        };
+        let issuers = self.names(issuers, "spec.outsideCallers.issuers");
+        let names = self.names(names, "spec.outsideCallers.names");
+        (Callers::Outside { namespaces, issuers: issuers.clone(), names }, TokenDemand::Of(issuers))
+    }
+
+    fn selector(
         &mut self,
         pods: Option<LabelSelector>,
         namespaces: Option<LabelSelector>,

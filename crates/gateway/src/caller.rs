@@ -1,0 +1,64 @@
+//! Who a call is of: the pod that its packets are of; or, over TLS, whoever outside the cluster its token is of.
+//!
+//! INVARIANT: what packets say is not said otherwise by a token, and a pod's token is nobody's outside
+//! (`callers_from_outside_are_known_by_their_token_and_by_nothing_else`).
+
+use signet_identity::Pod;
+use signet_model::{Caller, Outsider, Reason, Who};
+
+use crate::{
+    authenticate::Shown,
+    node::{Caller as Opener, Evidence, Peer, Transport, Workload},
+    refusal::Refusal,
+};
+
+/// What a connection says of who calls, before anything is read of a request.
+pub(crate) enum Opened<'p> {
+    /// This pod calls.
+    Pod(&'p Workload),
+    /// No pod does, and a token may say who.
+    Stranger,
+}
+
+/// Who calls.
+pub(crate) enum Known<'p> {
+    /// A pod, and its token, where it showed one that counts.
+    Pod { workload: &'p Workload, pod: Pod, shown: Option<Shown> },
+    /// Somebody outside, by their token.
+    Outside { outsider: Outsider, shown: Shown },
+}
+
+impl Known<'_> {
+    /// As policies know it.
+    pub(crate) fn caller(&self) -> Caller<'_> {
+        let who = match self {
+            Self::Pod { pod, .. } => Who::Pod(pod),
+            Self::Outside { outsider, .. } => Who::Outside(outsider),
+        };
+        Caller { who, claims: self.shown().map(|shown| &shown.token.claims) }
+    }
+
+    /// Its token, where it showed one that counts.
+    pub(crate) fn shown(&self) -> Option<&Shown> {
+        match self {
+            Self::Pod { shown, .. } => shown.as_ref(),
+            Self::Outside { shown, .. } => Some(shown),
+        }
+    }
+}
+
+/// Who may be behind a connection. An address alone says too little: it may be lent, or taken. And a token that came in the clear
+/// may be anybody's by now.
+pub(crate) fn opened(peer: &Peer) -> Result<Opened<'_>, Refusal> {
+    let unknown = |detail| Err(Refusal::new(Reason::UnknownCaller, detail));
+    match (&peer.caller, peer.transport) {
+        (Opener::Workload(workload, Evidence::Veth), _) => Ok(Opened::Pod(workload)),
+        (Opener::Workload(_, Evidence::Address), _) => {
+            unknown("the pod with this address is on another node, which does not prove it")
+        }
+        (Opener::Unknown, Transport::Tls) => Ok(Opened::Stranger),
+        (Opener::Unknown, Transport::Plain) => unknown(
+            "the packets of this connection are no pod's that is known here; who calls from outside does so over TLS",
+        ),
+    }
+}
