@@ -93,7 +93,7 @@ impl Note {
         self.record.cost = self.price.as_ref().zip(usage).map(|((price, currency), usage)| {
             let Usage { input_tokens: input, output_tokens: output } = usage;
             RecordCost {
-                amount: price.cost(Tokens { input, output }).to_string(),
+                amount: price.cost(Tokens { input, output, ..Tokens::default() }).to_string(),
                 currency: currency.clone(),
             }
         });
