@@ -111,6 +111,7 @@ impl Node {
                 let spec = PodSpec {
                     namespace: NAMESPACE.to_owned(),
                     name: pod.to_owned(),
+                    uid: String::new(),
                     addresses: vec![IpAddr::V4(address)],
                     mtu: None,
                     hosts: String::new(),

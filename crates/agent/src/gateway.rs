@@ -9,21 +9,20 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use secrecy::ExposeSecret as _;
-use signet_ca::{Issuer, Lifetimes, Workload as Subject};
+use signet_ca::Workload as Subject;
 use signet_cluster::{Container, Frontend, PodManifest, Service, ServicePort, Snapshot, TargetPort};
 use signet_datapath::{Connections, Opener};
 use signet_flow::{
     Call, EndpointInfo, ExtensionRule, ModelCall, Names as _, Ring, flow::Flow, flow::Verdict,
 };
 use signet_gateway::{
-    Caller, Connection, Evidence, Question, Record, RecordCall, RecordCost, RecordRule, Reply, Shown,
-    Workload,
+    Caller, Connection, Evidence, Question, Record, RecordCall, RecordCost, RecordRule, Reply, Workload,
 };
 use signet_identity::{Pod, PodName, Protocol};
 use signet_policy::Mode;
@@ -33,6 +32,7 @@ use crate::{
     control::private_socket,
     names::Directory,
     pods::{self, own_pod},
+    signing::Signing,
 };
 
 const NAMESPACE: &str = "signet-system";
@@ -40,6 +40,8 @@ const POD: &str = "gateway-0";
 const SERVICE: &str = "gateway";
 /// Where it listens.
 const PORT: u16 = 4260;
+/// Where its metrics are read.
+const METRICS_PORT: u16 = 4261;
 /// The variable that says where gateways count together.
 const STORE: &str = "SIGNET_LIMITS_STORE";
 /// The longest question, in bytes.
@@ -66,12 +68,14 @@ pub(crate) fn complete(snapshot: &mut Snapshot, config: &Config) {
             name: SERVICE.to_owned(),
             labels: labels.clone(),
             selector: Some(labels),
-            ports: vec![ServicePort {
-                name: Some("http".to_owned()),
-                protocol: Protocol::TCP,
-                port: PORT,
-                target: TargetPort::Number(PORT),
-            }],
+            ports: [("http", PORT), ("metrics", METRICS_PORT)]
+                .map(|(name, port)| ServicePort {
+                    name: Some(name.to_owned()),
+                    protocol: Protocol::TCP,
+                    port,
+                    target: TargetPort::Number(port),
+                })
+                .to_vec(),
             frontend: Frontend::Unassigned,
         });
         services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -117,12 +121,7 @@ fn pod(snapshot: &Snapshot, manifests: &Path, config: &Config) -> PodManifest {
 pub(crate) struct Desk {
     pub(crate) connections: Connections,
     pub(crate) directory: Arc<Directory>,
-    /// None as long as its keys cannot be had.
-    pub(crate) issuer: Mutex<Option<Issuer>>,
-    /// Its URL.
-    pub(crate) issuer_url: String,
-    /// Where its keys are.
-    pub(crate) keys: PathBuf,
+    pub(crate) signing: Arc<Signing>,
     pub(crate) flows: Arc<Ring>,
     /// The cgroup that holds every pod's.
     pub(crate) cgroup: PathBuf,
@@ -186,6 +185,10 @@ impl Desk {
         match question {
             Question::Who(connection) => Reply::Caller(self.who(connection)),
             Question::Token { connection, audience } => self.token(connection, &audience),
+            Question::Documents => match self.signing.documents() {
+                Ok(documents) => Reply::Documents(documents),
+                Err(error) => Reply::Error(error.to_string()),
+            },
             Question::Record(record) => {
                 self.flows.push(self.flow(*record));
                 Reply::Noted
@@ -226,6 +229,7 @@ impl Desk {
         Some(Workload {
             namespace: name.namespace.clone(),
             pod: name.name.clone(),
+            pod_uid: self.directory.uid(name).map(|uid| uid.to_string()),
             service_account: service_account.clone(),
             labels: labels.clone(),
             namespace_labels: (**namespace_labels).clone(),
@@ -237,35 +241,13 @@ impl Desk {
         let Caller::Workload(workload, Evidence::Veth) = self.who(connection) else {
             return Reply::Error("whoever opened this connection is no pod of this node".to_owned());
         };
-        let Workload { namespace, service_account, .. } = workload;
-        let subject = Subject { namespace, service_account, pod: None };
-        let now = seconds(SystemTime::now());
-        match self.with_issuer(now, |issuer| issuer.issue(&subject, audience, SUBJECT_TOKEN_LIFE, now)) {
-            Ok(token) => Reply::Token(Shown(token)),
+        let Workload { namespace, service_account, pod, pod_uid, .. } = workload;
+        let node = Some(self.directory.node_name().to_string());
+        let subject = Subject { namespace, service_account, pod: pod_uid.map(|uid| (pod, uid)), node };
+        match self.signing.issue(&subject, Some(audience), SUBJECT_TOKEN_LIFE, SystemTime::now()) {
+            Ok(token) => Reply::Token(token),
             Err(error) => Reply::Error(error.to_string()),
         }
-    }
-
-    /// Makes the first and the next key to sign with when it is time.
-    pub(crate) fn rotate(&self) {
-        let now = seconds(SystemTime::now());
-        if let Err(error) = self.with_issuer(now, |issuer| issuer.rotate(now)) {
-            tracing::warn!(%error, "a key to sign tokens with cannot be made; it is tried again");
-        }
-    }
-
-    /// A disk that is full today need not be tomorrow, and is no reason not to enforce.
-    fn with_issuer<T>(
-        &self,
-        now: u64,
-        work: impl FnOnce(&mut Issuer) -> Result<T, signet_ca::Error>,
-    ) -> Result<T, signet_ca::Error> {
-        let mut issuer = self.issuer.lock().unwrap_or_else(PoisonError::into_inner);
-        let issuer = match &mut *issuer {
-            Some(issuer) => issuer,
-            none => none.insert(Issuer::open(&self.issuer_url, &self.keys, Lifetimes::default(), now)?),
-        };
-        work(issuer)
     }
 
     fn flow(&self, record: Record) -> Flow {
@@ -312,8 +294,4 @@ impl Desk {
         };
         call.into()
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

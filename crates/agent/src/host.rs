@@ -22,7 +22,17 @@ use nix::{
 };
 use signet_sandbox::Sandbox;
 
-use crate::config::{Config, Network};
+use crate::{
+    config::{Config, Network},
+    error::Error,
+};
+
+/// The UID of a pod that is made: what its manifest says, else one that nobody else has.
+pub(crate) fn uid_of(said: Option<&str>) -> Result<String, Error> {
+    let random = || fs::read_to_string("/proc/sys/kernel/random/uuid").map(|uid| uid.trim().to_owned());
+    let made = |source| Error::Host { what: "making a UID for a pod", source };
+    said.map_or_else(|| random().map_err(made), |said| Ok(said.to_owned()))
+}
 
 /// The addresses of this node's interfaces in its current network namespace, without loopback's.
 fn addresses() -> io::Result<BTreeSet<IpAddr>> {

@@ -25,6 +25,7 @@ mod pods;
 mod programs;
 mod restarts;
 mod services;
+mod signing;
 mod up;
 mod zone;
 

@@ -24,6 +24,8 @@ struct View {
     addresses: BTreeMap<IpAddr, Arc<EndpointInfo>>,
     identities: BTreeMap<Identity, Arc<Facts>>,
     rules: RuleBook,
+    /// The UIDs of this node's pods.
+    uids: BTreeMap<PodName, Arc<str>>,
     /// All pods, sorted by name.
     manifests: Arc<Vec<Arc<PodManifest>>>,
 }
@@ -93,6 +95,18 @@ impl Directory {
     /// These are all pods from now on, sorted by name.
     pub(crate) fn know(&self, manifests: &Arc<Vec<Arc<PodManifest>>>) {
         self.view.write().unwrap_or_else(PoisonError::into_inner).manifests = manifests.clone();
+    }
+
+    /// These are the UIDs of this node's pods from now on; an empty one is none.
+    pub(crate) fn know_uids<'p>(&self, pods: impl Iterator<Item = (&'p PodName, &'p str)>) {
+        let uids = pods.filter(|(_, uid)| !uid.is_empty()).map(|(name, uid)| (name.clone(), uid.into()));
+        let uids = uids.collect();
+        self.view.write().unwrap_or_else(PoisonError::into_inner).uids = uids;
+    }
+
+    /// The UID of a pod of this node.
+    pub(crate) fn uid(&self, pod: &PodName) -> Option<Arc<str>> {
+        self.view().uids.get(pod).cloned()
     }
 
     /// A pod as it is written.

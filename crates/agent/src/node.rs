@@ -5,6 +5,7 @@ mod asked;
 mod direct;
 mod follow;
 mod processes;
+mod tokens;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,8 @@ use std::{
     net::IpAddr,
     os::unix::fs::MetadataExt,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
+    time::SystemTime,
 };
 
 use signet_cluster::{PodManifest, Snapshot};
@@ -34,6 +36,7 @@ use crate::{
     pods::{hosts_file, process_of},
     programs::Programs,
     restarts::Restarts,
+    signing::Signing,
 };
 
 /// Pods and kernel of one node.
@@ -56,6 +59,8 @@ pub struct Node {
     looked_after: processes::LookedAfter,
     programs: Programs,
     direct: direct::Direct,
+    signing: Arc<Signing>,
+    tokens: tokens::Tokens,
     /// The manifests that are in force.
     manifests: Option<Snapshot>,
     /// Newer ones that could not be applied yet.
@@ -129,6 +134,7 @@ impl Node {
         let runs =
             |name: &PodName| pods.get(name).is_some_and(|pod| matches!(pod.state, PodState::Running { .. }));
         let programs = Programs::open(&config.run_dir, runs);
+        let signing = Arc::new(Signing::new(&config));
         Ok(Self {
             config,
             sandbox,
@@ -146,6 +152,8 @@ impl Node {
             looked_after: processes::LookedAfter::default(),
             programs,
             direct: direct::Direct::default(),
+            signing,
+            tokens: tokens::Tokens::default(),
             manifests: None,
             refused: None,
             attached: BTreeSet::new(),
@@ -201,15 +209,13 @@ impl Node {
         let desk = Arc::new(gateway::Desk {
             connections: self.datapath.connections()?,
             directory: self.directory(),
-            issuer: Mutex::default(),
-            issuer_url: self.config.issuer.clone(),
-            keys: self.config.state_dir.clone(),
+            signing: self.signing.clone(),
             flows,
             cgroup: self.sandbox.cgroup()?.to_owned(),
         });
         let listening = desk.clone().listen(&gateway::socket(&self.config));
         listening.map_err(|source| Error::Host { what: "making the gateway's socket", source })?;
-        desk.rotate();
+        self.signing.rotate();
         Ok(desk)
     }
 
@@ -260,6 +266,8 @@ impl Node {
         self.discovery.publish(snapshot, &pods, is_named)?;
         self.discovery.take_over(&mut self.datapath)?;
         self.told.revision = revision;
+        // before what reads them
+        self.write_tokens(SystemTime::now());
         let started = self.start_pods(&wanted, hosts, &created)?;
         self.restarts.keep(&wanted);
         self.standing = Some(follow::Standing { snapshot: snapshot.clone(), compiled });
@@ -298,6 +306,7 @@ impl Node {
         let mut attached = false;
         let mut mtu = None;
         for pod in pods.iter().filter(|p| wanted.contains_key(&p.name)) {
+            let manifest = wanted.get(&pod.name);
             let known = self.pods.get(&pod.name);
             let ifindex = match known {
                 Some(known) => known.ifindex,
@@ -306,6 +315,7 @@ impl Node {
                     let spec = PodSpec {
                         namespace: pod.name.namespace.clone(),
                         name: pod.name.name.clone(),
+                        uid: host::uid_of(manifest.and_then(|m| m.uid.as_deref()))?,
                         addresses: pod.addresses.clone(),
                         mtu: *mtu.get_or_insert_with(|| host::pod_mtu(&self.config, &self.sandbox)),
                         hosts: hosts.to_owned(),
@@ -350,6 +360,7 @@ impl Node {
         }
         // names first: an event of the new revision may come before publishing returns
         self.directory.know(&snapshot.pods);
+        self.directory.know_uids(self.pods.iter().map(|(name, pod)| (name, pod.uid.as_str())));
         self.directory.update(pods, id_among(&self.pods), &plan.compiled, &self.numbers.rules);
         let revision = self.datapath.publish(&plan.desired)?;
         let on_host = |pod: &&Pod| pod.host_network && self.config.runs(pod);

@@ -2,10 +2,10 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use signet_cluster::{Container, PodManifest, RestartPolicy, Snapshot};
+use signet_cluster::{Container, PodManifest, RestartPolicy, Snapshot, VolumeMount};
 use signet_identity::{Labels, Pod, PodName};
 use signet_policy::Origin;
-use signet_sandbox::Process;
+use signet_sandbox::{Mount, Process};
 
 /// The labels of a namespace, also of one that the manifests do not know.
 pub(crate) fn namespace_labels(snapshot: &Snapshot, namespace: &str) -> Arc<Labels> {
@@ -34,7 +34,9 @@ pub(crate) fn own_pod(
             node: None,
             host_network: false,
         },
+        uid: None,
         containers: vec![container],
+        token_volumes: vec![],
         restart: RestartPolicy::Always,
         annotations: [].into(),
         origin: Origin { file: "signet".into(), line: 1 },
@@ -62,7 +64,10 @@ pub(crate) fn process_of(manifest: &PodManifest) -> Process {
         let path = format!("{own}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         env.push(("PATH".to_owned(), path));
     }
-    Process::Command { argv, env, working_dir: container.working_dir.as_ref().map(Into::into) }
+    let mount =
+        |VolumeMount { volume, path }: &VolumeMount| Mount { volume: volume.clone(), target: path.into() };
+    let mounts = container.mounts.iter().map(mount).collect();
+    Process::Command { argv, env, working_dir: container.working_dir.as_ref().map(Into::into), mounts }
 }
 
 /// Names of pods: `<pod>.<namespace>.pod`.

@@ -162,7 +162,7 @@ fn serve(
     let stop = Arc::new(AtomicBool::new(false));
     let ledger = Arc::new(Mutex::new(Ledger::open(node.state_dir())));
     let recorder = Recorder::new(node.directory(), ring.clone(), ledger.clone());
-    let desk = node.open_desk(ring.clone())?;
+    node.open_desk(ring.clone())?;
     let collector = events::collect(node.event_reader()?, recorder, stop.clone())?;
     // nobody may be listening; the node goes on
     let tell = |progress| drop(report.send(progress));
@@ -200,7 +200,7 @@ fn serve(
             if let Err(error) = node.sweep() {
                 tracing::warn!(%error, "idle flows could not be swept; it is tried again");
             }
-            desk.rotate();
+            node.renew_tokens();
             if let Err(error) = node.look_around() {
                 tracing::warn!(%error, "what is on the way between pods could not be told to the kernel");
             }

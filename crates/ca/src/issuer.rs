@@ -7,6 +7,7 @@ use std::{
 };
 
 use aws_lc_rs::{
+    digest::{SHA256, digest},
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 use crate::store::{self, Key};
 
 /// Who a token is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Workload {
     /// Its namespace.
     pub namespace: String,
@@ -28,6 +29,8 @@ pub struct Workload {
     pub service_account: String,
     /// Its pod: name and UID.
     pub pod: Option<(String, String)>,
+    /// The node that its pod is on.
+    pub node: Option<String>,
 }
 
 /// How long things last.
@@ -159,11 +162,7 @@ impl Issuer {
         }
         let signs = self.keys.iter().rev().find(|signer| signer.key.from <= now).or(self.keys.first());
         let signer = signs.ok_or_else(|| Error::Key("there is none".to_owned()))?;
-        let Workload { namespace, service_account, pod } = workload;
-        let mut kubernetes = json!({ "namespace": namespace, "serviceaccount": { "name": service_account } });
-        if let Some((name, uid)) = pod {
-            kubernetes["pod"] = json!({ "name": name, "uid": uid });
-        }
+        let Workload { namespace, service_account, .. } = workload;
         let claims = json!({
             "iss": self.url,
             "sub": format!("system:serviceaccount:{namespace}:{service_account}"),
@@ -171,11 +170,35 @@ impl Issuer {
             "iat": now,
             "nbf": now,
             "exp": now + life.as_secs(),
-            "kubernetes.io": kubernetes,
+            "jti": unique()?,
+            "kubernetes.io": self.bound_to(workload),
         });
         let header = Header { kid: Some(signer.id.clone()), ..Header::new(Algorithm::ES256) };
         let token = jsonwebtoken::encode(&header, &claims, &signer.encoding);
         token.map(SecretString::from).map_err(|error| Error::Key(error.to_string()))
+    }
+
+    /// What Kubernetes says of a workload.
+    fn bound_to(&self, workload: &Workload) -> Value {
+        let Workload { namespace, service_account, pod, node } = workload;
+        let account = self.named("serviceaccount", &format!("{namespace}/{service_account}"));
+        let mut bound = json!({
+            "namespace": namespace,
+            "serviceaccount": { "name": service_account, "uid": account },
+        });
+        if let Some((name, uid)) = pod {
+            bound["pod"] = json!({ "name": name, "uid": uid });
+        }
+        if let Some(name) = node {
+            bound["node"] = json!({ "name": name, "uid": self.named("node", name) });
+        }
+        bound
+    }
+
+    /// The UID of what nobody makes anew under the same name here: a function of the name, and of whose it is.
+    fn named(&self, kind: &str, name: &str) -> String {
+        let hash = digest(&SHA256, format!("{}\n{kind}\n{name}", self.url).as_bytes());
+        uuid(hash.as_ref(), 8)
     }
 
     /// The public keys: what is served, and what is uploaded to a provider that cannot reach this host.
@@ -214,6 +237,23 @@ impl Key {
     }
 }
 
+/// An id that no other token has.
+fn unique() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    let filled = aws_lc_rs::rand::fill(&mut bytes);
+    filled.map_err(|_| Error::Key("the host gives no randomness".to_owned()))?;
+    Ok(uuid(&bytes, 4))
+}
+
+/// A UUID (RFC 9562) of this version, from these bytes.
+fn uuid(bytes: &[u8], version: u128) -> String {
+    let bits = bytes.iter().take(16).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    let bits = bits & !(0xf << 76) & !(0b11 << 62) | version << 76 | 0b10 << 62;
+    let hex = format!("{bits:032x}");
+    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default().to_owned();
+    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+}
+
 fn generate() -> Result<secrecy::SecretSlice<u8>, Error> {
     let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
     let made = made.map_err(|_| Error::Key("the host gives no randomness".to_owned()))?;
@@ -237,6 +277,7 @@ mod tests {
             namespace: "shop".to_owned(),
             service_account: "scorer".to_owned(),
             pod: Some(("scorer-0".to_owned(), "7d3f".to_owned())),
+            node: Some("n1".to_owned()),
         }
     }
 
@@ -256,16 +297,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let issuer = Issuer::open(URL, folder.path(), Lifetimes::default(), 1000).unwrap();
         let token = issuer.issue(&workload(), AUDIENCE, Duration::from_secs(300), 1000).unwrap();
+        let claims = checked(&token, &issuer.key_set()).unwrap();
+        let uid = |value: &Value, version: char| {
+            let text = value.as_str().unwrap().to_owned();
+            let parts: Vec<usize> = text.split('-').map(str::len).collect();
+            assert_eq!((parts, text.chars().nth(14)), (vec![8, 4, 4, 4, 12], Some(version)), "{text}");
+            text
+        };
+        let bound = &claims["kubernetes.io"];
+        let (account, node) = (&bound["serviceaccount"]["uid"], &bound["node"]["uid"]);
+        let (account, node, id) = (uid(account, '8'), uid(node, '8'), uid(&claims["jti"], '4'));
+        assert_ne!(account, node);
         let expected = json!({
             "iss": URL, "sub": "system:serviceaccount:shop:scorer", "aud": [AUDIENCE],
-            "iat": 1000, "nbf": 1000, "exp": 1300,
+            "iat": 1000, "nbf": 1000, "exp": 1300, "jti": id,
             "kubernetes.io": {
                 "namespace": "shop",
-                "serviceaccount": { "name": "scorer" },
+                "serviceaccount": { "name": "scorer", "uid": account },
                 "pod": { "name": "scorer-0", "uid": "7d3f" },
+                "node": { "name": "n1", "uid": node },
             },
         });
-        assert_eq!(checked(&token, &issuer.key_set()), Some(expected));
+        assert_eq!(claims, expected);
+        let another = issuer.issue(&workload(), AUDIENCE, Duration::from_secs(300), 1000).unwrap();
+        let another = checked(&another, &issuer.key_set()).unwrap();
+        assert_ne!(another["jti"], claims["jti"]);
+        assert_eq!(another["kubernetes.io"], claims["kubernetes.io"]);
         let too_long = issuer.issue(&workload(), AUDIENCE, Duration::from_secs(DAY + 1), 1000);
         assert!(matches!(too_long, Err(Error::TooLong(_))));
         assert!(!format!("{token:?}").contains('.'), "it does not print");

@@ -2,24 +2,25 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use clap::Args;
 use signet_cluster::Settings;
 use signet_gateway::{Drain, Gateway, Link, Server};
-use signet_limits::{InProcess, Keeper, Limits, Shared, SharedSettings};
+use signet_limits::{InProcess, JournalError, Keeper, Limits, Shared, SharedError, SharedSettings};
 use signet_policy::Mode;
 use tokio::sync::watch;
 
-use crate::signals;
+use crate::{signals, telemetry::Telemetry};
 
 const PORT: u16 = 4260;
+const METRICS_PORT: u16 = 4261;
 /// The variable that says where several gateways count together: the URL of a Redis or Valkey, which may hold a password.
 const STORE: &str = "SIGNET_LIMITS_STORE";
 /// How long what has begun may take when it is told to end: what a pod has by default in all, and some time left to say what is wrong.
@@ -41,6 +42,9 @@ pub(crate) struct GatewayArgs {
     /// Where to listen. Default: port 4260 of every address.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// Where Prometheus reads metrics, at `/metrics`. Default: port 4261 of every address.
+    #[arg(long)]
+    metrics: Option<SocketAddr>,
     /// The folder in which it is counted what limits are on. Default: in memory alone, until the process ends.
     #[arg(long)]
     limits: Option<PathBuf>,
@@ -57,15 +61,29 @@ fn limits(args: &GatewayArgs) -> anyhow::Result<(Limits, Option<Keeper>)> {
     if let Ok(url) = std::env::var(STORE) {
         // what is wrong may quote what is secret
         let opened = Shared::open(&url, SharedSettings::default());
-        let (shared, keeper) =
-            opened.map_err(|_| anyhow::anyhow!("{STORE} is not a URL of Redis: redis://HOST"))?;
+        let (shared, keeper) = opened.map_err(|error| match error {
+            SharedError::Url(_) => anyhow::anyhow!("{STORE} is not a URL of Redis: rediss://HOST"),
+            other => other.into(),
+        })?;
         return Ok((Limits::Shared(shared), Some(keeper)));
     }
     let settings = signet_limits::Settings::default();
-    Ok(match &args.limits {
-        Some(folder) => (Limits::InProcess(InProcess::open(folder, settings)?), None),
-        None => (Limits::InProcess(InProcess::volatile(settings)), None),
-    })
+    let counters = match &args.limits {
+        Some(folder) => opened(folder, settings)?,
+        None => InProcess::volatile(settings),
+    };
+    Ok((Limits::InProcess(counters), None))
+}
+
+/// One that ends may still have it.
+fn opened(folder: &Path, settings: signet_limits::Settings) -> Result<InProcess, JournalError> {
+    let until = Instant::now() + DRAIN + LAST;
+    loop {
+        match InProcess::open(folder, settings) {
+            Err(JournalError::Locked(_)) if Instant::now() < until => thread::sleep(LOOK),
+            opened => return opened,
+        }
+    }
 }
 
 /// Serves until interrupted.
@@ -90,9 +108,21 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let (link, records) = Link::new(args.node_socket.clone());
         // an IPv6 socket takes both families; a pod without IPv6 may have no such sockets
-        let all = [(Ipv6Addr::UNSPECIFIED, PORT).into(), (Ipv4Addr::UNSPECIFIED, PORT).into()];
-        let addresses = args.listen.map_or_else(|| all.to_vec(), |address| vec![address]);
+        let at = |given: Option<SocketAddr>, port: u16| {
+            let all = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
+            given.map_or_else(|| all.to_vec(), |address| vec![address])
+        };
+        let telemetry = Telemetry::start("signet-gateway")?;
+        let metrics = tokio::spawn(telemetry.listen(&at(args.metrics, METRICS_PORT)).await?);
+        let addresses = at(args.listen, PORT);
         let (limits, keeper) = limits(args)?;
+        if let Limits::Shared(shared) = &limits {
+            // said once; calls are counted there all the same, and where it is not there, limits say what becomes of them
+            match shared.faults().await {
+                Ok(faults) => faults.iter().for_each(|fault| eprintln!("the store of limits: {fault}")),
+                Err(error) => eprintln!("the store of limits does not answer: {:?}", error.kind()),
+            }
+        }
         let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
         let server = Server::bind(&addresses, Gateway::new(link, models, limits)?).await?;
         println!("answering on {}", server.address()?);
@@ -112,6 +142,8 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
         }
         // what is over by now is told, too: the work ends with the last who has something to tell
         let _ = tokio::time::timeout(LAST, records).await;
+        metrics.abort();
+        tokio::task::spawn_blocking(|| telemetry.end()).await?;
         if let Some(keeper) = keeper {
             let _ = tokio::time::timeout(LAST, keeper).await;
         }

@@ -14,6 +14,7 @@ mod preflight;
 mod relay;
 mod run;
 mod signals;
+mod telemetry;
 mod up;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

@@ -49,7 +49,8 @@ pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<ExitCode> {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        serve_relay(listeners, nodes(args), env!("CARGO_PKG_VERSION").to_owned(), stopped).await?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Box::pin(serve_relay(listeners, nodes(args), version, stopped)).await?;
         Ok(ExitCode::SUCCESS)
     })
 }

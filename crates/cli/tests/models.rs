@@ -29,6 +29,7 @@ spec:
     - sh
     - -c
     - |
+      until curl -s -m 5 http://gateway.signet-system:4261/metrics | grep -m1 'gen_ai_client_token_usage_sum'; do sleep 0.2; done &
       body='{{"contents":[{{"role":"user","parts":[{{"text":"What is the answer?"}}]}}]}}'
       while :; do
         curl -s -m 5 --json "$body" -w ' status=%{{http_code}}' http://gateway.signet-system:4260{model} | tr -d '\n'
@@ -98,6 +99,16 @@ fn a_pod_calls_a_model_without_a_key_and_another_one_cannot() {
         (&denied["flow"]["verdict"], &denied["flow"]["l7"]["http"]["code"]),
         (&"DROPPED".into(), &403.into())
     );
+
+    // measured under who called, for Prometheus to read
+    wait_until("the metrics are read", || {
+        answers(&node, "shop_scorer", "gen_ai_client_token_usage_sum") >= 1
+    });
+    let log = node.log("shop_scorer");
+    let metric = log.lines().find(|line| line.contains("gen_ai_client_token_usage_sum")).unwrap();
+    for label in ["gen_ai_request_model=\"gemini-2.5-flash\"", "k8s_namespace_name=\"shop\""] {
+        assert!(metric.contains(label), "{metric}");
+    }
 
     // what is said of models changes without anything else
     let before = answers(&node, "shop_greedy", "status=200");

@@ -174,6 +174,8 @@ impl Gathered {
             && service_accounts.is_empty()
             && cidr_groups.is_empty()
             && controllers.is_empty()
+            // whether they may have their tokens, providers say
+            && pods.iter().all(|pod| pod.item.token_volumes.is_empty())
     }
 
     /// The services that policies may refer to.
@@ -198,6 +200,7 @@ impl Gathered {
         self.expand_workloads(problems);
         self.check_names(problems);
         self.check_addresses(problems);
+        self.check_tokens(problems);
         self.share_namespace_labels();
         self.check_currencies(problems);
         let policies = self.take_policies(settings);
@@ -345,6 +348,29 @@ impl Gathered {
                 let first = site.short();
                 let message = format_args!("{address} is also the address of the pod {other} at {first}");
                 problems.push(addresses.problem(message));
+            }
+        }
+    }
+
+    /// No pod has a token that a provider takes from the gateway: it would need no gateway, and so no policy
+    /// (docs/security.md, Tokens).
+    fn check_tokens(&self, problems: &mut Vec<Problem>) {
+        let issued = self.providers.iter().filter_map(|p| Some((p.credential.issued_for()?, &p.name)));
+        let issued: Vec<_> = issued.collect();
+        for Placed { item, name, .. } in self.pods.iter().filter(|pod| !pod.item.token_volumes.is_empty()) {
+            let tokens = item.token_volumes.iter().flat_map(|volume| &volume.tokens);
+            for audience in tokens.filter_map(|token| token.audience.as_deref()) {
+                // Google takes its own audiences with and without a scheme
+                let plain = audience.strip_prefix("https:").unwrap_or(audience);
+                let taken = issued.iter().find(|(taken, _)| [audience, plain].contains(taken));
+                if let Some((_, provider)) = taken {
+                    let message = format_args!(
+                        "a token for {audience:?} is what the ModelProvider {provider} exchanges: with one, \
+                         the pod {} could go there past the gateway",
+                        item.pod.name
+                    );
+                    problems.push(name.problem(message));
+                }
             }
         }
     }

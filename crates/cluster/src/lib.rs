@@ -24,6 +24,7 @@ mod part;
 mod reading;
 mod scalar;
 mod snapshot;
+mod volume;
 mod watch;
 mod wire;
 
@@ -33,5 +34,6 @@ pub use snapshot::{
     Container, EndpointSlice, Frontend, Namespace, Node, PodManifest, RestartPolicy, Service, ServiceAccount,
     ServicePort, Settings, Snapshot, TargetPort,
 };
+pub use volume::{ProjectedToken, TokenVolume, VolumeMount};
 pub use watch::{Watch, watch};
 pub use wire::selector::{Fault, On, selector_from_value};

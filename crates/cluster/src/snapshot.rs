@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     part::{Part, merge},
     reading::{Changes, Reading},
+    volume::{TokenVolume, VolumeMount},
 };
 
 /// How manifests are understood.
@@ -68,8 +69,12 @@ pub struct Snapshot {
 pub struct PodManifest {
     /// What policy can know of it.
     pub pod: Pod,
+    /// The UID that its manifest gives it, if it does.
+    pub uid: Option<String>,
     /// Its containers, in order; then the init containers that stay (`restartPolicy: Always`).
     pub containers: Vec<Container>,
+    /// Its volumes whose files are tokens.
+    pub token_volumes: Vec<TokenVolume>,
     /// When its containers are started again.
     pub restart: RestartPolicy,
     /// Its annotations.
@@ -95,6 +100,8 @@ pub struct Container {
     pub env: Vec<(String, String)>,
     /// Where it is run, where that is said.
     pub working_dir: Option<String>,
+    /// Where it has the pod's volumes of tokens.
+    pub mounts: Vec<VolumeMount>,
 }
 
 /// When the containers of a pod are started again.

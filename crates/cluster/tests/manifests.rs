@@ -77,7 +77,7 @@ status:
 
 #[test]
 fn a_pod_is_read_with_all_that_matters() {
-    let PodManifest { pod, containers, restart, annotations, origin, owner } = only_pod(POD);
+    let PodManifest { pod, containers, restart, annotations, origin, owner, .. } = only_pod(POD);
     assert_eq!(pod.name.to_string(), "ml/web");
     assert_eq!(pod.namespace_labels["kubernetes.io/metadata.name"], "ml");
     assert_eq!(

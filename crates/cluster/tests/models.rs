@@ -3,8 +3,9 @@
 
 use signet_cluster::{Settings, Snapshot};
 use signet_model::{
-    Action, Amount, Anthropic, Api, Bound, Choice, Credential, Feature, IssuerKeys, Measure, Method, Models,
-    OpenAi, Pattern, Per, Period, SubjectToken, TokenDemand, Uncounted,
+    Action, Amount, Anthropic, Api, Bound, Choice, Credential, EntraVersion, Feature, IssuerKeys, Measure,
+    Method, Models, NamedWorkload, OpenAi, Pattern, Per, Period, SubjectToken, TokenDemand, TokenForm,
+    Uncounted, Workloads,
 };
 use signet_policy::Mode;
 
@@ -212,6 +213,98 @@ fn all_prices_are_in_one_currency() {
 }
 
 #[test]
+fn entra_and_spiffe_are_issuers_by_their_tenant_and_trust_domain() {
+    const TENANT: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+    let read = |spec: &str| read(&issuer(spec)).unwrap().issuers["i"].clone();
+    let v2 = read(&format!("{{entra: {{tenant: {TENANT}}}, audience: 'api://gateway'}}"));
+    assert_eq!(v2.issuer, format!("https://login.microsoftonline.com/{TENANT}/v2.0"));
+    assert_eq!((v2.keys, v2.max_life, v2.workloads), (IssuerKeys::Discovery, 7200, Workloads::BySubject));
+    let more = "workloads: [{subject: id-1, namespace: shop, serviceAccount: scorer}]";
+    let v1 = read(&format!("{{entra: {{tenant: {TENANT}, version: 1}}, audience: 'api://gateway', {more}}}"));
+    assert_eq!(v1.issuer, format!("https://sts.windows.net/{TENANT}/"));
+    assert_eq!(v1.form, TokenForm::Entra { tenant: TENANT.to_owned(), version: EntraVersion::V1 });
+    let known = NamedWorkload { namespace: "shop".to_owned(), service_account: "scorer".to_owned() };
+    assert_eq!(v1.workloads, Workloads::Of([("id-1".to_owned(), known)].into()));
+    let svid =
+        read("{spiffe: {trustDomain: example.org}, audience: signet-gateway, keys: {file: /bundle.json}}");
+    assert_eq!(svid.issuer, "spiffe://example.org");
+    assert_eq!(svid.form, TokenForm::Spiffe { trust_domain: "example.org".to_owned() });
+}
+
+#[test]
+fn federations_of_other_providers_are_what_they_say() {
+    let read = |credential: &str| {
+        let text = provider(&format!("{{openAI: {{}}, credential: {credential}}}"));
+        read(&text).map(|models| models.providers["vertex"].credential.clone())
+    };
+    let Ok(Credential::OpenAi(open_ai)) =
+        read("{openAI: {identityProvider: idp_1, serviceAccount: svc_1, audience: a}}")
+    else {
+        panic!()
+    };
+    assert_eq!(open_ai.token_url, "https://auth.openai.com/oauth/token");
+    assert_eq!((open_ai.subject, open_ai.audience.as_str()), (SubjectToken::Issued, "a"));
+    let Ok(Credential::Anthropic(anthropic)) = read(
+        "{anthropic: {rule: fdrl_1, organization: o, workspace: w, audience: a, subjectToken: {caller: {}}}}",
+    ) else {
+        panic!()
+    };
+    assert_eq!(anthropic.token_url, "https://api.anthropic.com/v1/oauth/token");
+    assert_eq!((anthropic.subject, anthropic.workspace.as_deref()), (SubjectToken::Caller, Some("w")));
+    assert_eq!(anthropic.service_account, None);
+    for (wrong, expected) in [
+        ("{openAI: {serviceAccount: s, audience: a}}", "spec.credential.openAI.identityProvider: an id"),
+        (
+            "{openAI: {identityProvider: i, serviceAccount: s}}",
+            "spec.credential.openAI.audience: is required",
+        ),
+        ("{anthropic: {rule: 'a/b', organization: o, audience: a}}", "spec.credential.anthropic.rule: an id"),
+        ("{anthropic: {rule: r, organization: o, audience: a, workspace: ''}}", "anthropic.workspace: an id"),
+        ("{openAI: {}, anthropic: {}}", "spec.credential: one of none, google"),
+    ] {
+        let said = read(wrong).unwrap_err();
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
+
+#[test]
+fn what_is_exchanged_for_a_caller_is_what_is_said() {
+    let subject = |subject: &str| {
+        let text = provider(&format!(
+            "{{vertexAI: {{project: p, location: global}}, credential: {{google: {{audience: {AUDIENCE}, subjectToken: {subject}}}}}}}"
+        ));
+        read(&text).map(|models| match &models.providers["vertex"].credential {
+            Credential::Google(google) => google.subject.clone(),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(subject("{issued: {}}"), Ok(SubjectToken::Issued));
+    assert_eq!(subject("{caller: {}}"), Ok(SubjectToken::Caller));
+    assert_eq!(subject("{file: {path: /t}}"), Ok(SubjectToken::File("/t".into())));
+    let (path, origins) = ("/c.json".into(), vec!["http://169.254.169.254".to_owned()]);
+    let account = "{externalAccount: {path: /c.json, origins: ['http://169.254.169.254']}}";
+    assert_eq!(subject(account), Ok(SubjectToken::ExternalAccount { path, origins }));
+    for (wrong, expected) in [
+        ("{}", "subjectToken: one of issued, caller, file and externalAccount"),
+        ("{issued: {}, caller: {}}", "subjectToken: one of issued, caller, file and externalAccount"),
+        ("{externalAccount: {path: c.json}}", "externalAccount.path: an absolute path"),
+        ("{externalAccount: {path: /c, origins: ['http://a/b']}}", "externalAccount.origins[0]: "),
+        ("{externalAccount: {path: /c, origins: ['http://a@b']}}", "externalAccount.origins[0]: "),
+    ] {
+        let said = subject(wrong).unwrap_err();
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
+
+#[test]
+fn an_issuer_is_trusted_under_one_name() {
+    let one = issuer("{issuer: 'https://a', audience: b}");
+    let two = one.replace("name: i", "name: j").replace("audience: b", "audience: c");
+    let said = read(&format!("{one}---\n{two}")).unwrap_err();
+    assert!(said.contains("the issuer https://a is there twice, first at models.yaml:"), "{said}");
+}
+
+#[test]
 fn what_is_not_meant_is_refused_where_it_stands() {
     let google = |more: &str| {
         provider(&format!(
@@ -224,7 +317,10 @@ fn what_is_not_meant_is_refused_where_it_stands() {
             provider("{vertexAI: {project: p, location: a/b}, credential: {none: {}}}"),
             "spec.vertexAI.location: ",
         ),
-        (provider("{vertexAI: {project: p, location: global}}"), "spec.credential: one of none and google"),
+        (
+            provider("{vertexAI: {project: p, location: global}}"),
+            "spec.credential: one of none, google, openAI and",
+        ),
         (
             provider("{vertexAI: {project: p, location: global, key: x}, credential: {none: {}}}"),
             "unknown field `key`",
@@ -249,6 +345,30 @@ fn what_is_not_meant_is_refused_where_it_stands() {
         (issuer("{audience: a}"), "spec.issuer: is required"),
         (issuer("{issuer: 'https://a'}"), "spec.audience: is required"),
         (issuer("{issuer: 'https://a', audience: b, maxLifetimeSeconds: 0}"), "spec.maxLifetimeSeconds: "),
+        (
+            issuer("{issuer: 'https://a', spiffe: {trustDomain: a}, audience: b}"),
+            "spec.issuer: is required, or one of",
+        ),
+        (issuer("{entra: {tenant: contoso.com}, audience: b}"), "spec.entra.tenant: "),
+        (
+            issuer("{entra: {tenant: 9188040d-6c67-4c5b-b112-36a304b66dad, version: 3}, audience: b}"),
+            "spec.entra.version: is not 1 or 2",
+        ),
+        (
+            issuer("{spiffe: {trustDomain: 'a/b'}, audience: b, keys: {file: /k}}"),
+            "spec.spiffe.trustDomain: ",
+        ),
+        (issuer("{spiffe: {trustDomain: a}, audience: b}"), "spec.keys: url or file is required"),
+        (issuer("{issuer: 'https://a', audience: 'api://AzureADTokenExchange'}"), "spec.audience: "),
+        (
+            issuer("{issuer: 'https://a', audience: 'https://kubernetes.default.svc.cluster.local'}"),
+            "spec.audience: ",
+        ),
+        (issuer("{issuer: 'https://a', audience: b, workloads: []}"), "spec.workloads: is empty"),
+        (
+            issuer("{issuer: 'https://a', audience: b, workloads: [{subject: s, namespace: a}]}"),
+            "spec.workloads[0].serviceAccount: must be",
+        ),
         (issuer("{issuer: 'https://a', audience: b, keys: {file: k}}"), "spec.keys.file: an absolute path"),
     ];
     check_refused(&cases);

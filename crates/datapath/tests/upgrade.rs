@@ -144,6 +144,7 @@ fn connected(sandbox: &Sandbox, name: &str) -> SandboxPod {
         .create(&PodSpec {
             namespace: "ns".to_owned(),
             name: name.to_owned(),
+            uid: String::new(),
             addresses: vec![std::net::IpAddr::from([10, 244, 0, last])],
             mtu: None,
             hosts: String::new(),

@@ -1,9 +1,9 @@
-//! A caller's token, where a policy wants one: it counts, and it is of the workload that the packets are of.
+//! A caller's token: where a policy wants one, it counts; and wherever one counts, it is of the workload that the packets are of.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hyper::{HeaderMap, header};
@@ -15,10 +15,21 @@ use signet_policy::Mode;
 
 use crate::{bind::agrees, node::Workload, refusal::Refusal};
 
+/// How long keys may take of a token that nobody wants.
+const UNASKED_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Checks tokens by what manifests say of issuers.
 pub(crate) struct Authenticator {
     client: Client,
     current: Mutex<Current>,
+}
+
+/// A caller's token that counts, and is its own.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// As it was shown; it does not print.
+    pub(crate) secret: SecretString,
+    pub(crate) token: Verified,
 }
 
 struct Current {
@@ -32,42 +43,49 @@ impl Authenticator {
         Self { client, current: Mutex::new(Current { issuers: BTreeMap::new(), verifier }) }
     }
 
-    /// The token of a request, if a policy that governs `caller` wants one.
+    /// The token of a request. Where a policy that governs `caller` wants one, it has to be one that counts. Where none
+    /// does, whatever else is shown says nothing, but one that counts has to be of the packets' workload all the same.
     pub(crate) async fn token(
         &self,
         models: &Models,
         workload: &Workload,
         caller: &Pod,
         headers: &HeaderMap,
-    ) -> Result<Option<Verified>, Refusal> {
+    ) -> Result<Option<Shown>, Refusal> {
         let demands: Vec<&Choice<String>> = demands(models, caller).collect();
-        if demands.is_empty() {
+        if demands.is_empty() && models.issuers.is_empty() {
             return Ok(None);
         }
-        let shown = bearer(headers)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let token = self.verifier(models).verify(&shown, now).await.map_err(|error| refusal(&error))?;
-        let known =
-            |name: &String| models.issuers.get(name).is_some_and(|known| known.issuer == token.issuer);
+        let checked = self.checked(models, headers);
+        let shown = match demands.is_empty() {
+            false => checked.await?,
+            // libraries show what they were given, be it nothing of this; and nobody waits for what nobody asked for
+            true => match tokio::time::timeout(UNASKED_PATIENCE, checked).await {
+                Ok(Ok(shown)) => shown,
+                Ok(Err(_)) | Err(_) => return Ok(None),
+            },
+        };
+        let issuer = &shown.token.issuer;
+        let known = |name: &String| models.issuers.get(name).is_some_and(|known| known.issuer == *issuer);
         if !demands.into_iter().all(|issuers| issuers.holds(known)) {
             return Err(Refusal::new(
                 Reason::TokenInvalid,
                 "the token is of an issuer that policy does not take",
             ));
         }
-        if !agrees(&token, workload) {
-            let Workload { namespace, pod, .. } = workload;
-            tracing::warn!(
-                pod = format!("{namespace}/{pod}"),
-                subject = token.subject,
-                "a token of another workload was shown"
-            );
-            return Err(Refusal::new(
-                Reason::TokenOfAnotherWorkload,
-                "the token was given to another workload",
-            ));
+        let issuer = models.issuers.values().find(|known| known.issuer == *issuer);
+        if !issuer.is_some_and(|issuer| agrees(&shown.token, issuer, workload)) {
+            return Err(of_another(&shown.token, workload));
         }
-        Ok(Some(token))
+        Ok(Some(shown))
+    }
+
+    /// The token of a request, if it counts.
+    async fn checked(&self, models: &Models, headers: &HeaderMap) -> Result<Shown, Refusal> {
+        let secret = bearer(headers)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let token = self.verifier(models).verify(&secret, now).await.map_err(|error| refusal(&error))?;
+        Ok(Shown { secret, token })
     }
 
     /// Keys are kept as long as nothing else is said of issuers.
@@ -80,6 +98,20 @@ impl Authenticator {
         }
         current.verifier.clone()
     }
+}
+
+/// Somebody has a token that is not theirs: whoever watches the log is to know.
+fn of_another(token: &Verified, workload: &Workload) -> Refusal {
+    let Workload { namespace, pod, .. } = workload;
+    let Verified { issuer, subject, .. } = token;
+    tracing::warn!(
+        reason = %Reason::TokenOfAnotherWorkload,
+        pod = format!("{namespace}/{pod}"),
+        issuer,
+        subject,
+        "a token of another workload was shown"
+    );
+    Refusal::new(Reason::TokenOfAnotherWorkload, "the token was given to another workload")
 }
 
 fn demands<'m>(models: &'m Models, caller: &Pod) -> impl Iterator<Item = &'m Choice<String>> {
@@ -118,9 +150,10 @@ fn refusal(error: &TokenError) -> Refusal {
 }
 
 fn trusted(issuer: &TokenIssuer) -> Trusted {
-    let TokenIssuer { issuer, audience, max_life, keys, .. } = issuer;
+    let TokenIssuer { form, issuer, audience, max_life, keys, .. } = issuer;
+    let (form, issuer, audience) = (form.clone(), issuer.clone(), audience.clone());
     Trusted {
-        rules: Rules { issuer: issuer.clone(), audience: audience.clone(), max_life: *max_life },
+        rules: Rules { form, issuer, audience, max_life: *max_life },
         keys: match keys {
             IssuerKeys::Discovery => KeySource::Discovery,
             IssuerKeys::Url(url) => KeySource::Url(url.clone()),

@@ -1,7 +1,8 @@
 //! Token and packets must agree: a token that was lifted from one pod is useless in another.
-//! Sources: Kubernetes' service account tokens (bound tokens), SPIFFE IDs as Signet gives them.
+//! docs/security.md, Tokens. Sources: Kubernetes' service account tokens (bound tokens), SPIFFE IDs as Signet gives them.
 
 use serde_json::{Map, Value};
+use signet_model::{NamedWorkload, TokenIssuer, Workloads};
 use signet_oidc::Verified;
 
 use crate::node::Workload;
@@ -11,20 +12,45 @@ use crate::node::Workload;
 struct Named<'c> {
     namespace: &'c str,
     service_account: &'c str,
-    pod: Option<&'c str>,
+    pod: Option<Bound<'c>>,
+}
+
+/// The pod that a token is bound to.
+#[derive(Debug, PartialEq, Eq)]
+struct Bound<'c> {
+    name: &'c str,
+    uid: Option<&'c str>,
 }
 
 /// Whether a token is of this workload, or of somebody who is none.
 ///
 /// INVARIANT: a token of a workload is of the workload whose packets bring it (`a_token_of_another_workload_does_not_bind`).
-pub(crate) fn agrees(token: &Verified, workload: &Workload) -> bool {
+pub(crate) fn agrees(token: &Verified, issuer: &TokenIssuer, workload: &Workload) -> bool {
+    match &issuer.workloads {
+        Workloads::BySubject => names_this(token, workload),
+        Workloads::Of(known) => known.get(&token.subject).is_some_and(|known| {
+            let NamedWorkload { namespace, service_account } = known;
+            *namespace == workload.namespace && *service_account == workload.service_account
+        }),
+    }
+}
+
+fn names_this(token: &Verified, workload: &Workload) -> bool {
     let Some(Named { namespace, service_account, pod }) = named(token) else {
         // a name like a workload's that cannot be read is not taken for a stranger's
         return !token.subject.starts_with("system:") && !token.subject.starts_with("spiffe:");
     };
     namespace == workload.namespace
         && service_account == workload.service_account
-        && pod.is_none_or(|pod| pod == workload.pod)
+        && pod.is_none_or(|pod| pod.is(workload))
+}
+
+impl Bound<'_> {
+    /// A name is given again to whoever comes after; a UID is not.
+    fn is(&self, workload: &Workload) -> bool {
+        let is_uid = self.uid.zip(workload.pod_uid.as_deref()).is_none_or(|(bound, own)| bound == own);
+        self.name == workload.pod && is_uid
+    }
 }
 
 fn named(token: &Verified) -> Option<Named<'_>> {
@@ -50,11 +76,19 @@ fn of_claims<'c>(
     bound: &'c Map<String, Value>,
     namespace: &str,
     service_account: &str,
-) -> Option<Option<&'c str>> {
-    let name = |of: &str| bound.get(of).and_then(|object| object.get("name")).and_then(Value::as_str);
+) -> Option<Option<Bound<'c>>> {
+    let member = |of: &str, name: &str| bound.get(of)?.get(name)?.as_str();
+    let name = |of: &str| member(of, "name");
     let same = bound.get("namespace").and_then(Value::as_str) == Some(namespace)
         && name("serviceaccount") == Some(service_account);
-    same.then(|| name("pod"))
+    if !same {
+        return None;
+    }
+    if !bound.contains_key("pod") {
+        return Some(None);
+    }
+    // one that is there and cannot be read is not overlooked
+    Some(Some(Bound { name: name("pod")?, uid: member("pod", "uid") }))
 }
 
 #[cfg(test)]
@@ -74,6 +108,7 @@ mod tests {
         Workload {
             namespace: "shop".to_owned(),
             pod: "scorer-0".to_owned(),
+            pod_uid: Some("7d3f".to_owned()),
             service_account: "scorer".to_owned(),
             labels: [].into(),
             namespace_labels: [].into(),
@@ -84,16 +119,23 @@ mod tests {
         json!({ "namespace": namespace, "serviceaccount": { "name": account }, "pod": { "name": pod } })
     }
 
+    fn with_uid(uid: Value) -> Value {
+        let mut bound = bound("shop", "scorer", "scorer-0");
+        bound["pod"]["uid"] = uid;
+        bound
+    }
+
     #[test]
     fn a_token_of_this_workload_binds() {
         let subject = "system:serviceaccount:shop:scorer";
         for token in [
             token(subject, Value::Null),
             token(subject, bound("shop", "scorer", "scorer-0")),
+            token(subject, with_uid(json!("7d3f"))),
             token("spiffe://cluster.local/ns/shop/sa/scorer", Value::Null),
             token("alice@example.com", Value::Null),
         ] {
-            assert!(agrees(&token, &workload()), "{token:?}");
+            assert!(names_this(&token, &workload()), "{token:?}");
         }
     }
 
@@ -109,9 +151,40 @@ mod tests {
             token("spiffe://cluster.local/gateway", Value::Null),
             token(subject, bound("shop", "scorer", "scorer-1")),
             token(subject, bound("bank", "scorer", "scorer-0")),
+            token(subject, with_uid(json!("0000"))),
+            token(
+                subject,
+                json!({ "namespace": "shop", "serviceaccount": { "name": "scorer" }, "pod": "scorer-0" }),
+            ),
             token(subject, json!({})),
         ] {
-            assert!(!agrees(&token, &workload()), "{token:?}");
+            assert!(!names_this(&token, &workload()), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn where_workloads_are_written_down_nobody_else_is_one() {
+        let known = |namespace: &str, account: &str| NamedWorkload {
+            namespace: namespace.to_owned(),
+            service_account: account.to_owned(),
+        };
+        let issuer = TokenIssuer {
+            name: "entra".to_owned(),
+            form: signet_model::TokenForm::OpenId,
+            issuer: "https://i".to_owned(),
+            audience: "a".to_owned(),
+            max_life: 1,
+            keys: signet_model::IssuerKeys::Discovery,
+            workloads: Workloads::Of(
+                [("id-1".to_owned(), known("shop", "scorer")), ("id-2".to_owned(), known("bank", "scorer"))]
+                    .into(),
+            ),
+            origin: signet_policy::Origin { file: "test".into(), line: 1 },
+        };
+        let is = |subject: &str| agrees(&token(subject, Value::Null), &issuer, &workload());
+        assert!(is("id-1"));
+        for subject in ["id-2", "id-3", "system:serviceaccount:shop:scorer"] {
+            assert!(!is(subject), "{subject}");
         }
     }
 }

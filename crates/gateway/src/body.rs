@@ -18,8 +18,17 @@ use crate::{
     guard::Blocked,
 };
 
-/// What is told when an answer is over: what was counted, and how it ended.
-pub(crate) type Over = Box<dyn FnOnce(Option<Usage>, Ending) + Send + Sync>;
+/// What is told when an answer is over.
+pub(crate) type Over = Box<dyn FnOnce(End) + Send + Sync>;
+
+/// The end of an answer.
+pub(crate) struct End {
+    /// What was counted.
+    pub(crate) usage: Option<Usage>,
+    pub(crate) ending: Ending,
+    /// When its first part came.
+    pub(crate) first: Option<std::time::Instant>,
+}
 
 /// How an answer ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +59,11 @@ pub(crate) enum Body {
 /// A provider's body.
 pub(crate) struct Passing {
     body: Incoming,
-    passage: Passage,
+    passage: Box<Passage>,
     /// How long it may not go on, and until when.
     idle: Duration,
     until: Pin<Box<Sleep>>,
+    first: Option<std::time::Instant>,
     /// None as long as it comes.
     ending: Option<Ending>,
     over: Option<Over>,
@@ -67,10 +77,10 @@ impl Body {
     /// Passes `body` on; `over` is called when it ends, breaks off, or nobody wants it any more.
     ///
     /// It breaks off where nothing comes for `idle`.
-    pub(crate) fn passing(body: Incoming, passage: Passage, idle: Duration, over: Over) -> Self {
+    pub(crate) fn passing(body: Incoming, passage: Box<Passage>, idle: Duration, over: Over) -> Self {
         let ending = body.is_end_stream().then_some(Ending::Whole);
         let until = Box::pin(tokio::time::sleep(idle));
-        Self::Passing(Box::new(Passing { body, passage, idle, until, ending, over: Some(over) }))
+        Self::Passing(Box::new(Passing { body, passage, idle, until, first: None, ending, over: Some(over) }))
     }
 }
 
@@ -86,6 +96,7 @@ impl Passing {
                 return Poll::Ready(Some(Err(BrokenOff)));
             };
             self.until.as_mut().reset(Instant::now() + self.idle);
+            self.first.get_or_insert_with(std::time::Instant::now);
             let passed = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.passage.pass(data).and_then(|passed| {
@@ -162,7 +173,8 @@ impl HttpBody for Body {
 impl Drop for Passing {
     fn drop(&mut self) {
         if let Some(over) = self.over.take() {
-            over(self.passage.usage(), self.ending.take().unwrap_or(Ending::BrokenOff));
+            let ending = self.ending.take().unwrap_or(Ending::BrokenOff);
+            over(End { usage: self.passage.usage(), ending, first: self.first });
         }
     }
 }

@@ -15,9 +15,12 @@ mod link;
 mod node;
 mod note;
 mod pipeline;
+mod published;
 mod refusal;
 mod request;
 mod serve;
+mod subject;
+mod telemetry;
 mod upstream;
 mod wire;
 
@@ -25,8 +28,9 @@ pub use answer::Usage;
 pub use guard::{AnswerGuard, Blocked, Channel, Guard, Kind, Role};
 pub use link::Link;
 pub use node::{
-    Caller, Connection, Evidence, Node, NodeError, Question, Record, RecordCall, RecordCost, RecordRule,
-    Reply, Shown, Workload,
+    Caller, Connection, Documents, Evidence, Node, NodeError, Question, Record, RecordCall, RecordCost,
+    RecordRule, Reply, Shown, Workload,
 };
 pub use pipeline::Gateway;
 pub use serve::{Drain, Server, ServerError};
+pub use telemetry::Telemetry;

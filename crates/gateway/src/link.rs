@@ -14,7 +14,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::node::{Caller, Connection, Node, NodeError, Question, Record, Reply, Shown};
+use crate::node::{Caller, Connection, Documents, Node, NodeError, Question, Record, Reply, Shown};
 
 /// How long the node may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -71,6 +71,13 @@ impl Node for Link {
         }
     }
 
+    async fn documents(&self) -> Result<Documents, NodeError> {
+        match self.streams.ask(&Question::Documents).await? {
+            Reply::Documents(documents) => Ok(documents),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn record(&self, record: Record) {
         if self.records.try_send(record).is_err() {
             tracing::warn!("a record of a call is lost: too many wait");
@@ -81,7 +88,7 @@ impl Node for Link {
 fn unexpected(reply: &Reply) -> NodeError {
     match reply {
         Reply::Error(error) => NodeError::Refused(error.clone()),
-        Reply::Caller(_) | Reply::Token(_) | Reply::Noted => {
+        Reply::Caller(_) | Reply::Token(_) | Reply::Documents(_) | Reply::Noted => {
             NodeError::Unreachable("it answers another question".to_owned())
         }
     }

@@ -32,6 +32,9 @@ pub struct Workload {
     pub namespace: String,
     /// Its name.
     pub pod: String,
+    /// Its UID, where the node has given it one.
+    #[serde(default)]
+    pub pod_uid: Option<String>,
     /// Its service account.
     pub service_account: String,
     /// Its labels.
@@ -156,6 +159,8 @@ pub enum Question {
         /// Whom it is to be shown to.
         audience: String,
     },
+    /// By what are the node's own tokens checked?
+    Documents,
     /// This happened.
     Record(Box<Record>),
 }
@@ -168,10 +173,21 @@ pub enum Reply {
     Caller(Caller),
     /// Here it is.
     Token(Shown),
+    /// By these.
+    Documents(Documents),
     /// It is noted.
     Noted,
     /// It cannot be.
     Error(String),
+}
+
+/// By what the tokens of an issuer are checked; both are public.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Documents {
+    /// What is at `/.well-known/openid-configuration`.
+    pub discovery: serde_json::Value,
+    /// Its key set.
+    pub key_set: serde_json::Value,
 }
 
 /// A secret that crosses the socket, and prints nowhere else.
@@ -212,6 +228,9 @@ pub trait Node: Send + Sync + 'static {
         connection: Connection,
         audience: &str,
     ) -> impl Future<Output = Result<SecretString, NodeError>> + Send;
+
+    /// By what the tokens are checked that Signet issues.
+    fn documents(&self) -> impl Future<Output = Result<Documents, NodeError>> + Send;
 
     /// Notes what became of a call. It never waits.
     fn record(&self, record: Record);

@@ -1,15 +1,17 @@
 //! What is noted of a call on its way, and becomes its record. It observes: nothing is decided by it.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use hyper::{Request, StatusCode, body::Incoming};
-use signet_model::{Call, Decision, Outcome, Price, Prices, Reason, Tokens};
+use signet_model::{Call, Decision, Outcome, Price, Prices, Reason};
 
 use crate::{
-    answer::Usage,
-    body::Ending,
-    node::{Connection, Node, Record, RecordCall, RecordCost, RecordRule},
+    body::{End, Ending},
+    limit::tokens,
+    node::{Connection, Node, Record, RecordCall, RecordCost, RecordRule, Workload},
     refusal::Refusal,
+    telemetry::{self, Seen, Telemetry},
+    wire::Asked,
 };
 
 /// The notes on one call.
@@ -18,6 +20,8 @@ pub(crate) struct Note {
     record: Record,
     /// What it costs, where that is known.
     price: Option<(Price, String)>,
+    generates: bool,
+    seen: Seen,
 }
 
 impl Note {
@@ -37,13 +41,28 @@ impl Note {
             usage: None,
             cost: None,
         };
-        Self { started: Instant::now(), record, price: None }
+        let seen = Seen {
+            started: SystemTime::now(),
+            parent: telemetry::parent(request.headers()),
+            workload: None,
+            format: None,
+            is_allowed: false,
+            first: None,
+        };
+        Self { started: Instant::now(), record, price: None, generates: false, seen }
     }
 
-    pub(crate) fn call(&mut self, call: &Call, prices: &Prices) {
+    pub(crate) fn caller(&mut self, workload: &Workload) {
+        self.seen.workload = Some((workload.namespace.clone(), workload.service_account.clone()));
+    }
+
+    pub(crate) fn call(&mut self, asked: &Asked<'_>, prices: &Prices) {
+        let call = &asked.call;
+        self.seen.format = Some(asked.format);
         let Call { provider, publisher, model, method, .. } = call;
         let (provider, publisher, model) = (provider.clone(), publisher.clone(), model.clone());
         self.record.call = Some(RecordCall { provider, publisher, model, method: method.to_string() });
+        self.generates = method.generates();
         self.price = prices.of(call).map(|(list, price)| (price.clone(), list.currency.clone()));
     }
 
@@ -53,6 +72,7 @@ impl Note {
             Outcome::Audit => ("AUDIT", false),
             Outcome::Denied { would_allow } => ("DROPPED", would_allow),
         };
+        self.seen.is_allowed = !matches!(decision.outcome, Outcome::Denied { .. });
         self.record.verdict = verdict.to_owned();
         self.record.would_allow = would_allow;
         self.record.reason = decision.reason.name().to_owned();
@@ -76,6 +96,11 @@ impl Note {
         }
     }
 
+    /// Whether what is called generates tokens.
+    pub(crate) fn generates(&self) -> bool {
+        self.generates
+    }
+
     pub(crate) fn status(&mut self, status: StatusCode) {
         self.record.status = status.as_u16();
     }
@@ -83,19 +108,20 @@ impl Note {
     pub(crate) fn refuse(&mut self, refusal: &Refusal) {
         self.record.verdict = "DROPPED".to_owned();
         self.record.reason = refusal.reason.name().to_owned();
-        self.record.detail = refusal.detail.clone();
+        let noted = std::mem::replace(&mut self.record.detail, refusal.detail.clone());
+        self.tell(Some(noted).filter(|noted| !noted.is_empty()).into_iter().collect());
         self.record.status = refusal.reason.status();
     }
 
-    pub(crate) fn end(mut self, node: &impl Node, usage: Option<Usage>, ending: Ending) {
+    /// The call is over.
+    pub(crate) fn end(mut self, node: &impl Node, telemetry: &Telemetry, end: End) {
+        let End { usage, ending, first } = end;
         self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.seen.first = first.map(|first| first.duration_since(self.started));
         self.record.usage = usage;
-        self.record.cost = self.price.as_ref().zip(usage).map(|((price, currency), usage)| {
-            let Usage { input_tokens: input, output_tokens: output } = usage;
-            RecordCost {
-                amount: price.cost(Tokens { input, output, ..Tokens::default() }).to_string(),
-                currency: currency.clone(),
-            }
+        self.record.cost = self.price.as_ref().zip(usage).map(|((price, currency), usage)| RecordCost {
+            amount: price.cost(tokens(usage)).to_string(),
+            currency: currency.clone(),
         });
         match ending {
             Ending::Whole => {}
@@ -110,6 +136,7 @@ impl Note {
                 self.tell(vec![by.detail]);
             }
         }
+        telemetry.observe(&self.record, &self.seen);
         node.record(self.record);
     }
 }

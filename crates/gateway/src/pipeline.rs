@@ -13,14 +13,16 @@ use tokio::sync::watch;
 use crate::{
     answer::{Passage, Usage},
     authenticate::Authenticator,
-    body::{Body, Ending},
+    body::{Body, End, Ending},
     credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
     limit::{self, Charged},
     node::{Caller as Opener, Connection, Evidence, Node, Peer, Workload},
     note::Note,
+    published,
     refusal::Refusal,
-    request,
+    request, subject,
+    telemetry::Telemetry,
     upstream::{Failed, Upstream},
     wire::{Asked, Dialect, Route},
 };
@@ -35,13 +37,14 @@ pub struct Gateway<N> {
     exchange: Exchange,
     guard: Option<Arc<dyn Guard>>,
     limits: Limits,
+    telemetry: Arc<Telemetry>,
     upstream: Upstream,
 }
 
 /// An answer, and what is done to it on its way.
 enum Answer {
     /// And how long it may be idle.
-    Passing(Response<Incoming>, Passage, Duration),
+    Passing(Response<Incoming>, Box<Passage>, Duration),
     /// One that was looked at as a whole.
     Whole(Response<Full<Bytes>>, Option<Usage>),
 }
@@ -60,8 +63,15 @@ impl<N: Node> Gateway<N> {
             exchange: Exchange::new(client),
             guard: None,
             limits,
+            telemetry: Arc::new(Telemetry::global()),
             upstream: Upstream::new()?,
         })
+    }
+
+    /// The same, measured here in place of where the process has its measurements go.
+    #[must_use]
+    pub fn measured(self, telemetry: Telemetry) -> Self {
+        Self { telemetry: Arc::new(telemetry), ..self }
     }
 
     /// The same, with somebody who looks at requests and answers.
@@ -81,30 +91,39 @@ impl<N: Node> Gateway<N> {
 
     /// Answers one request.
     pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        // public, and no call
+        if let Some(answer) = published::answer(&*self.node, &request).await {
+            return answer;
+        }
         let mut note = Note::new(peer.connection, &request);
         let dialect = Dialect::of(request.uri(), request.headers());
         // what was in force when it came, to its end
         let models = self.models.borrow().clone();
-        match self.pass(&models, peer, request, &mut note).await {
+        let passed = self.pass(&models, peer, request, &mut note).await;
+        let generates = note.generates();
+        match passed {
             Ok((Answer::Passing(answer, passage, idle), charged)) => {
                 let (head, body) = answer.into_parts();
                 note.status(head.status);
                 let node = self.node.clone();
-                let over = Box::new(move |usage, ending| {
-                    note.tell(charged.over(settled(head.status, usage, &ending)));
-                    note.end(&*node, usage, ending);
+                let telemetry = self.telemetry.clone();
+                let over = Box::new(move |end: End| {
+                    note.tell(charged.over(settled((head.status, generates), &end)));
+                    note.end(&*node, &telemetry, end);
                 });
                 Response::from_parts(head, Body::passing(body, passage, idle, over))
             }
             Ok((Answer::Whole(answer, usage), charged)) => {
                 note.status(answer.status());
-                note.tell(charged.over(settled(answer.status(), usage, &Ending::Whole)));
-                note.end(&*self.node, usage, Ending::Whole);
+                let end = End { usage, ending: Ending::Whole, first: None };
+                note.tell(charged.over(settled((answer.status(), generates), &end)));
+                note.end(&*self.node, &self.telemetry, end);
                 answer.map(Body::whole)
             }
             Err(refusal) => {
                 note.refuse(&refusal);
-                note.end(&*self.node, None, Ending::Whole);
+                let end = End { usage: None, ending: Ending::Whole, first: None };
+                note.end(&*self.node, &self.telemetry, end);
                 refusal.answer(dialect)
             }
         }
@@ -119,15 +138,16 @@ impl<N: Node> Gateway<N> {
     ) -> Result<(Answer, Charged), Refusal> {
         // first: nothing of a request is looked at for somebody who cannot be told
         let workload = known(&peer.caller)?;
+        note.caller(workload);
         let pod = workload.as_pod();
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
-        let token = self.authenticator.token(models, workload, &pod, request.headers()).await?;
-        let caller = Caller { pod: &pod, claims: token.as_ref().map(|token| &token.claims) };
+        let shown = self.authenticator.token(models, workload, &pod, request.headers()).await?;
+        let caller = Caller { pod: &pod, claims: shown.as_ref().map(|shown| &shown.token.claims) };
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
         let mut asked = route.read(request::read(body).await?)?;
-        note.call(&asked.call, &models.prices);
+        note.call(&asked, &models.prices);
         let decision = decide(&models.policies, asked.provider, caller, &asked.call);
         note.decision(&decision);
         authorise(&decision)?;
@@ -135,7 +155,8 @@ impl<N: Node> Gateway<N> {
         // from here on it costs something, and whatever happens to it is booked
         let charged = self.charge(models, caller, &mut asked).await?;
         note.tell(charged.notes());
-        match self.make(peer, workload, &mut asked).await {
+        let known = subject::Caller { connection: peer.connection, workload, shown: shown.as_ref() };
+        match self.make(known, &mut asked).await {
             Ok(answer) => Ok((answer, charged)),
             Err(failed) => {
                 let (ending, refusal) = match failed {
@@ -149,13 +170,12 @@ impl<N: Node> Gateway<N> {
     }
 
     /// A call that is allowed and charged.
-    async fn make(&self, peer: &Peer, workload: &Workload, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
+    async fn make(&self, caller: subject::Caller<'_>, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
         self.guard_request(asked).map_err(Failed::NotSent)?;
         // only for what is going to be sent: whoever may not call makes no work for others
-        let credentials =
-            Credentials { node: &*self.node, exchange: &self.exchange, connection: peer.connection };
-        let bearer = credentials.of(workload, asked.provider).await.map_err(Failed::NotSent)?;
-        let answer = self.upstream.call(asked, bearer).await?;
+        let credentials = Credentials { node: &*self.node, exchange: &self.exchange };
+        let credential = credentials.of(caller, asked.provider).await.map_err(Failed::NotSent)?;
+        let answer = self.upstream.call(asked, credential).await?;
         self.guard_answer(asked, answer).await.map_err(Failed::Sent)
     }
 
@@ -208,7 +228,7 @@ impl<N: Node> Gateway<N> {
                 Ok(Answer::Whole(Response::from_parts(head, Full::new(body)), usage))
             }
             texts => {
-                let passage = Passage::new(asked.format, asked.hides_usage, texts);
+                let passage = Box::new(Passage::new(asked.format, asked.hides_usage, texts));
                 Ok(Answer::Passing(answer, passage, asked.provider.patience.idle))
             }
         }
@@ -240,10 +260,13 @@ fn overwrite(decision: &Decision<'_>, asked: &mut Asked<'_>) {
 }
 
 /// What the end of an answer is for what was charged.
-fn settled(status: StatusCode, usage: Option<Usage>, ending: &Ending) -> limit::Ending {
-    match ending {
+fn settled((status, generates): (StatusCode, bool), end: &End) -> limit::Ending {
+    match end.ending {
         Ending::Whole if status.is_client_error() || status.is_server_error() => limit::Ending::Refused,
-        Ending::Whole => limit::Ending::Whole(usage),
+        // an answer that was generated and is not counted may be any
+        Ending::Whole => {
+            limit::Ending::Whole(end.usage.filter(|usage| !generates || usage.output_tokens > 0))
+        }
         // what the provider counts beyond that is not known
         Ending::BrokenOff | Ending::Late | Ending::Blocked(_) => limit::Ending::BrokenOff,
     }

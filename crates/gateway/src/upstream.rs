@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::{
     Request, Response,
     body::Incoming,
-    header::{self, HeaderName, HeaderValue},
+    header::{self, HeaderName},
 };
 use hyper_util::{
     client::legacy::Client as Pool,
@@ -16,7 +16,7 @@ use hyper_util::{
 use signet_model::Reason;
 use signet_oidc::{Client, HttpError, Https};
 
-use crate::{refusal::Refusal, wire::Asked};
+use crate::{credential::Headers, refusal::Refusal, wire::Asked};
 
 /// Headers of an answer that are passed on; all others are between the provider and the gateway.
 const PASSED_ON: [HeaderName; 4] = [
@@ -56,7 +56,7 @@ impl Upstream {
     pub(crate) async fn call(
         &self,
         asked: &Asked<'_>,
-        bearer: Option<HeaderValue>,
+        credential: Headers,
     ) -> Result<Response<Incoming>, Failed> {
         let not_sent = |cause: String| Failed::NotSent(Refusal::new(Reason::UpstreamUnavailable, cause));
         let failed = |cause: String| Failed::Sent(Refusal::new(Reason::UpstreamUnavailable, cause));
@@ -64,11 +64,8 @@ impl Upstream {
             .header(header::CONTENT_TYPE, "application/json")
             // what is passed on is read on the way
             .header(header::ACCEPT_ENCODING, "identity");
-        for (name, value) in &asked.headers {
+        for (name, value) in asked.headers.iter().cloned().chain(credential) {
             request = request.header(name, value);
-        }
-        if let Some(bearer) = bearer {
-            request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::from(asked.body())).map_err(|error| not_sent(error.to_string()))?;
         let first = asked.provider.patience.first;

@@ -30,7 +30,7 @@ async fn a_call_that_is_allowed_is_made_as_the_caller_and_recorded() {
     assert_eq!((record.verdict.as_str(), record.reason.as_str()), ("FORWARDED", "model-policy-allow"));
     assert_eq!((rule.name.as_str(), rule.rule.as_str(), rule.line), ("scorer", "allow[0]", 35));
     assert_eq!(record.call.unwrap().model, "gemini-2.5-flash");
-    assert_eq!(record.usage, Some(Usage { input_tokens: 5, output_tokens: 8 }));
+    assert_eq!(record.usage, Some(Usage { input_tokens: 5, output_tokens: 8, ..Usage::default() }));
     assert_eq!((record.status, record.detail.as_str()), (200, ""));
 }
 
@@ -43,7 +43,10 @@ async fn a_stream_is_passed_on_in_either_form_and_counted() {
         let body = String::from_utf8(body.to_vec()).unwrap();
         assert_eq!(status, 200, "{body}");
         assert_eq!(body.starts_with("data: {"), !query.is_empty(), "{body}");
-        assert_eq!(fixture.record(count).await.usage, Some(Usage { input_tokens: 5, output_tokens: 8 }));
+        assert_eq!(
+            fixture.record(count).await.usage,
+            Some(Usage { input_tokens: 5, output_tokens: 8, ..Usage::default() })
+        );
     }
     assert_eq!(fixture.google.exchanges(), 1, "one token for both");
 }
@@ -105,7 +108,7 @@ async fn no_token_is_in_any_answer_or_record() {
     seen.push(format!("{:?}", fixture.record(3).await));
     seen.extend(fixture.node.records.lock().unwrap().iter().map(|r| serde_json::to_string(r).unwrap()));
     let issued = fixture.node.issuer.issue(
-        &Subject { namespace: "shop".into(), service_account: "scorer".into(), pod: None },
+        &Subject { namespace: "shop".into(), service_account: "scorer".into(), ..Subject::default() },
         "x",
         Duration::from_secs(1),
         now(),
@@ -122,7 +125,7 @@ async fn a_token_counts_for_the_workload_that_it_was_given_to_and_for_no_other()
     let fixture = Fixture::new().await;
     let issue = |account: &str, pod: Option<&str>, audience: &str, from: u64| {
         let pod = pod.map(|name| (name.to_owned(), "uid".to_owned()));
-        let subject = Subject { namespace: "shop".into(), service_account: account.into(), pod };
+        let subject = Subject { namespace: "shop".into(), service_account: account.into(), pod, node: None };
         let token = fixture.node.issuer.issue(&subject, audience, Duration::from_secs(600), from).unwrap();
         format!("Bearer {}", token.expose_secret())
     };

@@ -9,7 +9,8 @@ use signet_gateway::Usage;
 use support::{Fixture, SCORER};
 
 const PLACE: &str = "/v1/projects/p/locations/global";
-const COUNTED: Option<Usage> = Some(Usage { input_tokens: 5, output_tokens: 8 });
+const COUNTED: Option<Usage> =
+    Some(Usage { input_tokens: 5, output_tokens: 8, cached_tokens: 0, cache_write_tokens: 0 });
 
 fn chat(more: Value) -> String {
     let mut body = json!({ "messages": [{ "role": "user", "content": "What is the answer?" }] });
@@ -22,7 +23,7 @@ type Case = (String, String, [&'static str; 3], Option<Usage>);
 
 fn cases() -> Vec<Case> {
     let llama = json!({ "model": "llama" });
-    let input = Some(Usage { input_tokens: 5, output_tokens: 0 });
+    let input = Some(Usage { input_tokens: 5, output_tokens: 0, ..Usage::default() });
     let text = json!({ "model": "llama", "input": "What is the answer?", "prompt": "What is the answer?" });
     let claude = json!({ "model": "claude-x", "max_tokens": 99 });
     let on_vertex = json!({ "anthropic_version": "vertex-2023-10-16", "max_tokens": 99 });

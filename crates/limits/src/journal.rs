@@ -9,9 +9,9 @@
 
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -83,6 +83,8 @@ impl Journal {
     /// Opens the journal of a folder, and brings back into `ledger` what it says. `long`: from how many bytes on it is
     /// written anew.
     pub(crate) fn open(folder: &Path, long: u64, ledger: &mut Ledger) -> Result<Self, JournalError> {
+        let make = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        make.map_err(|source| JournalError::File { path: folder.to_owned(), source })?;
         let lock = lock(&folder.join(LOCK))?;
         let path = folder.join(FILE);
         let failed = |source| JournalError::File { path: path.clone(), source };

@@ -153,9 +153,7 @@ async fn a_store_that_may_forget_says_so() {
 
 #[tokio::test]
 async fn a_store_elsewhere_has_tls_and_proves_who_it_is() {
-    // free a moment ago
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let Some((_server, authority)) = Server::start_tls(port).await else { return };
+    let Some((_server, port, authority)) = Server::start_tls().await else { return };
     let url = format!("rediss://localhost:{port}");
     let reserve = async |trust| {
         let settings = SharedSettings { trust, ..settings() };

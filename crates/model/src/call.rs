@@ -70,6 +70,25 @@ impl Method {
         }
     }
 
+    /// Whether its answer has tokens that were generated.
+    pub fn generates(self) -> bool {
+        match self {
+            Self::GenerateContent
+            | Self::StreamGenerateContent
+            | Self::RawPredict
+            | Self::StreamRawPredict
+            | Self::ChatCompletions
+            | Self::Responses
+            | Self::Completions
+            | Self::Messages => true,
+            Self::CountTokens
+            | Self::Predict
+            | Self::EmbedContent
+            | Self::Embeddings
+            | Self::CountMessageTokens => false,
+        }
+    }
+
     /// The one of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.name() == name)

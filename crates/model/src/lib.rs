@@ -11,6 +11,7 @@ mod call;
 mod charge;
 mod condition;
 mod decide;
+mod federation;
 mod issuer;
 pub mod json;
 mod limit;
@@ -24,7 +25,8 @@ pub use call::{Call, Feature, Method};
 pub use charge::{Caller, Charge, Estimate, Fault, Output, Plan, Tokens, charges};
 pub use condition::Condition;
 pub use decide::{Decision, Outcome, decide};
-pub use issuer::{IssuerKeys, TokenIssuer};
+pub use federation::{AnthropicFederation, OpenAiFederation};
+pub use issuer::{EntraVersion, IssuerKeys, NamedWorkload, TokenForm, TokenIssuer, Workloads};
 pub use limit::{Bound, Limit, Measure, Per, Period, Uncounted};
 pub use pattern::Pattern;
 pub use policy::{

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use signet_policy::Origin;
 
+use crate::federation::{AnthropicFederation, OpenAiFederation};
+
 /// A provider of models (`ModelProvider`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
@@ -107,6 +109,23 @@ pub enum Credential {
     None,
     /// An access token from Google's workload identity federation.
     Google(GoogleFederation),
+    /// One from OpenAI's.
+    OpenAi(OpenAiFederation),
+    /// One from Anthropic's.
+    Anthropic(AnthropicFederation),
+}
+
+impl Credential {
+    /// Whom the tokens are for that Signet issues in order to exchange them: nobody but the gateway may have such.
+    pub fn issued_for(&self) -> Option<&str> {
+        let (subject, audience) = match self {
+            Self::None => return None,
+            Self::Google(google) => (&google.subject, &google.audience),
+            Self::OpenAi(open_ai) => (&open_ai.subject, &open_ai.audience),
+            Self::Anthropic(anthropic) => (&anthropic.subject, &anthropic.audience),
+        };
+        (*subject == SubjectToken::Issued).then_some(audience)
+    }
 }
 
 /// Workload identity federation of Google Cloud.
@@ -136,8 +155,17 @@ impl GoogleFederation {
 pub enum SubjectToken {
     /// One that Signet issues for the caller.
     Issued,
+    /// The one that the caller shows.
+    Caller,
     /// One that somebody else keeps in a file, for all callers.
     File(PathBuf),
+    /// One that a credential file leads to (`external_account`), for all callers.
+    ExternalAccount {
+        /// The credential file.
+        path: PathBuf,
+        /// Scheme and authority of those who may be asked for it.
+        origins: Vec<String>,
+    },
 }
 
 #[cfg(test)]

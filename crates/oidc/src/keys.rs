@@ -6,22 +6,21 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, StatusCode};
-use jsonwebtoken::{
-    Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations},
-};
 use serde_json::Value;
-use tokio::sync::Mutex;
+use signet_model::TokenForm;
 
-use crate::http::Client;
+use crate::{
+    http::Client,
+    jwk::{self, Key},
+    token::Rules,
+};
 
 /// How often an issuer may be asked because of a key that is not known.
 const DEBOUNCE: Duration = Duration::from_secs(10);
@@ -31,14 +30,6 @@ const REFRESH: Duration = Duration::from_secs(5 * 60);
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Keys of one set.
 const MAX_KEYS: usize = 256;
-/// Bits of an RSA key, at least.
-const MIN_RSA_BITS: usize = 2048;
-
-/// A key, and what it may be used for.
-pub(crate) struct Key {
-    pub(crate) decoding: DecodingKey,
-    pub(crate) algorithms: Vec<Algorithm>,
-}
 
 /// Where the keys of an issuer are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,9 +55,11 @@ type Set = HashMap<String, Arc<Key>>;
 /// The keys of one issuer, as they were last had.
 pub(crate) struct Keys {
     issuer: String,
+    form: TokenForm,
     source: KeySource,
-    /// Held while they are asked for: others wait for the same answer.
     state: Mutex<State>,
+    /// Held by who asks for them. Others wait for the same answer, but those who have a key that may still be believed.
+    asking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -76,42 +69,96 @@ struct State {
     tried: Option<Instant>,
 }
 
+/// What is known of a key without asking.
+enum Known {
+    /// What its issuer says of it.
+    Fresh(Arc<Key>),
+    /// What it said before, and may be believed until it says something else.
+    Before(Arc<Key>),
+    /// Nothing.
+    Nothing,
+}
+
 impl Keys {
-    pub(crate) fn new(issuer: String, source: KeySource) -> Self {
-        Self { issuer, source, state: Mutex::default() }
+    pub(crate) fn new(rules: &Rules, source: KeySource) -> Self {
+        let (issuer, form) = (rules.issuer.clone(), rules.form.clone());
+        Self { issuer, form, source, state: Mutex::default(), asking: tokio::sync::Mutex::default() }
     }
 
     /// The key of this name; none if the issuer has none.
-    pub(crate) async fn key(&self, client: &Client, name: &str) -> Result<Option<Arc<Key>>, KeysError> {
-        let mut state = self.state.lock().await;
-        let age = |since: Option<Instant>| since.map(|since| since.elapsed());
-        let is_fresh = age(state.got).is_some_and(|age| age < REFRESH);
-        let known = state.keys.get(name).cloned();
-        let may_ask = age(state.tried).is_none_or(|age| age >= DEBOUNCE);
-        if (is_fresh && known.is_some()) || !may_ask {
-            return self.held(&state, known);
-        }
-        state.tried = Some(Instant::now());
-        match self.fetch(client).await {
-            Ok(keys) => {
-                state.keys = keys;
-                state.got = Some(Instant::now());
-                Ok(state.keys.get(name).cloned())
-            }
-            Err(cause) => {
-                let error = KeysError { issuer: self.issuer.clone(), cause };
-                tracing::warn!(%error, "keys that were had before serve on");
-                self.held(&state, known).map_err(|_| error)
-            }
+    pub(crate) async fn key(
+        &self,
+        client: &Client,
+        name: &str,
+        now: Instant,
+    ) -> Result<Option<Arc<Key>>, KeysError> {
+        let turn = match self.known(name, now) {
+            Known::Fresh(key) => return Ok(Some(key)),
+            // an issuer that is slow makes nobody wait who need not
+            Known::Before(key) => match self.asking.try_lock() {
+                Ok(turn) => turn,
+                Err(_) => return Ok(Some(key)),
+            },
+            Known::Nothing => self.asking.lock().await,
+        };
+        // whoever had the turn before may have had the answer
+        let before = match self.known(name, now) {
+            Known::Fresh(key) => return Ok(Some(key)),
+            Known::Before(key) => Some(key),
+            Known::Nothing => None,
+        };
+        let was_just_asked = within(self.state().tried, DEBOUNCE, now);
+        let outcome = match was_just_asked {
+            true => Err("they were not had lately".to_owned()),
+            false => self.ask(client, now).await,
+        };
+        drop(turn);
+        match outcome {
+            Ok(()) => Ok(self.state().keys.get(name).cloned()),
+            Err(_) if self.may_be_believed(now) => Ok(before),
+            Err(cause) => Err(KeysError { issuer: self.issuer.clone(), cause }),
         }
     }
 
-    /// What is known, as long as it may be believed.
-    fn held(&self, state: &State, known: Option<Arc<Key>>) -> Result<Option<Arc<Key>>, KeysError> {
-        match state.got.is_some_and(|got| got.elapsed() < STALE) {
-            true => Ok(known),
-            false => {
-                Err(KeysError { issuer: self.issuer.clone(), cause: "they were not had lately".to_owned() })
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_be_believed(&self, now: Instant) -> bool {
+        within(self.state().got, STALE, now)
+    }
+
+    fn known(&self, name: &str, now: Instant) -> Known {
+        let state = self.state();
+        match state.keys.get(name).filter(|_| within(state.got, STALE, now)) {
+            Some(key) if within(state.got, REFRESH, now) => Known::Fresh(key.clone()),
+            Some(key) => Known::Before(key.clone()),
+            None => Known::Nothing,
+        }
+    }
+
+    /// Asks the issuer for all its keys.
+    async fn ask(&self, client: &Client, now: Instant) -> Result<(), String> {
+        let started = Instant::now();
+        // also where who asks goes away meanwhile
+        self.state().tried = Some(now);
+        let fetched = self.fetch(client).await;
+        let mut state = self.state();
+        // from its end on: one that answers late is not asked all the time
+        let now = now + started.elapsed();
+        state.tried = Some(now);
+        match fetched {
+            Ok(keys) => {
+                (state.keys, state.got) = (keys, Some(now));
+                Ok(())
+            }
+            Err(cause) => {
+                tracing::warn!(
+                    issuer = self.issuer,
+                    cause,
+                    "keys cannot be had; those that were had before serve on"
+                );
+                Err(cause)
             }
         }
     }
@@ -124,7 +171,7 @@ impl Keys {
             KeySource::Url(url) => get(client, url).await?,
             KeySource::Discovery => get(client, &self.discovered(client).await?).await?,
         };
-        let keys = usable(&text)?;
+        let keys = self.usable(&text)?;
         if keys.is_empty() { Err("none of them can be used".to_owned()) } else { Ok(keys) }
     }
 
@@ -144,6 +191,31 @@ impl Keys {
             false => Err("discovery: jwks_uri is no URL like the issuer's".to_owned()),
         }
     }
+
+    /// The keys of a set that can be used; others are left out.
+    fn usable(&self, text: &[u8]) -> Result<Set, String> {
+        let set: Value = serde_json::from_slice(text).map_err(|_| "not JSON".to_owned())?;
+        let list = set["keys"].as_array().ok_or("not a key set")?;
+        let key = |value: &Value| {
+            let (name, key) = jwk::read(value).filter(|_| self.is_for_this(value))?;
+            Some((name, Arc::new(key)))
+        };
+        Ok(list.iter().take(MAX_KEYS).filter_map(key).collect())
+    }
+
+    /// Whether a key of the set is for these tokens, as far as it says.
+    fn is_for_this(&self, key: &Value) -> bool {
+        let text = |name: &str| key.get(name).and_then(Value::as_str);
+        match &self.form {
+            // a bundle holds keys for X.509, too
+            TokenForm::Spiffe { .. } => text("use") == Some("jwt-svid"),
+            // one set is for all tenants, and a key may be for tokens of one of them alone
+            TokenForm::Entra { tenant, .. } => {
+                text("issuer").is_none_or(|issuer| issuer.replace("{tenantid}", tenant) == self.issuer)
+            }
+            TokenForm::OpenId => true,
+        }
+    }
 }
 
 async fn get(client: &Client, url: &str) -> Result<Bytes, String> {
@@ -156,57 +228,191 @@ async fn get(client: &Client, url: &str) -> Result<Bytes, String> {
     }
 }
 
-/// The keys of a set that can be used; others are left out.
-fn usable(text: &[u8]) -> Result<Set, String> {
-    let set: Value = serde_json::from_slice(text).map_err(|_| "not JSON".to_owned())?;
-    let list = set["keys"].as_array().ok_or("not a key set")?;
-    let key = |value: &Value| {
-        let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
-        let algorithms = algorithms(&jwk, value)?;
-        let decoding = DecodingKey::from_jwk(&jwk).ok()?;
-        Some((jwk.common.key_id?, Arc::new(Key { decoding, algorithms })))
-    };
-    Ok(list.iter().take(MAX_KEYS).filter_map(key).collect())
+fn within(since: Option<Instant>, life: Duration, now: Instant) -> bool {
+    since.is_some_and(|since| now.saturating_duration_since(since) < life)
 }
 
-/// What a key may verify: what its type can, narrowed by what it says of itself.
-fn algorithms(jwk: &Jwk, value: &Value) -> Option<Vec<Algorithm>> {
-    // SPIFFE's bundles say `jwt-svid` where others say `sig`
-    if !matches!(value.get("use").and_then(Value::as_str), None | Some("sig" | "jwt-svid")) {
-        return None;
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures_util::future::join_all;
+    use serde_json::json;
+
+    use super::*;
+
+    /// An issuer that answers everything with this, and counts.
+    struct Server {
+        answer: Arc<Mutex<(u16, String)>>,
+        asked: Arc<AtomicUsize>,
+        url: String,
     }
-    if jwk.common.key_operations.as_ref().is_some_and(|all| !all.contains(&KeyOperations::Verify)) {
-        return None;
-    }
-    let able = match &jwk.algorithm {
-        AlgorithmParameters::RSA(rsa) if rsa_bits(&rsa.n) >= MIN_RSA_BITS => {
-            vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256]
+
+    impl Server {
+        fn new(body: &Value) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let answer = Arc::new(Mutex::new((200, body.to_string())));
+            let asked = Arc::new(AtomicUsize::new(0));
+            let (shared, count) = (answer.clone(), asked.clone());
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let mut stream = stream.unwrap();
+                    let mut head = vec![];
+                    while !head.ends_with(b"\r\n\r\n") {
+                        let mut byte = [0];
+                        stream.read_exact(&mut byte).unwrap();
+                        head.push(byte[0]);
+                    }
+                    count.fetch_add(1, Ordering::Relaxed);
+                    let (status, body) = shared.lock().unwrap().clone();
+                    let head = format!(
+                        "HTTP/1.1 {status} X\r\nlocation: /elsewhere\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    // whoever asked may have heard enough
+                    let _ =
+                        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+                }
+            });
+            Self { answer, asked, url }
         }
-        AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
-            EllipticCurve::P256 => vec![Algorithm::ES256],
-            EllipticCurve::P384 => vec![Algorithm::ES384],
-            _ => return None,
-        },
-        AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
-        _ => return None,
-    };
-    let Some(said) = jwk.common.key_algorithm else { return Some(able) };
-    let said = match said {
-        KeyAlgorithm::RS256 => Algorithm::RS256,
-        KeyAlgorithm::RS384 => Algorithm::RS384,
-        KeyAlgorithm::RS512 => Algorithm::RS512,
-        KeyAlgorithm::PS256 => Algorithm::PS256,
-        KeyAlgorithm::ES256 => Algorithm::ES256,
-        KeyAlgorithm::ES384 => Algorithm::ES384,
-        KeyAlgorithm::EdDSA => Algorithm::EdDSA,
-        _ => return None,
-    };
-    able.contains(&said).then(|| vec![said])
-}
 
-fn rsa_bits(modulus: &str) -> usize {
-    let bytes = URL_SAFE_NO_PAD.decode(modulus).unwrap_or_default();
-    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-    let leading = bytes.get(zeros).map_or(0, |byte| byte.leading_zeros() as usize);
-    (bytes.len() - zeros) * 8 - leading
+        fn answers(&self, status: u16, body: impl ToString) {
+            *self.answer.lock().unwrap() = (status, body.to_string());
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::Relaxed)
+        }
+
+        fn keys(&self) -> Keys {
+            Keys::new(&rules(&self.url), KeySource::Url(format!("{}/jwks", self.url)))
+        }
+    }
+
+    fn rules(issuer: &str) -> Rules {
+        let (form, audience) = (TokenForm::OpenId, "a".to_owned());
+        Rules { form, issuer: issuer.to_owned(), audience, max_life: 1 }
+    }
+
+    fn key(id: &str) -> Value {
+        // the example of RFC 7517
+        json!({
+            "kty": "EC", "crv": "P-256", "kid": id, "use": "sig",
+            "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+            "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+        })
+    }
+
+    fn set(ids: &[&str]) -> Value {
+        json!({ "keys": ids.iter().map(|id| key(id)).collect::<Vec<_>>() })
+    }
+
+    async fn has(keys: &Keys, name: &str, now: Instant) -> Option<bool> {
+        keys.key(&Client::new().unwrap(), name, now).await.ok().map(|key| key.is_some())
+    }
+
+    #[tokio::test]
+    async fn unknown_keys_ask_an_issuer_once_in_a_while() {
+        let (server, start) = (Server::new(&set(&["a"])), Instant::now());
+        let keys = server.keys();
+        let names: Vec<String> = (0..50).map(|i| format!("nobody-{i}")).collect();
+        let all = join_all(names.iter().map(|name| has(&keys, name, start))).await;
+        assert!(all.iter().all(|has| *has == Some(false)));
+        assert_eq!((has(&keys, "a", start).await, server.asked()), (Some(true), 1));
+        assert_eq!(has(&keys, "b", start + DEBOUNCE / 2).await, Some(false));
+        assert_eq!(server.asked(), 1);
+        // a key that has come is found as soon as it may be asked for
+        server.answers(200, set(&["a", "b"]));
+        let later = start + DEBOUNCE * 2;
+        assert_eq!((has(&keys, "b", later).await, server.asked()), (Some(true), 2));
+    }
+
+    #[tokio::test]
+    async fn an_empty_set_replaces_none() {
+        let (server, start) = (Server::new(&set(&["a"])), Instant::now());
+        let keys = server.keys();
+        assert_eq!(has(&keys, "a", start).await, Some(true));
+        let later = start + REFRESH * 2;
+        for body in [json!({ "keys": [] }), json!({ "keys": [{ "kty": "later", "kid": "a" }] }), json!([])] {
+            server.answers(200, body);
+            assert_eq!(has(&keys, "a", later).await, Some(true));
+        }
+        assert_eq!(server.asked(), 2, "once in a while");
+        assert_eq!(has(&keys, "a", start + STALE * 2).await, None, "and not for ever");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_taken_back_is_none_when_its_set_is_next_asked_for() {
+        let (server, start) = (Server::new(&set(&["a", "b"])), Instant::now());
+        let keys = server.keys();
+        assert_eq!(has(&keys, "a", start).await, Some(true));
+        server.answers(200, set(&["b"]));
+        assert_eq!(has(&keys, "a", start + REFRESH / 2).await, Some(true));
+        assert_eq!(has(&keys, "a", start + REFRESH * 2).await, Some(false));
+    }
+
+    #[tokio::test]
+    async fn where_an_issuer_does_not_answer_its_keys_serve_for_a_day() {
+        let (server, start) = (Server::new(&set(&["a"])), Instant::now());
+        let keys = server.keys();
+        assert_eq!(has(&keys, "a", start).await, Some(true));
+        server.answers(503, "");
+        assert_eq!(has(&keys, "a", start + STALE / 2).await, Some(true));
+        assert_eq!(has(&keys, "b", start + STALE / 2).await, Some(false));
+        assert_eq!(has(&keys, "a", start + STALE * 2).await, None);
+        assert_eq!(has(&keys, "a", start + STALE * 2 + DEBOUNCE / 2).await, None);
+        server.answers(200, set(&["a"]));
+        assert_eq!(has(&keys, "a", start + STALE * 3).await, Some(true));
+        // a clock that stands still, or went back, asks nobody
+        assert_eq!(has(&keys, "a", start).await, Some(true));
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_hangs_makes_nobody_wait_who_has_a_key() {
+        let (server, start) = (Server::new(&set(&["a"])), Instant::now());
+        let keys = server.keys();
+        assert_eq!(has(&keys, "a", start).await, Some(true));
+        let _asking = keys.asking.lock().await;
+        let soon = tokio::time::timeout(Duration::from_secs(5), has(&keys, "a", start + REFRESH * 2));
+        assert_eq!(soon.await, Ok(Some(true)));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_plain_answer_is_none() {
+        let large = format!("{}{}", set(&["a"]), " ".repeat(1 << 20));
+        for (status, body) in [(302, set(&["a"]).to_string()), (404, set(&["a"]).to_string()), (200, large)] {
+            let server = Server::new(&Value::Null);
+            server.answers(status, body);
+            assert_eq!(has(&server.keys(), "a", Instant::now()).await, None, "{status}");
+            assert_eq!(server.asked(), 1, "nobody is followed elsewhere");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_discovery_document_counts_for_its_own_issuer_and_leads_to_keys_like_it() {
+        let keys = Server::new(&set(&["a"]));
+        let server = Server::new(&Value::Null);
+        let document = |issuer: &str, at: &str| json!({ "issuer": issuer, "jwks_uri": at });
+        let at = format!("{}/keys", keys.url);
+        let cases = [
+            (document(&server.url, &at), Some(true)),
+            (document("https://other.example", &at), None),
+            (document(&format!("{}/", server.url), &at), None),
+            (document(&server.url, "/keys"), None),
+            (document(&server.url, &at.replace("http", "https")), None),
+            (document(&server.url, &at.replace("http", "file")), None),
+            (json!({ "issuer": [server.url], "jwks_uri": at }), None),
+        ];
+        for (document, expected) in cases {
+            server.answers(200, &document);
+            let keys = Keys::new(&rules(&server.url), KeySource::Discovery);
+            assert_eq!(has(&keys, "a", Instant::now()).await, expected, "{document}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! The library verifies signatures; what may be signed, and by whom, is said here. Its defaults accept tokens without issuer or
 //! audience, a list for an issuer, unknown critical headers, and times that are no times.
-//! Sources: RFC 7519, RFC 8725 (best practice), SPIFFE JWT-SVID.
+//! Sources: RFC 7519, RFC 8725 (best practice), SPIFFE JWT-SVID, Entra's reference of access tokens.
 //!
 //! INVARIANT: nothing of a token is believed before its signature holds, but for whom it names as its issuer; keys of one issuer
 //! sign for no other (`a_key_signs_for_its_own_issuer_alone`).
@@ -12,9 +12,9 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, crypto};
 use serde_json::{Map, Value};
-use signet_model::json;
+use signet_model::{TokenForm, json};
 
-use crate::keys::Key;
+use crate::jwk::Key;
 
 /// Bytes of a token.
 const MAX_TOKEN: usize = 16 << 10;
@@ -26,7 +26,9 @@ const LEEWAY: u64 = 30;
 /// What tokens of one issuer have to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// Its URL, to the letter.
+    /// What they are like.
+    pub form: TokenForm,
+    /// Its URL, to the letter; `spiffe://` and the name of a trust domain.
     pub issuer: String,
     /// Whom its tokens are for: this one, and nobody beside.
     pub audience: String,
@@ -90,12 +92,17 @@ pub enum Fault {
     /// It names nobody.
     #[error("names no subject")]
     Subject,
+    /// It is of another tenant of its issuer, or of another version.
+    #[error("is of another tenant or version")]
+    Tenant,
 }
 
 /// A token that was taken apart. Nothing of it is believed yet.
 pub(crate) struct Parts<'t> {
     algorithm: Algorithm,
     pub(crate) key: String,
+    /// Whether its header says nothing but algorithm, key, and that it is a JWT.
+    is_plain: bool,
     claims: Map<String, Value>,
     signed: &'t str,
     signature: &'t str,
@@ -112,8 +119,10 @@ impl<'t> Parts<'t> {
         if payload.contains('.') || signature.is_empty() {
             return Err(Fault::Malformed);
         }
-        let (algorithm, key) = header_of(&object(header)?)?;
-        Ok(Self { algorithm, key, claims: object(payload)?, signed, signature })
+        let header = object(header)?;
+        let (algorithm, key) = header_of(&header)?;
+        let is_plain = is_plain(&header);
+        Ok(Self { algorithm, key, is_plain, claims: object(payload)?, signed, signature })
     }
 
     /// Who it says has signed it.
@@ -123,12 +132,21 @@ impl<'t> Parts<'t> {
         issuer.filter(|issuer| (1..=MAX_NAME).contains(&issuer.len())).ok_or(Fault::Issuer)
     }
 
+    /// The trust domain that its subject is in, if it is a SPIFFE ID: whose keys have to have signed it, whatever its `iss`
+    /// says.
+    pub(crate) fn trust_domain(&self) -> Option<&str> {
+        let id = self.claims.get("sub")?.as_str()?.strip_prefix("spiffe://")?;
+        id.split('/').next()
+    }
+
     /// Checks it against its issuer's rules, with that issuer's key.
     pub(crate) fn verify(self, key: &Key, rules: &Rules, now: u64) -> Result<Verified, Fault> {
-        if self.issuer()? != rules.issuer {
+        let is_svid = matches!(rules.form, TokenForm::Spiffe { .. });
+        if !is_svid && self.issuer()? != rules.issuer {
             return Err(Fault::Issuer);
         }
-        if !key.algorithms.contains(&self.algorithm) {
+        let may_be = !is_svid || (self.is_plain && self.algorithm != Algorithm::EdDSA);
+        if !may_be || !key.algorithms.contains(&self.algorithm) {
             return Err(Fault::Header);
         }
         let holds = crypto::verify(self.signature, self.signed.as_bytes(), &key.decoding, self.algorithm);
@@ -140,6 +158,7 @@ impl<'t> Parts<'t> {
         let subject = self.claims.get("sub").and_then(Value::as_str);
         let subject =
             subject.filter(|subject| (1..=MAX_NAME).contains(&subject.len())).ok_or(Fault::Subject)?;
+        self.check_form(&rules.form, subject)?;
         let (issuer, subject) = (rules.issuer.clone(), subject.to_owned());
         Ok(Verified { issuer, subject, expires, claims: self.claims })
     }
@@ -148,8 +167,14 @@ impl<'t> Parts<'t> {
         // a number with a fraction, or as text, is no time
         let time =
             |name: &str| self.claims.get(name).map(|value| value.as_u64().ok_or(Fault::Times)).transpose();
-        let (Some(issued), Some(expires)) = (time("iat")?, time("exp")?) else { return Err(Fault::Times) };
-        let begins = time("nbf")?.unwrap_or(issued).max(issued);
+        let (issued, begins) = (time("iat")?, time("nbf")?);
+        let expires = time("exp")?.ok_or(Fault::Times)?;
+        let issued = match (issued, &rules.form) {
+            // JWT-SVIDs need not say: as long as they may live counts from now on, then
+            (None, TokenForm::Spiffe { .. }) => begins.unwrap_or_else(|| now.min(expires)),
+            (issued, _) => issued.ok_or(Fault::Times)?,
+        };
+        let begins = begins.unwrap_or(issued).max(issued);
         if expires.checked_sub(issued).is_none_or(|life| life > rules.max_life) {
             return Err(Fault::Times);
         }
@@ -160,6 +185,22 @@ impl<'t> Parts<'t> {
             return Err(Fault::Expired);
         }
         Ok(expires)
+    }
+
+    fn check_form(&self, form: &TokenForm, subject: &str) -> Result<(), Fault> {
+        let claim = |name: &str| self.claims.get(name).and_then(Value::as_str);
+        match form {
+            TokenForm::OpenId => Ok(()),
+            TokenForm::Entra { tenant, version } => {
+                let is_theirs = claim("tid") == Some(tenant) && claim("ver") == Some(version.name());
+                if is_theirs { Ok(()) } else { Err(Fault::Tenant) }
+            }
+            TokenForm::Spiffe { trust_domain } => {
+                let path =
+                    subject.strip_prefix("spiffe://").and_then(|id| id.strip_prefix(trust_domain.as_str()));
+                if path.is_some_and(is_spiffe_path) { Ok(()) } else { Err(Fault::Subject) }
+            }
+        }
     }
 
     fn check_audience(&self, audience: &str) -> Result<(), Fault> {
@@ -182,6 +223,22 @@ fn object(part: &str) -> Result<Map<String, Value>, Fault> {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) | Err(_) => Err(Fault::Malformed),
     }
+}
+
+/// SPIFFE-ID, section 2.2: segments of letters, digits, `.`, `-` and `_`, none of them empty, `.` or `..`.
+fn is_spiffe_path(path: &str) -> bool {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    let is_segment = |segment: &str| {
+        !segment.is_empty() && segment != "." && segment != ".." && segment.bytes().all(known)
+    };
+    path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_segment))
+}
+
+/// JWT-SVID, section 2: these, and no others.
+fn is_plain(header: &Map<String, Value>) -> bool {
+    let kind = header.get("typ").and_then(Value::as_str);
+    header.keys().all(|name| ["alg", "kid", "typ"].contains(&name.as_str()))
+        && matches!(kind, None | Some("JWT" | "JOSE"))
 }
 
 /// Algorithm and key. Keys in the header, or where to get them, are the sender's word; what is critical is not known here.

@@ -1,6 +1,6 @@
 //! All issuers that are trusted, each with its rules and keys.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -40,7 +40,7 @@ impl Verifier {
     /// Trusts these issuers; of two with one URL, the last.
     pub fn new(client: Client, trusted: Vec<Trusted>) -> Self {
         let issuer = |Trusted { rules, keys }: Trusted| {
-            let keys = Keys::new(rules.issuer.clone(), keys);
+            let keys = Keys::new(&rules, keys);
             (rules.issuer.clone(), (rules, keys))
         };
         Self { client, issuers: trusted.into_iter().map(issuer).collect() }
@@ -53,8 +53,17 @@ impl Verifier {
     pub async fn verify(&self, token: &SecretString, now: u64) -> Result<Verified, TokenError> {
         let parts = Parts::of(token.expose_secret())?;
         // the issuer first: a key's name alone may be two issuers'
-        let (rules, keys) = self.issuers.get(parts.issuer()?).ok_or(Fault::Issuer)?;
-        let key = keys.key(&self.client, &parts.key).await?.ok_or(Fault::UnknownKey)?;
+        let (rules, keys) = self.issuer_of(&parts)?;
+        let key = keys.key(&self.client, &parts.key, Instant::now()).await?.ok_or(Fault::UnknownKey)?;
         Ok(parts.verify(&key, rules, now)?)
+    }
+
+    /// A trust domain that is known here decides for all SPIFFE IDs in it: no other issuer can give one out.
+    fn issuer_of(&self, parts: &Parts<'_>) -> Result<&(Rules, Keys), Fault> {
+        let domain = parts.trust_domain().and_then(|name| self.issuers.get(&format!("spiffe://{name}")));
+        match domain {
+            Some(domain) => Ok(domain),
+            None => self.issuers.get(parts.issuer()?).ok_or(Fault::Issuer),
+        }
     }
 }

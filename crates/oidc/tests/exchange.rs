@@ -42,19 +42,29 @@ impl Fixture {
     }
 
     fn holder(account: &str) -> Holder {
-        Holder { caller: account.to_owned(), provider: "vertex".to_owned(), service_account: None }
+        Holder {
+            issuer: "signet".to_owned(),
+            subject: account.to_owned(),
+            pod: String::new(),
+            provider: "vertex".to_owned(),
+            audience: AUDIENCE.to_owned(),
+            service_account: None,
+        }
     }
 
     /// What an account shows in the end.
     async fn token(&self, account: &str) -> Result<String, Error> {
         let subject = async || Ok(self.subject(account, AUDIENCE));
-        let token = self.exchange.google(&Self::holder(account), &self.federation, subject).await?;
+        let token = self.exchange.token(&Self::holder(account), &self.federation, subject).await?;
         Ok(token.bearer()?.to_str().unwrap().to_owned())
     }
 
     fn subject(&self, account: &str, audience: &str) -> SecretString {
-        let workload =
-            Workload { namespace: "shop".to_owned(), service_account: account.to_owned(), pod: None };
+        let workload = Workload {
+            namespace: "shop".to_owned(),
+            service_account: account.to_owned(),
+            ..Workload::default()
+        };
         self.issuer.issue(&workload, audience, Duration::from_secs(300), now()).unwrap()
     }
 }
@@ -128,6 +138,6 @@ async fn a_refusal_is_remembered_for_a_while_and_says_nothing_of_the_token() {
 async fn a_token_for_another_audience_is_refused() {
     let fixture = Fixture::new();
     let subject = async || Ok(fixture.subject("scorer", "https://elsewhere.example"));
-    let refused = fixture.exchange.google(&Fixture::holder("scorer"), &fixture.federation, subject).await;
+    let refused = fixture.exchange.token(&Fixture::holder("scorer"), &fixture.federation, subject).await;
     assert!(matches!(refused, Err(Error::Refused { status: 400, .. })));
 }

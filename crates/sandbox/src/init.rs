@@ -25,7 +25,8 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Result, cgroup,
+    Error, Result, cgroup, mounts,
+    mounts::Bind,
     pod::Process,
     process::{ProcessId, READY},
     store,
@@ -45,6 +46,9 @@ pub struct Place {
     pub hosts: PathBuf,
     /// What is to be its `/etc/resolv.conf`; `None` leaves it the node's.
     pub resolv_conf: Option<PathBuf>,
+    /// Its volumes.
+    #[serde(default)]
+    pub(crate) volumes: Vec<Bind>,
 }
 
 /// What the agent tells a pod's init.
@@ -105,7 +109,7 @@ fn run(path: &Path, parent: &mut fs::File) -> Result<Infallible> {
             signals.wait().map_err(Error::doing("waiting for a signal"))?;
             process::exit(0)
         }
-        Process::Command { argv, env, working_dir } => {
+        Process::Command { argv, env, working_dir, mounts: _ } => {
             let (program, arguments) = argv.split_first().ok_or(Error::EmptyCommand)?;
             let mut command = Command::new(program);
             command
@@ -145,6 +149,9 @@ pub fn enter(place: &Place) -> Result<()> {
     put_over(&place.hosts, Path::new("/etc/hosts"))?;
     if let Some(resolv_conf) = &place.resolv_conf {
         put_over(resolv_conf, Path::new("/etc/resolv.conf"))?;
+    }
+    if let Some(workshop) = place.volumes.first().and_then(|volume| volume.source.parent()) {
+        mounts::mount_all(&place.volumes, workshop)?;
     }
     sethostname(&place.hostname).map_err(Error::doing("setting the host name"))
 }

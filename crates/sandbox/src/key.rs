@@ -75,6 +75,11 @@ impl fmt::Display for Key {
     }
 }
 
+/// A name of a volume, which is one of a folder.
+pub(crate) fn volume_name(name: &str) -> Result<&str> {
+    checked(name, MAX_NAMESPACE).map(|_| name)
+}
+
 fn checked(name: &str, longest: usize) -> Result<String> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = name.as_bytes();

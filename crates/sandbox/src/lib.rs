@@ -21,6 +21,7 @@ mod foreign;
 mod init;
 mod key;
 mod masquerade;
+mod mounts;
 mod mtu;
 mod netlink;
 mod netns;
@@ -31,6 +32,7 @@ mod process;
 mod sandbox;
 mod store;
 mod sysctl;
+mod volume;
 
 pub use cgroup::pod_of_process;
 pub use error::Error;
@@ -38,10 +40,11 @@ pub use foreign::{Interface, Survey};
 pub use init::{Place, enter, pod_init};
 pub use key::{MAX_NAME, MAX_NAMESPACE};
 pub use masquerade::can_masquerade;
-pub use pod::{Exit, MacAddress, PodSpec, PodState, Process, SandboxPod};
+pub use pod::{Exit, MacAddress, Mount, PodSpec, PodState, Process, SandboxPod};
 pub use process::ProcessId;
 pub use sandbox::{Options, Sandbox, isolate_node, usable_addresses};
 pub use sysctl::Families;
+pub use volume::VolumeFile;
 
 /// What this crate's functions return.
 pub type Result<T> = std::result::Result<T, Error>;

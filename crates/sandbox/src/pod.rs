@@ -11,6 +11,8 @@ pub struct PodSpec {
     pub namespace: String,
     /// The pod's name; its first 63 bytes are its host name.
     pub name: String,
+    /// What tells it from another pod of this name, before or after it.
+    pub uid: String,
     /// Its addresses, at most one of each family.
     pub addresses: Vec<IpAddr>,
     /// The MTU of its link, in bytes. `None`: the kernel's, 1500.
@@ -36,7 +38,18 @@ pub enum Process {
         env: Vec<(String, String)>,
         /// Where it starts; `None` is `/`.
         working_dir: Option<PathBuf>,
+        /// The pod's volumes that it sees.
+        mounts: Vec<Mount>,
     },
+}
+
+/// A volume of the pod, and where its program sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// The name of the volume.
+    pub volume: String,
+    /// An absolute path; the node need not have it.
+    pub target: PathBuf,
 }
 
 /// A pod that exists on this machine.
@@ -46,6 +59,9 @@ pub struct SandboxPod {
     pub namespace: String,
     /// The pod's name.
     pub name: String,
+    /// Its UID; empty where it is of a build that gave none.
+    #[serde(default)]
+    pub uid: String,
     /// The node's end of the veth pair, in the node's network namespace.
     pub ifname: String,
     /// Its index.

@@ -13,16 +13,19 @@ use crate::{
     Error, Result, cgroup, firewall,
     foreign::{self, Own, Survey},
     init::{InitSpec, Place},
-    key::{IFNAME_PREFIX, Key},
-    masquerade, mtu,
+    key::{IFNAME_PREFIX, Key, volume_name},
+    masquerade,
+    mounts::Bind,
+    mtu,
     netlink::Netlink,
     netns, network, nftables,
-    pod::{PodSpec, PodState, Process, SandboxPod},
+    pod::{Mount, PodSpec, PodState, Process, SandboxPod},
     process,
     process::ProcessId,
     store,
     store::Store,
     sysctl::{self, Families},
+    volume::{self, VolumeFile},
 };
 
 /// Where a sandbox keeps things, and what it starts pods with.
@@ -191,8 +194,12 @@ impl Sandbox {
             return Err(Error::Running(key.to_string()));
         }
         network::connect(&pod)?;
+        let volumes = match process {
+            Process::Idle => vec![],
+            Process::Command { mounts, .. } => self.binds(&key, mounts)?,
+        };
         let spec = InitSpec {
-            place: self.place(&key),
+            place: Place { volumes, ..self.place(&key) },
             cgroup: pod.cgroup,
             record: self.store.process(&key),
             process: process.clone(),
@@ -305,6 +312,17 @@ impl Sandbox {
         if file.exists() { store::overwrite(&file, text) } else { Ok(()) }
     }
 
+    /// Replaces the files of a pod's volume, all at once, also while it runs. They are in memory, never on a disk.
+    ///
+    /// # Errors
+    /// The pod is unknown, a path leads out of the volume, or the files cannot be written: then those before are there.
+    pub fn write_volume(&self, pod: &SandboxPod, volume: &str, files: &[VolumeFile<'_>]) -> Result<()> {
+        let key = Key::new(&pod.namespace, &pod.name)?;
+        self.pod(&key)?;
+        let folder = self.store.make_volumes(&key)?.join(volume_name(volume)?);
+        volume::write(&folder, files).map_err(Error::at("writing the volume", &folder))
+    }
+
     /// Runs `work` on a thread in the pod's network namespace, and waits for it.
     ///
     /// # Errors
@@ -347,7 +365,18 @@ impl Sandbox {
             netns: self.store.netns(key),
             hosts: self.store.hosts(key),
             resolv_conf: resolv_conf.exists().then_some(resolv_conf),
+            volumes: vec![],
         }
+    }
+
+    /// Volumes as they are mounted. One that nobody has written yet is empty until somebody does.
+    fn binds(&self, key: &Key, mounts: &[Mount]) -> Result<Vec<Bind>> {
+        let bind = |Mount { volume, target }: &Mount| {
+            let source = self.store.make_volumes(key)?.join(volume_name(volume)?);
+            volume::make_folder(&source).map_err(Error::at("creating", &source))?;
+            Ok(Bind { source, target: target.clone() })
+        };
+        mounts.iter().map(bind).collect()
     }
 
     fn build(&self, key: &Key, spec: &PodSpec, addresses: Vec<IpAddr>) -> Result<SandboxPod> {
@@ -361,6 +390,7 @@ impl Sandbox {
         let pod = SandboxPod {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
+            uid: spec.uid.clone(),
             ifname: key.ifname(),
             ifindex,
             host_mac: key.host_mac(),

@@ -6,6 +6,7 @@
 //!                      process.json   written by the pod's init before it becomes the pod's program
 //!                      exit.json      how that process ended, once it was collected
 //!                      hosts, resolv.conf, log
+//! RUN/volumes/<ns>_<name>/<volume>    files that the pod sees, in memory
 //! RUN/sysctl.json                     kernel settings as they were
 //! ```
 
@@ -16,6 +17,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statfs::{TMPFS_MAGIC, statfs},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -92,20 +97,24 @@ impl Store {
     pub(crate) fn keys(&self) -> Result<Vec<Key>> {
         let mut keys = keys_in(&self.run_dir.join("pods"))?;
         keys.extend(keys_in(&self.run_dir.join("netns"))?);
+        keys.extend(keys_in(&self.all_volumes())?);
         keys.sort();
         keys.dedup();
         Ok(keys)
     }
 
     pub(crate) fn remove(&self, key: &Key) -> Result<()> {
-        let dir = self.pod_dir(key);
-        if_exists(fs::remove_dir_all(&dir)).map_err(Error::at("removing", &dir))?;
+        for dir in [self.volumes(key), self.pod_dir(key)] {
+            if_exists(fs::remove_dir_all(&dir)).map_err(Error::at("removing", &dir))?;
+        }
         Ok(())
     }
 
     /// Removes the empty directories; the run directory itself stays where others keep files in it.
     pub(crate) fn remove_directories(&self) -> Result<()> {
-        for dir in [self.run_dir.join("netns"), self.run_dir.join("pods")] {
+        // nothing is mounted there where the run directory is in memory
+        while umount2(&self.all_volumes(), MntFlags::MNT_DETACH).is_ok() {}
+        for dir in [self.run_dir.join("netns"), self.all_volumes(), self.run_dir.join("pods")] {
             if_exists(fs::remove_dir(&dir)).map_err(Error::at("removing", &dir))?;
         }
         match fs::remove_dir(&self.run_dir) {
@@ -118,6 +127,32 @@ impl Store {
 
     pub(crate) fn netns(&self, key: &Key) -> PathBuf {
         self.run_dir.join("netns").join(key.file_name())
+    }
+
+    /// The folder of a pod's volumes, in memory alone: what is in them may be secret, and is gone after a reboot.
+    pub(crate) fn make_volumes(&self, key: &Key) -> Result<PathBuf> {
+        let (all, own) = (self.all_volumes(), self.volumes(key));
+        let make = |dir: &Path| {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(Error::at("creating", dir))
+        };
+        make(&all)?;
+        let kind = statfs(&all).map_err(Error::at("looking at", &all))?.filesystem_type();
+        if kind != TMPFS_MAGIC {
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            mount(Some("tmpfs"), &all, Some("tmpfs"), flags, Some("mode=0700,size=64m"))
+                .map_err(Error::at("mounting a file system in memory at", &all))?;
+        }
+        make(&own)?;
+        Ok(own)
+    }
+
+    pub(crate) fn volumes(&self, key: &Key) -> PathBuf {
+        self.all_volumes().join(key.file_name())
+    }
+
+    fn all_volumes(&self) -> PathBuf {
+        self.run_dir.join("volumes")
     }
 
     pub(crate) fn sysctls(&self) -> PathBuf {

@@ -27,6 +27,7 @@ fn a_pod_has_its_own_host_name_files_and_environment_and_writes_to_its_log() {
         argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
         env: vec![("COLOUR".to_owned(), "blue".to_owned())],
         working_dir: Some("/proc".into()),
+        mounts: vec![],
     };
     node.sandbox.start(&pod, &process).unwrap();
     node.wait_for_exit("web-0");
@@ -88,6 +89,7 @@ fn delete_leaves_nothing_of_a_pod_with_many_processes_and_can_be_repeated() {
         argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
         env: vec![("CGROUP".to_owned(), pod.cgroup.display().to_string())],
         working_dir: None,
+        mounts: vec![],
     };
     let pod = node.sandbox.start(&pod, &process).unwrap();
     wait_until("all of it runs", || fs::read_to_string(&pod.log).unwrap().contains("ready"));

@@ -2,6 +2,7 @@
 //! held against the interpreter, planted bugs, another layout, a cloud, and models.
 
 mod agreement;
+pub mod federation;
 pub mod google;
 mod kinds;
 pub mod layout;

@@ -68,7 +68,9 @@ impl Node {
         for (pod, manifest) in addressed.iter().filter(|(pod, _)| wanted.contains_key(&pod.name)) {
             let Some(known) = self.pods.get(&pod.name) else { continue };
             let usable: BTreeSet<IpAddr> = usable_addresses(&pod.addresses, families)?.into_iter().collect();
-            if known.addresses.iter().copied().collect::<BTreeSet<_>>() == usable {
+            // another UID is another pod, which only bears the same name
+            let is_same = manifest.uid.as_ref().is_none_or(|uid| *uid == known.uid);
+            if is_same && known.addresses.iter().copied().collect::<BTreeSet<_>>() == usable {
                 keeping.insert(pod.name.clone());
             } else if self.programs.contains(&pod.name) {
                 return Err(self.taken_by_program(known, addressed, manifest));

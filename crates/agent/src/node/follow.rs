@@ -99,6 +99,8 @@ impl Node {
                 was.is_none_or(|was| self.is_elsewhere(was)) && is.is_none_or(|is| self.is_elsewhere(is));
             let same_process = |(was, is): (&Arc<PodManifest>, &Arc<PodManifest>)| {
                 was.containers == is.containers
+                    && was.token_volumes == is.token_volumes
+                    && was.uid == is.uid
                     && was.restart == is.restart
                     && was.pod.addresses == is.pod.addresses
                     && !was.pod.host_network

@@ -30,6 +30,7 @@ impl World {
         let machine = sandbox.create(&PodSpec {
             namespace: "the".to_owned(),
             name: "world".to_owned(),
+            uid: String::new(),
             addresses: vec![V4.parse().unwrap(), V6.parse().unwrap()],
             mtu: None,
             hosts: String::new(),
@@ -46,7 +47,7 @@ impl World {
     /// Runs a program there.
     pub(crate) fn run(&self, argv: &[&str]) {
         let argv = argv.iter().map(|&a| a.to_owned()).collect();
-        let process = Process::Command { argv, env: vec![], working_dir: None };
+        let process = Process::Command { argv, env: vec![], working_dir: None, mounts: vec![] };
         self.sandbox.start(&self.machine, &process).unwrap();
     }
 

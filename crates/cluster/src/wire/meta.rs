@@ -20,6 +20,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 pub(crate) struct Meta {
     name: Option<String>,
     namespace: Option<String>,
+    uid: Option<String>,
     labels: Option<Labels>,
     annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
@@ -58,7 +59,7 @@ pub(crate) struct StrictMeta {
 impl From<StrictMeta> for Meta {
     fn from(strict: StrictMeta) -> Self {
         let StrictMeta { name, namespace, labels, annotations, .. } = strict;
-        Self { name, namespace, labels, annotations, owner_references: None }
+        Self { name, namespace, uid: None, labels, annotations, owner_references: None }
     }
 }
 
@@ -76,6 +77,7 @@ pub(crate) enum Scope {
 pub(crate) struct Named {
     pub(crate) namespace: String,
     pub(crate) name: String,
+    pub(crate) uid: Option<String>,
     pub(crate) labels: Labels,
     pub(crate) annotations: BTreeMap<String, String>,
     owners: Vec<OwnerReference>,
@@ -115,7 +117,7 @@ pub(crate) fn register(
 }
 
 fn check(meta: Meta, scope: Scope, report: &mut Report<'_>) -> Option<Named> {
-    let Meta { name, namespace, labels, annotations, owner_references } = meta;
+    let Meta { name, namespace, uid, labels, annotations, owner_references } = meta;
     let labels = labels.unwrap_or_default();
     check_labels("metadata.labels", &labels, report);
     let namespace = match scope {
@@ -132,8 +134,17 @@ fn check(meta: Meta, scope: Scope, report: &mut Report<'_>) -> Option<Named> {
         return None;
     };
     report.check("metadata.name", names::subdomain_fault(&name).map(|fault| format!("{name:?} {fault}")));
+    let uid = uid.filter(|uid| !uid.is_empty());
+    report.check("metadata.uid", uid.as_deref().and_then(uid_fault));
     let (annotations, owners) = (annotations.unwrap_or_default(), owner_references.unwrap_or_default());
-    Some(Named { namespace, name, labels, annotations, owners })
+    Some(Named { namespace, name, uid, labels, annotations, owners })
+}
+
+/// What is wrong with a UID, if anything: UUIDs, and the hashes that static pods have.
+fn uid_fault(uid: &str) -> Option<&'static str> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let fits = uid.len() <= 128 && uid.bytes().all(known);
+    (!fits).then_some("is no UID: 128 letters, digits and `-` at most")
 }
 
 /// Checks the syntax of labels.

@@ -11,6 +11,7 @@ mod port;
 pub(crate) mod selector;
 mod service;
 mod topology;
+mod volume;
 mod workload;
 
 use signet_model::ModelPolicyKind;

@@ -9,6 +9,7 @@ use signet_policy::Origin;
 use super::{
     meta::{self, Meta, Scope},
     port,
+    volume::{self, WireMount, WireVolume},
 };
 use crate::{
     error::Problem,
@@ -16,6 +17,7 @@ use crate::{
     names,
     object::{Object, Report},
     snapshot::{Container, PodManifest, RestartPolicy},
+    volume::TokenVolume,
 };
 
 #[derive(Debug, Deserialize)]
@@ -51,6 +53,7 @@ struct WirePodSpec {
     restart_policy: Option<String>,
     containers: Option<Vec<WireContainer>>,
     init_containers: Option<Vec<WireContainer>>,
+    volumes: Option<Vec<WireVolume>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,6 +66,7 @@ struct WireContainer {
     env: Option<Vec<WireEnv>>,
     working_dir: Option<String>,
     ports: Option<Vec<WirePort>>,
+    volume_mounts: Option<Vec<WireMount>>,
     restart_policy: Option<String>,
 }
 
@@ -126,9 +130,11 @@ pub(super) fn read(
         restart: RestartPolicy::Always,
         owner: None,
     };
+    let uid = named.uid;
     let Placed { mut item, name, .. } = body.lower(object, &mut Report::new(object, problems));
     let (addresses, field) = addresses(status.unwrap_or_default(), &mut Report::new(object, problems));
     item.pod.addresses = addresses;
+    item.uid = uid;
     gathered.pods.push(Placed { item: Arc::new(item), name, addresses: object.site(field) });
     Ok(())
 }
@@ -146,8 +152,10 @@ impl Body<'_> {
             restart_policy,
             containers,
             init_containers,
+            volumes,
         } = spec.unwrap_or_default();
-        let mut parts = Parts { containers: Vec::new(), ports: Vec::new() };
+        let token_volumes = volume::volumes(volumes, &format!("{spec_path}.volumes"), report);
+        let mut parts = Parts { containers: Vec::new(), ports: Vec::new(), volumes: &token_volumes };
         parts.add(containers, &format!("{spec_path}.containers"), report, |_| true);
         // An init container that stays is a sidecar, with ports of its own.
         let stays = |container: &WireContainer| container.restart_policy.as_deref() == Some("Always");
@@ -170,7 +178,8 @@ impl Body<'_> {
         };
         let origin = Origin { file: object.site("").file, line: object.line("") };
         let (containers, annotations) = (parts.containers, annotations.unwrap_or_default());
-        let item = PodManifest { pod, containers, restart, annotations, origin, owner };
+        let item =
+            PodManifest { pod, uid: None, containers, token_volumes, restart, annotations, origin, owner };
         Placed { item, name: object.site("metadata.name"), addresses: object.site("status") }
     }
 }
@@ -184,12 +193,13 @@ impl WireTemplate {
     }
 }
 
-struct Parts {
+struct Parts<'v> {
     containers: Vec<Container>,
     ports: Vec<NamedPort>,
+    volumes: &'v [TokenVolume],
 }
 
-impl Parts {
+impl Parts<'_> {
     fn add(
         &mut self,
         wire: Option<Vec<WireContainer>>,
@@ -198,8 +208,8 @@ impl Parts {
         counts: impl Fn(&WireContainer) -> bool,
     ) {
         for (i, container) in wire.into_iter().flatten().enumerate().filter(|(_, c)| counts(c)) {
-            let WireContainer { name, image, command, args, env, working_dir, ports, restart_policy: _ } =
-                container;
+            let WireContainer { name, image, command, args, env, working_dir, ports, .. } = container;
+            let mounts = container.volume_mounts;
             for (j, port) in ports.into_iter().flatten().enumerate() {
                 self.ports.extend(named_port(port, &format!("{path}[{i}].ports[{j}]"), report));
             }
@@ -210,6 +220,7 @@ impl Parts {
                 args: args.unwrap_or_default(),
                 env: env.into_iter().flatten().filter_map(literal).collect(),
                 working_dir: working_dir.filter(|dir| !dir.is_empty()),
+                mounts: volume::mounts(mounts, self.volumes, &format!("{path}[{i}].volumeMounts"), report),
             });
         }
     }

@@ -55,7 +55,7 @@ fn of_chat(hides_usage: bool, cuts: &[usize]) -> (String, Option<Usage>) {
 #[test]
 fn a_count_that_nobody_asked_for_is_read_and_left_out() {
     let (all, usage) = of_chat(true, &[]);
-    assert_eq!(usage, Some(Usage { input_tokens: 5, output_tokens: 8 }));
+    assert_eq!(usage, Some(Usage { input_tokens: 5, output_tokens: 8, ..Usage::default() }));
     assert_eq!(all.matches("data:").count(), 3, "{all}");
     assert!(!all.contains("prompt_tokens") && all.ends_with("data: [DONE]\n\n"), "{all}");
     assert_eq!(of_chat(false, &[]), (CHAT.to_owned(), usage));

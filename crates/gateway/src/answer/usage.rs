@@ -12,6 +12,12 @@ pub struct Usage {
     pub input_tokens: u64,
     /// Of the answer, those of thoughts included.
     pub output_tokens: u64,
+    /// Of the prompt's, those that the provider had stored.
+    #[serde(default)]
+    pub cached_tokens: u64,
+    /// Of the prompt's, those that the provider stored.
+    #[serde(default)]
+    pub cache_write_tokens: u64,
 }
 
 /// What was counted so far.
@@ -19,14 +25,21 @@ pub struct Usage {
 pub(crate) struct Counted {
     input: Option<u64>,
     output: Option<u64>,
+    cached: Option<u64>,
+    cache_writes: Option<u64>,
 }
 
 impl Counted {
     /// What was counted, if anything was.
     pub(crate) fn usage(self) -> Option<Usage> {
-        let Self { input, output } = self;
+        let Self { input, output, cached, cache_writes } = self;
         input.or(output)?;
-        Some(Usage { input_tokens: input.unwrap_or_default(), output_tokens: output.unwrap_or_default() })
+        Some(Usage {
+            input_tokens: input.unwrap_or_default(),
+            output_tokens: output.unwrap_or_default(),
+            cached_tokens: cached.unwrap_or_default(),
+            cache_write_tokens: cache_writes.unwrap_or_default(),
+        })
     }
 
     /// Looks at an object of an answer.
@@ -40,6 +53,8 @@ impl Counted {
         let found = said.counted(format);
         self.input = found.input.or(self.input);
         self.output = found.output.or(self.output);
+        self.cached = found.cached.or(self.cached);
+        self.cache_writes = found.cache_writes.or(self.cache_writes);
     }
 }
 
@@ -73,20 +88,36 @@ fn sum(counted: &Value, names: &[&str]) -> Option<u64> {
     numbers.reduce(u64::saturating_add)
 }
 
+fn at(counted: &Value, pointer: &str) -> Option<u64> {
+    counted.pointer(pointer).and_then(Value::as_u64)
+}
+
 /// Thoughts are not among the candidates' tokens.
 fn gemini(counted: &Value) -> Counted {
     Counted {
         input: sum(counted, &["promptTokenCount", "toolUsePromptTokenCount"]),
         output: sum(counted, &["candidatesTokenCount", "thoughtsTokenCount"]),
+        cached: at(counted, "/cachedContentTokenCount"),
+        cache_writes: None,
     }
 }
 
 fn openai(counted: &Value) -> Counted {
-    Counted { input: sum(counted, &["prompt_tokens"]), output: sum(counted, &["completion_tokens"]) }
+    Counted {
+        input: sum(counted, &["prompt_tokens"]),
+        output: sum(counted, &["completion_tokens"]),
+        cached: at(counted, "/prompt_tokens_details/cached_tokens"),
+        cache_writes: at(counted, "/prompt_tokens_details/cache_write_tokens"),
+    }
 }
 
 fn responses(counted: &Value) -> Counted {
-    Counted { input: sum(counted, &["input_tokens"]), output: sum(counted, &["output_tokens"]) }
+    Counted {
+        input: sum(counted, &["input_tokens"]),
+        output: sum(counted, &["output_tokens"]),
+        cached: at(counted, "/input_tokens_details/cached_tokens"),
+        cache_writes: at(counted, "/input_tokens_details/cache_write_tokens"),
+    }
 }
 
 /// What is read from a cache or written to it is not among the input's tokens.
@@ -97,6 +128,8 @@ fn anthropic(counted: &Value) -> Counted {
     Counted {
         input: is_whole.then(|| sum(counted, &input)).flatten(),
         output: sum(counted, &["output_tokens"]),
+        cached: at(counted, "/cache_read_input_tokens"),
+        cache_writes: at(counted, "/cache_creation_input_tokens"),
     }
 }
 
@@ -105,7 +138,8 @@ fn predict(predictions: &Value) -> Counted {
     let of = |prediction: &Value| prediction.pointer("/embeddings/statistics/token_count")?.as_f64();
     let counts = predictions.as_array().into_iter().flatten().filter_map(of);
     // whole numbers, written as fractions
-    Counted { input: counts.map(|count| count as u64).reduce(u64::saturating_add), output: None }
+    let input = counts.map(|count| count as u64).reduce(u64::saturating_add);
+    Counted { input, ..Counted::default() }
 }
 
 #[cfg(test)]
@@ -162,10 +196,42 @@ mod tests {
         for (format, objects, (input_tokens, output_tokens)) in cases {
             let mut counted = Counted::default();
             objects.iter().for_each(|object| counted.look(format, object.as_bytes()));
+            let usage = counted.usage().unwrap();
             assert_eq!(
-                counted.usage(),
-                Some(Usage { input_tokens, output_tokens }),
+                (usage.input_tokens, usage.output_tokens),
+                (input_tokens, output_tokens),
                 "{format:?} {objects:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_part_of_what_goes_in() {
+        let cases = [
+            (
+                Format::Gemini,
+                r#"{"usageMetadata":{"promptTokenCount":9,"cachedContentTokenCount":4}}"#,
+                (9, 4, 0),
+            ),
+            (
+                Format::Chat,
+                r#"{"usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":4}}}"#,
+                (9, 4, 0),
+            ),
+            (
+                Format::Messages,
+                r#"{"usage":{"input_tokens":2,"cache_read_input_tokens":4,"cache_creation_input_tokens":3}}"#,
+                (9, 4, 3),
+            ),
+        ];
+        for (format, object, expected) in cases {
+            let mut counted = Counted::default();
+            counted.look(format, object.as_bytes());
+            let usage = counted.usage().unwrap();
+            assert_eq!(
+                (usage.input_tokens, usage.cached_tokens, usage.cache_write_tokens),
+                expected,
+                "{object}"
             );
         }
     }

@@ -95,10 +95,11 @@ impl Charged {
     }
 }
 
-/// Of what the provider stored nothing is known here: all that went in has the price of that.
-fn tokens(usage: Usage) -> Tokens {
-    let Usage { input_tokens: input, output_tokens: output, .. } = usage;
-    Tokens { input, output, ..Tokens::default() }
+/// What was counted, as prices are of it.
+pub(crate) fn tokens(usage: Usage) -> Tokens {
+    let Usage { input_tokens: input, output_tokens: output, cached_tokens: cached, cache_write_tokens } =
+        usage;
+    Tokens { input, cached, cache_writes: cache_write_tokens, output }
 }
 
 fn refusal(plan: &Plan, refused: &Refused) -> Refusal {
@@ -158,6 +159,7 @@ spec: {asOf: 2026-11-01, currency: USD, models: [{models: ['flash*'], inputPerMi
         let workload = Workload {
             namespace: "shop".into(),
             pod: "scorer-0".into(),
+            pod_uid: None,
             service_account: "scorer".into(),
             labels: Default::default(),
             namespace_labels: Default::default(),
@@ -188,11 +190,11 @@ spec: {asOf: 2026-11-01, currency: USD, models: [{models: ['flash*'], inputPerMi
 
     #[tokio::test]
     async fn only_what_was_counted_to_the_end_is_given_back() {
-        let usage = Usage { input_tokens: 1, output_tokens: 1 };
+        let usage = Usage { input_tokens: 1, output_tokens: 1, ..Usage::default() };
         let cases = [
             (Ending::NotSent, 2),
             (Ending::Refused, 2),
-            (Ending::Whole(Some(Usage { input_tokens: 0, output_tokens: 0 })), 2),
+            (Ending::Whole(Some(Usage { input_tokens: 0, output_tokens: 0, ..Usage::default() })), 2),
             (Ending::Whole(Some(usage)), 1),
             (Ending::Whole(None), 1),
             (Ending::BrokenOff, 1),
@@ -238,7 +240,7 @@ spec: {asOf: 2026-11-01, currency: USD, models: [{models: ['flash*'], inputPerMi
             notes[0].starts_with("limit-tokens (audit): ModelPolicy shop/watched, limits[0]"),
             "{notes:?}"
         );
-        let usage = Usage { input_tokens: 300, output_tokens: 11 };
+        let usage = Usage { input_tokens: 300, output_tokens: 11, ..Usage::default() };
         let told = call.over(Ending::Whole(Some(usage)));
         let expected = "overrun: ModelPolicy shop/p, day: 0.00002 in one day more than was charged";
         assert!(told.contains(&expected.to_owned()), "{told:?}");

@@ -23,7 +23,8 @@ use serde_json::json;
 use signet_ca::{Issuer, Lifetimes, Workload as Subject};
 use signet_cluster::{Settings, Snapshot};
 use signet_gateway::{
-    Caller, Connection, Drain, Evidence, Gateway, Guard, Node, NodeError, Record, Server, Workload,
+    Caller, Connection, Documents, Drain, Evidence, Gateway, Guard, Node, NodeError, Record, Server,
+    Telemetry, Workload,
 };
 use signet_limits::{InProcess, Limits, Settings as LimitSettings};
 use signet_testkit::{google::Google, models::ModelServer};
@@ -54,6 +55,7 @@ fn workload(connection: Connection) -> Option<Workload> {
     Some(Workload {
         namespace: "shop".to_owned(),
         pod: format!("{name}-0"),
+        pod_uid: Some("uid".to_owned()),
         service_account: name.to_owned(),
         labels: [("app".to_owned(), name.to_owned())].into(),
         namespace_labels: [("kubernetes.io/metadata.name".to_owned(), "shop".to_owned())].into(),
@@ -72,8 +74,12 @@ impl Node for Known {
 
     async fn token(&self, connection: Connection, audience: &str) -> Result<SecretString, NodeError> {
         let Workload { namespace, service_account, .. } = workload(connection).unwrap();
-        let subject = Subject { namespace, service_account, pod: None };
+        let subject = Subject { namespace, service_account, ..Subject::default() };
         Ok(self.issuer.issue(&subject, audience, Duration::from_secs(300), now()).unwrap())
+    }
+
+    async fn documents(&self) -> Result<Documents, NodeError> {
+        Ok(Documents { discovery: self.issuer.discovery(), key_set: self.issuer.key_set() })
     }
 
     fn record(&self, record: Record) {
@@ -140,12 +146,17 @@ impl Fixture {
 
     /// With more manifests.
     pub(crate) async fn with(more: &str) -> Self {
-        Self::of(str::to_owned, more, None).await
+        Self::made(str::to_owned, |_| more.to_owned(), |gateway| gateway).await
+    }
+
+    /// With more manifests, by where the stand-in of Google's is.
+    pub(crate) async fn with_google(more: impl Fn(&str) -> String) -> Self {
+        Self::made(str::to_owned, more, |gateway| gateway).await
     }
 
     /// With other policies.
     pub(crate) async fn with_policies(change: impl Fn(&str) -> String) -> Self {
-        Self::of(change, "", None).await
+        Self::made(change, |_| String::new(), |gateway| gateway).await
     }
 
     /// Where what trainers may is under this condition.
@@ -156,19 +167,31 @@ impl Fixture {
 
     /// What a workload of this service account shows.
     pub(crate) fn token(&self, service_account: &str) -> String {
-        let subject =
-            Subject { namespace: "shop".to_owned(), service_account: service_account.to_owned(), pod: None };
+        let subject = Subject {
+            namespace: "shop".to_owned(),
+            service_account: service_account.to_owned(),
+            ..Subject::default()
+        };
         let token =
             self.node.issuer.issue(&subject, "signet-gateway", Duration::from_secs(600), now()).unwrap();
         format!("Bearer {}", secrecy::ExposeSecret::expose_secret(&token))
     }
 
-    /// With somebody who looks at requests and answers.
-    pub(crate) async fn guarded(guard: Arc<dyn Guard>) -> Self {
-        Self::of(str::to_owned, "", Some(guard)).await
+    /// With measurements of its own.
+    pub(crate) async fn measured(telemetry: Telemetry) -> Self {
+        Self::made(str::to_owned, |_| String::new(), |gateway| gateway.measured(telemetry)).await
     }
 
-    async fn of(change: impl Fn(&str) -> String, more: &str, guard: Option<Arc<dyn Guard>>) -> Self {
+    /// With somebody who looks at requests and answers.
+    pub(crate) async fn guarded(guard: Arc<dyn Guard>) -> Self {
+        Self::made(str::to_owned, |_| String::new(), |gateway| gateway.guarded(guard)).await
+    }
+
+    async fn made(
+        change: impl Fn(&str) -> String,
+        more: impl Fn(&str) -> String,
+        make: impl FnOnce(Gateway<Known>) -> Gateway<Known>,
+    ) -> Self {
         let google = Google::start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let keys = tempfile::tempdir().unwrap();
         let issuer = Arc::new(Issuer::open(ISSUER, keys.path(), Lifetimes::default(), now()).unwrap());
@@ -179,16 +202,12 @@ impl Fixture {
             + &models.anthropic("claude")
             + &change(SCORERS)
             + &change(&demanding(&keys.path().join("jwks.json")))
-            + more;
+            + &more(&format!("http://{}", google.address()));
         let read = Snapshot::from_texts(&[("models.yaml", &text)], &Settings::default()).unwrap().models;
         let limits = Limits::InProcess(InProcess::volatile(LimitSettings::default()));
         let node = Known { issuer, records: Arc::default() };
         let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1, limits).unwrap();
-        let gateway = match guard {
-            Some(guard) => gateway.guarded(guard),
-            None => gateway,
-        };
-        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], gateway).await.unwrap();
+        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], make(gateway)).await.unwrap();
         let address = server.address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let drain = Drain { notice: Duration::from_millis(500), patience: Duration::from_secs(5) };

@@ -32,18 +32,29 @@ impl Server {
         Self::start_in(tempfile::tempdir().unwrap(), vec![]).await
     }
 
-    /// The same, with TLS at this port of the host; with what its certificate is signed by.
-    pub(crate) async fn start_tls(port: u16) -> Option<(Self, Vec<u8>)> {
+    /// The same, with TLS at a port of the host; with that, and with what its certificate is signed by.
+    pub(crate) async fn start_tls() -> Option<(Self, u16, Vec<u8>)> {
         let folder = tempfile::tempdir().unwrap();
         let Some(authority) = certificates(folder.path()) else {
             eprintln!("SKIPPED: no openssl is installed: TLS to a store is not tested");
             return None;
         };
-        let options = ["--tls-port", &port.to_string(), "--tls-auth-clients", "no"];
         let files =
             ["--tls-cert-file", "leaf.pem", "--tls-key-file", "leaf.key", "--tls-ca-cert-file", "ca.pem"];
-        let options = options.into_iter().chain(files).map(str::to_owned).collect();
-        Some((Self::start_in(folder, options).await?, authority))
+        let mut server = Self { folder, process: None, options: vec![] };
+        // one that is free now need not be when the server comes to it
+        for _ in 0..20 {
+            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let options = ["--tls-port", &port.to_string(), "--tls-auth-clients", "no"];
+            server.options = options.into_iter().chain(files).map(str::to_owned).collect();
+            if server.run().await {
+                return Some((server, port, authority));
+            }
+            if server.process.is_none() {
+                return server.missing();
+            }
+        }
+        panic!("no port is free for long enough")
     }
 
     async fn start_in(folder: TempDir, options: Vec<String>) -> Option<Self> {
@@ -51,25 +62,31 @@ impl Server {
         if server.run().await {
             return Some(server);
         }
+        server.missing()
+    }
+
+    fn missing<T>(self) -> Option<T> {
+        assert!(self.process.is_none(), "the server ended");
         eprintln!("SKIPPED: no Redis or Valkey is installed: limits that gateways share are not tested");
         None
     }
 
-    /// Starts it, again after it was stopped; whether there is one.
+    /// Starts it, again after it was stopped; whether it is there.
     pub(crate) async fn run(&mut self) -> bool {
+        let client = redis::Client::open(self.url()).unwrap();
         let folder = self.folder.path();
         let start = |program| spawn(program, folder, &self.options).ok();
         self.process = PROGRAMS.into_iter().find_map(start);
-        if self.process.is_none() {
-            return false;
-        }
-        let client = redis::Client::open(self.url()).unwrap();
+        let Some(process) = &mut self.process else { return false };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Ok(mut connection) = client.get_multiplexed_async_connection().await
                 && redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
             {
                 return true;
+            }
+            if process.try_wait().unwrap().is_some() {
+                return false;
             }
             assert!(Instant::now() < deadline, "the server does not answer");
             tokio::task::yield_now().await;

@@ -110,6 +110,7 @@ pub fn spec(name: &str, host: u8) -> PodSpec {
     PodSpec {
         namespace: "default".to_owned(),
         name: name.to_owned(),
+        uid: format!("uid-of-{name}"),
         addresses: vec![v4(host), v6(host)],
         mtu: None,
         hosts: "127.0.0.1 localhost\n".to_owned(),
@@ -131,7 +132,7 @@ pub fn at(address: IpAddr, port: u16) -> SocketAddr {
 
 pub fn command(argv: &[&str]) -> Process {
     let argv = argv.iter().map(|&a| a.to_owned()).collect();
-    Process::Command { argv, env: Vec::new(), working_dir: None }
+    Process::Command { argv, env: Vec::new(), working_dir: None, mounts: Vec::new() }
 }
 
 pub fn shell(script: &str) -> Process {

@@ -181,7 +181,7 @@ fn lock(asked: &Mutex<Vec<Asked>>) -> MutexGuard<'_, Vec<Asked>> {
     asked.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(head: &Parts, body: &[u8], all: &mut Vec<Asked>) -> Answer {
+pub(crate) fn answer(head: &Parts, body: &[u8], all: &mut Vec<Asked>) -> Answer {
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         return answered(400, "application/json", r#"{"error":{"message":"no JSON"}}"#.to_owned());
     };

@@ -1,10 +1,12 @@
 //! `signet.dev/v1alpha1`: ModelProvider, ModelPolicy, ClusterModelPolicy, ModelPrices and TokenIssuer, read strictly.
 
+mod federation;
 pub(super) mod issuer;
 mod limit;
 pub(super) mod policy;
 pub(super) mod prices;
 pub(super) mod provider;
+mod subject;
 mod url;
 
 use serde::Deserialize;

@@ -3,19 +3,16 @@
 //! INVARIANT: what bears a credential goes over TLS, unless the manifest says in so many words that it need not
 //! (`a_credential_goes_over_tls` of `url.rs`).
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde::{Deserialize, de::IgnoredAny};
-use signet_model::{
-    Anthropic, Api, Credential, GoogleFederation, OpenAi, Patience, Provider, SubjectToken, VertexAi,
-};
+use signet_model::{Anthropic, Api, Credential, GoogleFederation, OpenAi, Patience, Provider, VertexAi};
 use signet_policy::Origin;
 
 use super::{
     Empty,
+    federation::{WireAnthropicFederation, WireOpenAiFederation},
+    subject::{self, WireSubjectToken},
     url::{self, Part},
 };
 use crate::{
@@ -83,6 +80,9 @@ struct WireAnthropic {
 struct WireCredential {
     none: Option<Empty>,
     google: Option<WireGoogle>,
+    #[serde(rename = "openAI")]
+    open_ai: Option<WireOpenAiFederation>,
+    anthropic: Option<WireAnthropicFederation>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,19 +94,6 @@ struct WireGoogle {
     #[serde(rename = "tokenURL")]
     token_url: Option<String>,
     iam_endpoint: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireSubjectToken {
-    issued: Option<Empty>,
-    file: Option<WireFile>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WireFile {
-    path: Option<PathBuf>,
 }
 
 /// Reads one ModelProvider.
@@ -207,13 +194,18 @@ impl Lowering<'_> {
     }
 
     fn credential(&mut self, wire: WireCredential) -> Option<Credential> {
-        match wire {
-            WireCredential { none: Some(Empty {}), google: None } => Some(Credential::None),
-            WireCredential { none: None, google: Some(google) } => {
-                self.google(google).map(Credential::Google)
+        let WireCredential { none, google, open_ai, anthropic } = wire;
+        match (none, google, open_ai, anthropic) {
+            (Some(Empty {}), None, None, None) => Some(Credential::None),
+            (None, Some(google), None, None) => self.google(google).map(Credential::Google),
+            (None, None, Some(wire), None) => {
+                wire.lower(self.plaintext, &mut self.report).map(Credential::OpenAi)
             }
-            WireCredential { .. } => {
-                self.report.add("spec.credential", "one of none and google is required");
+            (None, None, None, Some(wire)) => {
+                wire.lower(self.plaintext, &mut self.report).map(Credential::Anthropic)
+            }
+            _ => {
+                self.report.add("spec.credential", "one of none, google, openAI and anthropic is required");
                 None
             }
         }
@@ -228,7 +220,7 @@ impl Lowering<'_> {
                            workloadIdentityPools/POOL/providers/PROVIDER";
             self.report.add(&format!("{FIELD}.audience"), message);
         }
-        let subject = self.subject_token(subject_token, &format!("{FIELD}.subjectToken"));
+        let subject = subject::read(subject_token, &format!("{FIELD}.subjectToken"), &mut self.report);
         if let Some(account) = service_account.as_ref().filter(|account| !is_account(account)) {
             let message = format_args!("{account:?} is not the address of a service account");
             self.report.add(&format!("{FIELD}.serviceAccount"), message);
@@ -244,27 +236,6 @@ impl Lowering<'_> {
             token_url: token_url?,
             iam_endpoint: iam_endpoint?,
         })
-    }
-
-    /// Default: the one that Signet issues.
-    fn subject_token(&mut self, wire: Option<WireSubjectToken>, field: &str) -> Option<SubjectToken> {
-        match wire {
-            None | Some(WireSubjectToken { issued: Some(Empty {}), file: None }) => {
-                Some(SubjectToken::Issued)
-            }
-            Some(WireSubjectToken { issued: None, file: Some(WireFile { path }) }) => {
-                let path = path.filter(|path| path.is_absolute() && path != Path::new("/"));
-                self.report.check(
-                    &format!("{field}.file.path"),
-                    path.is_none().then_some("an absolute path is required"),
-                );
-                path.map(SubjectToken::File)
-            }
-            Some(_) => {
-                self.report.add(field, "one of issued and file is required");
-                None
-            }
-        }
     }
 
     /// A name that is one segment of a path.

@@ -1,0 +1,230 @@
+//! What records say, as metrics and spans: OpenTelemetry's names for generative AI, and who called beside them.
+//! Source: OpenTelemetry's semantic conventions for generative AI (in development; these are the names of version 1.37).
+//!
+//! INVARIANT: what callers send makes no name or label before it is allowed: a caller cannot make more time series than policy
+//! names models (`what_is_refused_makes_no_labels_of_its_own`).
+
+use std::time::{Duration, SystemTime};
+
+use hyper::HeaderMap;
+use opentelemetry::{
+    Context, KeyValue,
+    metrics::{Counter, Histogram, Meter},
+    propagation::Extractor,
+    trace::{Span as _, SpanBuilder, SpanKind, Status, Tracer as _},
+};
+
+use crate::{node::Record, wire::Format};
+
+/// Who measures.
+const SCOPE: &str = "signet-gateway";
+/// Bounds of counts of tokens, as the conventions advise.
+const TOKENS: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16384.0,
+    65536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+/// Bounds of seconds, as the conventions advise.
+const SECONDS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
+/// Who called what, as far as it is known; and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) started: SystemTime,
+    /// The trace that the caller is in, if it says so.
+    pub(crate) parent: Context,
+    /// Namespace and service account.
+    pub(crate) workload: Option<(String, String)>,
+    pub(crate) format: Option<Format>,
+    pub(crate) is_allowed: bool,
+    /// Until the first part of the answer.
+    pub(crate) first: Option<Duration>,
+}
+
+/// Where measurements go.
+pub struct Telemetry {
+    tracer: opentelemetry::global::BoxedTracer,
+    requests: Counter<u64>,
+    cost: Counter<f64>,
+    duration: Histogram<f64>,
+    first_chunk: Histogram<f64>,
+    tokens: Histogram<u64>,
+}
+
+impl Telemetry {
+    /// Measures where this process has its measurements go; nowhere, if it has not said.
+    pub(crate) fn global() -> Self {
+        Self::new(&opentelemetry::global::meter(SCOPE), opentelemetry::global::tracer(SCOPE))
+    }
+
+    /// Measures with `meter`, and traces with `tracer`.
+    pub fn new(meter: &Meter, tracer: opentelemetry::global::BoxedTracer) -> Self {
+        let seconds = |name: &'static str, what: &'static str| {
+            let histogram = meter.f64_histogram(name).with_unit("s").with_description(what);
+            histogram.with_boundaries(SECONDS.to_vec()).build()
+        };
+        Self {
+            tracer,
+            requests: meter
+                .u64_counter("signet.gateway.requests")
+                .with_description("Calls to models, by what became of them and why.")
+                .build(),
+            cost: meter
+                .f64_counter("signet.gateway.cost")
+                .with_description("What calls cost, in the currency of the price list.")
+                .build(),
+            duration: seconds(
+                "gen_ai.client.operation.duration",
+                "From a call's head to the end of its answer.",
+            ),
+            first_chunk: seconds(
+                "gen_ai.client.operation.time_to_first_chunk",
+                "From a call's head to the first part of its answer.",
+            ),
+            tokens: meter
+                .u64_histogram("gen_ai.client.token.usage")
+                .with_unit("{token}")
+                .with_description("Tokens of calls, as the provider counted them.")
+                .with_boundaries(TOKENS.to_vec())
+                .build(),
+        }
+    }
+
+    /// Measures a call that is over.
+    pub(crate) fn observe(&self, record: &Record, seen: &Seen) {
+        let labels = labels(record, seen);
+        let mut counted = labels.clone();
+        counted.extend([
+            KeyValue::new("signet.verdict", record.verdict.clone()),
+            KeyValue::new("signet.reason", record.reason.clone()),
+        ]);
+        self.requests.add(1, &counted);
+        let mut timed = labels.clone();
+        timed.extend(error_type(record));
+        self.duration.record(Duration::from_nanos(record.latency_ns).as_secs_f64(), &timed);
+        if let Some(first) = seen.first.filter(|_| seen.is_allowed) {
+            self.first_chunk.record(first.as_secs_f64(), &labels);
+        }
+        for (kind, count) in
+            record.usage.into_iter().flat_map(|u| [("input", u.input_tokens), ("output", u.output_tokens)])
+        {
+            let mut labels = labels.clone();
+            labels.push(KeyValue::new("gen_ai.token.type", kind));
+            self.tokens.record(count, &labels);
+        }
+        if let Some(cost) = &record.cost {
+            let mut labels = labels.clone();
+            labels.push(KeyValue::new("signet.currency", cost.currency.clone()));
+            self.cost.add(cost.amount.parse().unwrap_or_default(), &labels);
+        }
+        self.trace(record, seen, labels);
+    }
+
+    fn trace(&self, record: &Record, seen: &Seen, mut attributes: Vec<KeyValue>) {
+        let model = record.call.as_ref().filter(|_| seen.is_allowed).map_or("", |call| &call.model);
+        let name = format!("{} {model}", operation(seen.format)).trim_end().to_owned();
+        attributes.extend([
+            KeyValue::new("http.request.method", record.method.clone()),
+            KeyValue::new("http.response.status_code", i64::from(record.status)),
+            KeyValue::new("client.address", record.connection.source.ip().to_string()),
+            KeyValue::new("client.port", i64::from(record.connection.source.port())),
+            KeyValue::new("signet.verdict", record.verdict.clone()),
+            KeyValue::new("signet.reason", record.reason.clone()),
+        ]);
+        if let Some(usage) = record.usage {
+            attributes.push(KeyValue::new("gen_ai.usage.input_tokens", count(usage.input_tokens)));
+            attributes.push(KeyValue::new("gen_ai.usage.output_tokens", count(usage.output_tokens)));
+        }
+        let failed = error_type(record);
+        let is_failed = failed.is_some();
+        attributes.extend(failed);
+        let span = SpanBuilder::from_name(name)
+            .with_kind(SpanKind::Server)
+            .with_start_time(seen.started)
+            .with_attributes(attributes);
+        let mut span = self.tracer.build_with_context(span, &seen.parent);
+        if is_failed {
+            span.set_status(Status::error(record.reason.clone()));
+        }
+        span.end_with_timestamp(seen.started + Duration::from_nanos(record.latency_ns));
+    }
+}
+
+/// The trace that a caller is in, as its headers say: W3C's `traceparent`, where the process has that read.
+pub(crate) fn parent(headers: &HeaderMap) -> Context {
+    struct Headers<'h>(&'h HeaderMap);
+    impl Extractor for Headers<'_> {
+        fn get(&self, key: &str) -> Option<&str> {
+            self.0.get(key)?.to_str().ok()
+        }
+
+        fn keys(&self) -> Vec<&str> {
+            self.0.keys().map(hyper::header::HeaderName::as_str).collect()
+        }
+    }
+    opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)))
+}
+
+fn count(tokens: u64) -> i64 {
+    i64::try_from(tokens).unwrap_or(i64::MAX)
+}
+
+/// What is common to all measurements of a call.
+fn labels(record: &Record, seen: &Seen) -> Vec<KeyValue> {
+    let mut labels = vec![KeyValue::new("gen_ai.operation.name", operation(seen.format))];
+    if let Some(format) = seen.format {
+        labels.push(KeyValue::new("gen_ai.provider.name", provider(format, record)));
+    }
+    if let Some((namespace, service_account)) = &seen.workload {
+        labels.push(KeyValue::new("k8s.namespace.name", namespace.clone()));
+        labels.push(KeyValue::new("signet.service_account", service_account.clone()));
+    }
+    if let Some(call) = record.call.as_ref().filter(|_| seen.is_allowed) {
+        labels.push(KeyValue::new("signet.provider", call.provider.clone()));
+        labels.push(KeyValue::new("gen_ai.request.model", call.model.clone()));
+    }
+    labels
+}
+
+/// `gen_ai.operation.name`.
+fn operation(format: Option<Format>) -> &'static str {
+    match format {
+        Some(Format::Gemini) => "generate_content",
+        Some(Format::Chat | Format::Responses | Format::Messages) => "chat",
+        Some(Format::Completions) => "text_completion",
+        Some(Format::Embeddings) => "embeddings",
+        Some(Format::Predict) => "predict",
+        None => "unknown",
+    }
+}
+
+/// `gen_ai.provider.name`: by where the call goes.
+fn provider(format: Format, record: &Record) -> &'static str {
+    match format {
+        _ if record.path.contains("/projects/") => "gcp.vertex_ai",
+        Format::Messages => "anthropic",
+        Format::Gemini | Format::Predict => "gcp.vertex_ai",
+        Format::Chat | Format::Responses | Format::Completions | Format::Embeddings => "openai",
+    }
+}
+
+/// `error.type`, where it is one.
+fn error_type(record: &Record) -> Option<KeyValue> {
+    match (record.verdict.as_str(), record.status) {
+        ("DROPPED", _) => Some(KeyValue::new("error.type", record.reason.clone())),
+        (_, 400..) => Some(KeyValue::new("error.type", record.status.to_string())),
+        _ => None,
+    }
+}
