@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use signet_gateway::{Caller, Evidence, Workload};
 
 use super::{
-    token::{self, AUDIENCE, ISSUER},
+    token::{self, AUDIENCE, ISSUER, POD_UID},
     world::{Target, World},
 };
 use crate::{load::pin, tools::Running, topology};
@@ -57,8 +57,9 @@ impl Stage {
         let world = World::new(&socket, &caller())?;
         let (token, keys) = token::issue(folder.path(), (NAMESPACE, ACCOUNT, POD))?;
         let model = world.model()?;
+        let key = token::master_key()?;
         let subject = |name, address, process| {
-            let token = token.clone();
+            let token = if name == LITELLM { key.clone() } else { token.clone() };
             Subject { name, target: Target { address, token }, process }
         };
         let mut subjects = vec![subject(DIRECT, model, None), subject(CONTROL, model, None)];
@@ -68,7 +69,7 @@ impl Stage {
             others.push((ENVOY, self::envoy(folder.path(), envoy, model, &keys)?));
         }
         if let Some(litellm) = litellm {
-            others.push((LITELLM, self::litellm(folder.path(), litellm, model)?));
+            others.push((LITELLM, self::litellm(folder.path(), (litellm, &key), model)?));
         }
         for (name, (command, address)) in others {
             let process = topology::on_thread(|| {
@@ -87,6 +88,7 @@ fn caller() -> Caller {
     let workload = Workload {
         namespace: NAMESPACE.to_owned(),
         pod: POD.to_owned(),
+        pod_uid: Some(POD_UID.to_owned()),
         service_account: ACCOUNT.to_owned(),
         labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect(),
         namespace_labels: [name(NAMESPACE)].into_iter().collect(),
@@ -198,6 +200,8 @@ fn envoy_config(address: SocketAddr, model: SocketAddr, keys: &Value) -> Value {
         "providers": { "cluster": {
             "issuer": ISSUER, "audiences": [AUDIENCE],
             "local_jwks": { "inline_string": keys.to_string() }, "payload_in_metadata": "claims",
+            // it need not verify anew what it has verified, either
+            "jwt_cache_config": { "jwt_cache_size": 1000 },
         }},
         "rules": [{ "match": { "prefix": "/" }, "requires": { "provider_name": "cluster" } }],
     });
@@ -225,8 +229,8 @@ fn envoy_config(address: SocketAddr, model: SocketAddr, keys: &Value) -> Value {
     json!({ "static_resources": { "listeners": [listener], "clusters": [cluster] } })
 }
 
-/// Without token, policies, limits and records: those it has with a database alone.
-fn litellm(folder: &Path, venv: &Path, model: SocketAddr) -> anyhow::Result<Started> {
+/// With one key for all callers; tokens, limits and records it has with a database alone.
+fn litellm(folder: &Path, (venv, key): (&Path, &str), model: SocketAddr) -> anyhow::Result<Started> {
     let address = free()?;
     let file = folder.join("litellm.yaml");
     let text = format!(
@@ -251,6 +255,7 @@ litellm_settings: {{telemetry: false, drop_params: false}}
         ("PATH", path),
         ("HOME", folder.display().to_string()),
         ("LITELLM_LOG", "ERROR".to_owned()),
+        ("LITELLM_MASTER_KEY", key.to_owned()),
         ("LITELLM_MODE", "PRODUCTION".to_owned()),
         // prices come from the network otherwise
         ("LITELLM_LOCAL_MODEL_COST_MAP", "True".to_owned()),

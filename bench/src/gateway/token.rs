@@ -16,6 +16,7 @@ pub(super) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 pub(super) const AUDIENCE: &str = "signet-gateway";
 const LIFE: u64 = 3600 * 6;
 const KEY_ID: &str = "bench";
+pub(super) const POD_UID: &str = "5f6d3c0a-6a53-4b49-b0a6-6f1f4f0d6f7e";
 
 /// Signs a token of the service account for one pod, and writes `jwks.json` beside the key; token and keys.
 pub(super) fn issue(
@@ -38,7 +39,7 @@ pub(super) fn issue(
     fs::write(folder.join("jwks.json"), keys.to_string())?;
     let now = UNIX_EPOCH.elapsed()?.as_secs();
     let account = json!({ "name": account, "uid": "b1b4ae50-3f0e-4f6b-8f34-5b7a4a2f5a11" });
-    let pod = json!({ "name": pod, "uid": "5f6d3c0a-6a53-4b49-b0a6-6f1f4f0d6f7e" });
+    let pod = json!({ "name": pod, "uid": POD_UID });
     let claims = json!({
         "iss": ISSUER, "aud": [AUDIENCE], "iat": now, "nbf": now, "exp": now + LIFE, "jti": "bench",
         "sub": format!("system:serviceaccount:{namespace}:{}", account["name"].as_str().unwrap_or_default()),
@@ -48,6 +49,11 @@ pub(super) fn issue(
     let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
     let signature = openssl(&["dgst", "-sha256", "-binary", "-sign", &file], signed.as_bytes())?;
     Ok((format!("{signed}.{}", BASE64.encode(signature)), keys))
+}
+
+/// A key that is all LiteLLM asks for.
+pub(super) fn master_key() -> anyhow::Result<String> {
+    Ok(format!("sk-{}", String::from_utf8(openssl(&["rand", "-hex", "32"], b"")?)?.trim()))
 }
 
 fn openssl(words: &[&str], input: &[u8]) -> anyhow::Result<Vec<u8>> {

@@ -239,6 +239,22 @@ impl World {
         self.over.clear();
     }
 
+    /// Ends all calls, and waits until the model has no more open than so many.
+    pub(crate) fn close(&mut self, connections: usize) -> anyhow::Result<()> {
+        self.hang_up();
+        let deadline = Instant::now() + 10 * PATIENCE;
+        loop {
+            self.turn_for(Duration::from_millis(100))?;
+            let is_open = |end: &&Option<End>| matches!(end, Some(End { role: Role::Model { .. }, .. }));
+            let open = self.ends.iter().filter(is_open).count();
+            // those that others keep for later
+            if open <= 10 * connections {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{open} streams are still open, which nobody hears any more");
+        }
+    }
+
     /// Goes on with what is ready for so long.
     pub(crate) fn turn_for(&mut self, length: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + length;
