@@ -5,6 +5,7 @@ mod change;
 mod cluster;
 mod envoy;
 mod events;
+mod gateway;
 mod live;
 mod load;
 mod memory;
@@ -47,6 +48,9 @@ struct Args {
     /// An Envoy to compare with.
     #[arg(long)]
     envoy: Option<PathBuf>,
+    /// A virtual environment with LiteLLM, to compare with.
+    #[arg(long)]
+    litellm: Option<PathBuf>,
     /// Where runs are kept.
     #[arg(long, default_value = "bench/runs")]
     runs: PathBuf,
@@ -73,7 +77,7 @@ impl Args {
 
 type Bench = fn(&Args) -> anyhow::Result<Vec<Row>>;
 
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("verdicts", verdicts::run),
     ("packets", packets::run),
     ("scale", scale::run),
@@ -81,6 +85,7 @@ const BENCHES: [(&str, Bench); 7] = [
     ("events", events::run),
     ("memory", memory::run),
     ("traffic", traffic::run),
+    ("gateway", gateway::run),
 ];
 
 fn main() -> anyhow::Result<()> {
@@ -112,7 +117,7 @@ fn main() -> anyhow::Result<()> {
         let folder = args.runs.join(folder);
         summary.store(&folder)?;
         eprintln!("bench: kept in {}", folder.display());
-        if args.benches.is_empty() {
+        if args.benches.is_empty() || args.benches == [readme::GATEWAY] {
             readme::update(&args.readme, &folder, &summary)?;
         }
     }

@@ -15,29 +15,53 @@ use crate::{
 
 const BEGIN: &str = "<!-- figures: written by a run, not by hand -->\n";
 const END: &str = "<!-- end of figures -->\n";
+/// What is measured of the gateway has a part of its own, which a run of that alone writes, too.
+pub(crate) const GATEWAY: &str = "gateway";
+const GATEWAY_BEGIN: &str = "<!-- figures of the gateway: written by a run, not by hand -->\n";
+const GATEWAY_END: &str = "<!-- end of figures of the gateway -->\n";
 /// Where the number of policies could matter.
 const GROWING: [&str; 3] = ["one-way latency, P50", "requests, 64 connections", "connections"];
 
-/// Replaces what the last run wrote.
+/// Replaces what the last run wrote, of what was measured now.
 pub(crate) fn update(readme: &Path, run: &Path, summary: &Summary) -> anyhow::Result<()> {
+    let is_gateways = |row: &&Row| row.bench.starts_with(GATEWAY);
+    let (gateway, rows): (Vec<&Row>, Vec<&Row>) = summary.rows.iter().partition(is_gateways);
+    if !rows.is_empty() {
+        let mut figures = made(run, summary) + &goals(&rows);
+        let benches = distinct(rows.iter().filter(|r| r.bench.starts_with("traffic")).map(|r| r.bench));
+        for (i, bench) in benches.iter().enumerate() {
+            let rows = of(&rows, bench);
+            figures += &pivot(bench, &rows);
+            if i == 0 {
+                figures += &picture(readme, "traffic.svg", "ratios to no program", &panels(&rows))?;
+            }
+        }
+        let growth = growth(&rows);
+        figures += &picture(readme, "policies.svg", "how it grows with policies", &growth)?;
+        figures += &others(&rows);
+        replace(readme, (BEGIN, END), &figures)?;
+    }
+    if !gateway.is_empty() {
+        let mut figures = made(run, summary) + &goals(&gateway);
+        for bench in distinct(gateway.iter().map(|r| r.bench)) {
+            figures += &pivot(bench, &of(&gateway, bench));
+        }
+        replace(readme, (GATEWAY_BEGIN, GATEWAY_END), &figures)?;
+    }
+    Ok(())
+}
+
+fn replace(readme: &Path, (begin, end): (&str, &str), figures: &str) -> anyhow::Result<()> {
     let text = fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
     let (before, rest) =
-        text.split_once(BEGIN).with_context(|| format!("{} has no {BEGIN}", readme.display()))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("{} has no {END}", readme.display()))?;
-    let mut figures = made(run, summary);
-    figures += &goals(&summary.rows);
-    let benches = distinct(summary.rows.iter().filter(|r| r.bench.starts_with("traffic")).map(|r| r.bench));
-    for (i, bench) in benches.iter().enumerate() {
-        let rows: Vec<&Row> = summary.rows.iter().filter(|r| r.bench == *bench).collect();
-        figures += &pivot(bench, &rows);
-        if i == 0 {
-            figures += &picture(readme, "traffic.svg", "ratios to no program", &panels(&rows))?;
-        }
-    }
-    figures += &picture(readme, "policies.svg", "how it grows with policies", &growth(&summary.rows))?;
-    figures += &others(&summary.rows);
-    fs::write(readme, [before, BEGIN, &figures, END, after].concat())
+        text.split_once(begin).with_context(|| format!("{} has no {begin}", readme.display()))?;
+    let (_, after) = rest.split_once(end).with_context(|| format!("{} has no {end}", readme.display()))?;
+    fs::write(readme, [before, begin, figures, end, after].concat())
         .with_context(|| format!("writing {}", readme.display()))
+}
+
+fn of<'r>(rows: &[&'r Row], bench: &str) -> Vec<&'r Row> {
+    rows.iter().filter(|r| r.bench == bench).copied().collect()
 }
 
 fn made(run: &Path, summary: &Summary) -> String {
@@ -56,7 +80,7 @@ fn made(run: &Path, summary: &Summary) -> String {
 }
 
 /// Every goal, and whether it was met.
-fn goals(rows: &[Row]) -> String {
+fn goals(rows: &[&Row]) -> String {
     let mut text = "### Goals\n\n| bench | subject | metric | value | ratio | goal | met |\n\
                     |---|---|---|---|---|---|---|\n"
         .to_owned();
@@ -97,7 +121,7 @@ fn pivot(bench: &str, rows: &[&Row]) -> String {
     text + "\n"
 }
 
-fn others(rows: &[Row]) -> String {
+fn others(rows: &[&Row]) -> String {
     let mut text =
         "### The rest\n\n| bench | subject | metric | value | ratio |\n|---|---|---|---|---|\n".to_owned();
     for row in rows.iter().filter(|r| !r.bench.starts_with("traffic")) {
@@ -127,12 +151,12 @@ fn panels<'a>(rows: &[&'a Row]) -> Vec<Panel<'a>> {
     metrics.map(panel).collect()
 }
 
-fn growth(rows: &[Row]) -> Vec<Panel<'_>> {
-    let of_traffic = |r: &&Row| r.against.as_deref() == Some("no program") && !r.subject.contains("Envoy");
+fn growth<'a>(rows: &[&'a Row]) -> Vec<Panel<'a>> {
+    let of_traffic = |r: &&&Row| r.against.as_deref() == Some("no program") && !r.subject.contains("Envoy");
     let panel = |metric: &str| {
         let chosen = rows.iter().filter(of_traffic).filter(|r| r.metric == metric);
         let mut bars: Vec<(String, &Row)> = chosen
-            .map(|r| (format!("{}, {}", r.subject, r.bench.trim_start_matches("traffic, ")), r))
+            .map(|r| (format!("{}, {}", r.subject, r.bench.trim_start_matches("traffic, ")), *r))
             .filter(|(_, r)| !r.subject.starts_with("no program"))
             .collect();
         bars.sort_by(|a, b| a.1.subject.cmp(&b.1.subject));
@@ -200,7 +224,21 @@ mod tests {
     }
 
     #[test]
+    fn a_run_of_the_gateway_alone_leaves_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let readme = folder.path().join("README.md");
+        fs::write(&readme, format!("{BEGIN}kept\n{END}between\n{GATEWAY_BEGIN}{GATEWAY_END}")).unwrap();
+        let rows = vec![Row::new("gateway, 1 KiB", "Signet", "CPU for a request", 70.0, "µs").at_most(80.0)];
+        let run = Path::new("bench/runs/2026-01-01-here");
+        update(&readme, run, &Summary { rows, ..summary([0.5, 0.75]) }).unwrap();
+        let text = fs::read_to_string(&readme).unwrap();
+        assert!(text.starts_with(&format!("{BEGIN}kept\n{END}between\n{GATEWAY_BEGIN}")));
+        assert!(text.contains("| CPU for a request, µs | 70.0 |"));
+    }
+
+    #[test]
     fn a_missed_goal_is_told_as_one() {
-        assert!(goals(&summary([0.5, 0.75]).rows).contains("| ≥ 1.00 × | **no** |"));
+        let summary = summary([0.5, 0.75]);
+        assert!(goals(&summary.rows.iter().collect::<Vec<_>>()).contains("| ≥ 1.00 × | **no** |"));
     }
 }

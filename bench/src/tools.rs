@@ -109,10 +109,19 @@ pub(crate) struct Running(Child);
 
 impl Running {
     /// Starts it, and waits until it listens on these ports.
-    pub(crate) fn start(mut command: Command, ports: &[u16]) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: Command, ports: &[u16]) -> anyhow::Result<Self> {
+        Self::start_within(command, ports, PATIENCE)
+    }
+
+    /// The same, of one that takes its time.
+    pub(crate) fn start_within(
+        mut command: Command,
+        ports: &[u16],
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut running = Self(command.spawn().with_context(|| format!("starting {command:?}"))?);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         while !running.listens(ports) {
             if let Some(status) = running.0.try_wait()? {
                 let said =

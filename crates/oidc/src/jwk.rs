@@ -7,6 +7,8 @@ use jsonwebtoken::{
 };
 use serde_json::Value;
 
+use crate::held::Held;
+
 /// Bits of an RSA key, at least.
 const MIN_RSA_BITS: usize = 2048;
 
@@ -14,6 +16,8 @@ const MIN_RSA_BITS: usize = 2048;
 pub(crate) struct Key {
     pub(crate) decoding: DecodingKey,
     pub(crate) algorithms: Vec<Algorithm>,
+    /// Of what its signatures held: it goes with the key.
+    pub(crate) held: Held,
 }
 
 /// A key and its name; none, where it cannot be used.
@@ -21,7 +25,7 @@ pub(crate) fn read(value: &Value) -> Option<(String, Key)> {
     let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
     let algorithms = algorithms(&jwk, value)?;
     let decoding = DecodingKey::from_jwk(&jwk).ok()?;
-    Some((jwk.common.key_id?, Key { decoding, algorithms }))
+    Some((jwk.common.key_id?, Key { decoding, algorithms, held: Held::default() }))
 }
 
 /// What a key may verify: what its type can, narrowed by what it says of itself.

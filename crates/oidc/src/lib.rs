@@ -8,6 +8,7 @@ mod exchange;
 mod external;
 mod federation;
 mod google;
+mod held;
 mod http;
 mod jwk;
 mod keys;

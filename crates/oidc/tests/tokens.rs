@@ -269,6 +269,23 @@ async fn a_key_signs_for_its_own_issuer_alone() {
 }
 
 #[tokio::test]
+async fn a_token_that_counted_before_is_looked_at_again() {
+    let fixture = Fixture::new();
+    let token = fixture.signer.sign(&header().to_string(), &claims().to_string());
+    let at = async |now| fixture.verifier.verify(&token.as_str().into(), now).await;
+    at(NOW).await.unwrap();
+    at(NOW).await.unwrap();
+    assert!(matches!(at(NOW + 700).await, Err(TokenError::Fault(Fault::Expired))));
+    assert!(matches!(at(NOW - 700).await, Err(TokenError::Fault(Fault::NotYet))));
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let other = fixture.signer.sign(&header().to_string(), &but(claims(), "sub", json!("somebody else")));
+    let (others, _) = other.rsplit_once('.').unwrap();
+    fixture.refuses("another token's signature", &format!("{others}.{signature}"), Fault::Signature).await;
+    let shorter = &signature[..signature.len() - 1];
+    fixture.refuses("a part of its signature", &format!("{signed}.{shorter}"), Fault::Signature).await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_token_is_said_without_the_token() {
     let fixture = Fixture::new();
     let token = fixture.signer.sign(&header().to_string(), &but(claims(), "aud", json!("canary-audience")));
