@@ -74,6 +74,8 @@ pub enum Caller {
 pub(crate) struct Peer {
     pub(crate) connection: Connection,
     pub(crate) caller: Caller,
+    /// The same as policies know it, where it is one.
+    pub(crate) pod: Option<Pod>,
 }
 
 /// What becomes of a call.

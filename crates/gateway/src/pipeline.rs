@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming};
+use signet_identity::Pod;
 use signet_limits::Limits;
 use signet_model::{Caller, Decision, Models, Outcome, Reason, decide};
 use signet_oidc::{Client, Exchange, HttpError};
@@ -86,7 +87,11 @@ impl<N: Node> Gateway<N> {
             tracing::warn!(%error, "who opened a connection is not known");
             Opener::Unknown
         });
-        Peer { connection, caller }
+        let pod = match &caller {
+            Opener::Workload(workload, _) => Some(workload.as_pod()),
+            Opener::Unknown => None,
+        };
+        Peer { connection, caller, pod }
     }
 
     /// Answers one request.
@@ -137,12 +142,11 @@ impl<N: Node> Gateway<N> {
         note: &mut Note,
     ) -> Result<(Answer, Charged), Refusal> {
         // first: nothing of a request is looked at for somebody who cannot be told
-        let workload = known(&peer.caller)?;
+        let (workload, pod) = known(peer)?;
         note.caller(workload);
-        let pod = workload.as_pod();
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
-        let shown = self.authenticator.token(models, workload, &pod, request.headers()).await?;
-        let caller = Caller { pod: &pod, claims: shown.as_ref().map(|shown| &shown.token.claims) };
+        let shown = self.authenticator.token(models, workload, pod, request.headers()).await?;
+        let caller = Caller { pod, claims: shown.as_ref().map(|shown| &shown.token.claims) };
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
@@ -185,7 +189,8 @@ impl<N: Node> Gateway<N> {
         caller: Caller<'_>,
         asked: &mut Asked<'_>,
     ) -> Result<Charged, Refusal> {
-        let estimate = limit::estimate(asked.format, &asked.call, asked.body().len(), &asked.value);
+        let bytes = asked.bytes();
+        let estimate = limit::estimate(asked.format, &asked.call, bytes, &asked.value);
         let charged = limit::charge(&self.limits, models, caller, (&asked.call, &estimate)).await?;
         if let Some(cap) = charged.output_cap() {
             limit::cap(asked.format, &asked.call, &mut asked.value, cap)
@@ -236,14 +241,14 @@ impl<N: Node> Gateway<N> {
 }
 
 /// An address alone says too little: it may be lent, or taken.
-fn known(caller: &Opener) -> Result<&Workload, Refusal> {
-    match caller {
-        Opener::Workload(workload, Evidence::Veth) => Ok(workload),
-        Opener::Workload(_, Evidence::Address) => Err(Refusal::new(
+fn known(peer: &Peer) -> Result<(&Workload, &Pod), Refusal> {
+    match (&peer.caller, &peer.pod) {
+        (Opener::Workload(workload, Evidence::Veth), Some(pod)) => Ok((workload, pod)),
+        (Opener::Workload(_, Evidence::Address), _) => Err(Refusal::new(
             Reason::UnknownCaller,
             "the pod with this address is on another node, which does not prove it",
         )),
-        Opener::Unknown => Err(Refusal::new(
+        (Opener::Unknown | Opener::Workload(..), _) => Err(Refusal::new(
             Reason::UnknownCaller,
             "the packets of this connection are no pod's that is known here",
         )),
