@@ -32,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "signet-cluster",
             "signet-datapath",
             "signet-flow",
+            "signet-gateway",
             "signet-identity",
             "signet-policy",
             "signet-sandbox",

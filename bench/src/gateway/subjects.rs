@@ -96,6 +96,13 @@ fn caller() -> Caller {
     Caller::Workload(workload, Evidence::Veth)
 }
 
+/// A program whose words go to a file: a pipe that nobody reads would hold it up.
+fn logging(program: &Path, file: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.env("LOG", file).args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\""]).arg(program);
+    command
+}
+
 fn free() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
@@ -109,7 +116,7 @@ fn signet(folder: &Path, node: &Path, model: SocketAddr) -> anyhow::Result<Start
     fs::create_dir(&limits)?;
     fs::write(manifests.join("models.yaml"), manifest(&folder.join("jwks.json"), model))?;
     let address = free()?;
-    let mut command = Command::new(topology::signet()?);
+    let mut command = logging(&topology::signet()?, &folder.join("signet.log"));
     command.arg("gateway").arg("--manifests").arg(manifests).arg("--node-socket").arg(node);
     command.arg("--limits").arg(limits).args(["--listen", &address.to_string()]).stdin(Stdio::null());
     Ok((command, address))
@@ -184,7 +191,7 @@ fn envoy(folder: &Path, envoy: &Path, model: SocketAddr, keys: &Value) -> anyhow
     let address = free()?;
     let file = folder.join("envoy.json");
     fs::write(&file, envoy_config(address, model, keys).to_string())?;
-    let mut command = Command::new(envoy);
+    let mut command = logging(&envoy.canonicalize()?, &folder.join("envoy.log"));
     command.arg("-c").arg(file).args(["--disable-hot-restart", "--concurrency", "1"]);
     command.args(["--log-level", "error"]).stdin(Stdio::null());
     Ok((command, address))
@@ -245,13 +252,10 @@ litellm_settings: {{telemetry: false, drop_params: false}}
     ensure!(program.exists(), "{} is not there", program.display());
     let path = std::env::var("PATH").context("no PATH")?;
     let path = format!("{}:{path}", venv.join("bin").canonicalize()?.display());
-    // what it says goes to a file: a pipe that nobody reads would hold it up
-    let mut command = Command::new("sh");
-    command.args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\""]).arg(program.canonicalize()?);
+    let mut command = logging(&program.canonicalize()?, &folder.join("litellm.log"));
     command.arg("--config").arg(file).args(["--host", "127.0.0.1", "--num_workers", "1"]);
     command.args(["--port", &address.port().to_string()]).stdin(Stdio::null());
     let settings = [
-        ("LOG", folder.join("litellm.log").display().to_string()),
         ("PATH", path),
         ("HOME", folder.display().to_string()),
         ("LITELLM_LOG", "ERROR".to_owned()),

@@ -22,8 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_REPLY: u64 = 1 << 20;
 /// Streams that are kept for the next question.
 const IDLE: usize = 8;
-/// Records that wait for the node; more are lost, and counted.
-const RECORDS: usize = 4096;
+/// Records that wait for the node; more are lost, and counted. As many as there may be connections, which may all break off at once.
+const RECORDS: usize = 16_384;
+/// Records that are told at once, where so many wait.
+const TOLD_AT_ONCE: usize = 64;
 
 /// The node behind a socket.
 pub struct Link {
@@ -44,9 +46,17 @@ impl Link {
         let passing = {
             let streams = streams.clone();
             async move {
-                while let Some(record) = waiting.recv().await {
-                    if let Err(error) = streams.ask(&Question::Record(Box::new(record))).await {
-                        tracing::warn!(%error, "a record of a call is lost");
+                let mut records = vec![];
+                while waiting.recv_many(&mut records, TOLD_AT_ONCE).await > 0 {
+                    let count = records.len();
+                    let told = records.drain(..).map(|record| Question::Record(Box::new(record)));
+                    match streams.ask_all(&told.collect::<Vec<_>>()).await {
+                        Ok(replies) => {
+                            replies.iter().filter(|reply| !matches!(reply, Reply::Noted)).for_each(|reply| {
+                                tracing::warn!(error = %unexpected(reply), "a record of a call is lost");
+                            });
+                        }
+                        Err(error) => tracing::warn!(%error, count, "records of calls are lost"),
                     }
                 }
             }
@@ -96,21 +106,30 @@ fn unexpected(reply: &Reply) -> NodeError {
 
 impl Streams {
     async fn ask(&self, question: &Question) -> Result<Reply, NodeError> {
+        let replies = self.ask_all(std::slice::from_ref(question)).await?;
+        replies.into_iter().next().ok_or_else(|| NodeError::Unreachable("it answers nothing".to_owned()))
+    }
+
+    /// Asks several questions at once: an answer to each, in their order.
+    async fn ask_all(&self, questions: &[Question]) -> Result<Vec<Reply>, NodeError> {
         let failed = |error: io::Error| NodeError::Unreachable(error.to_string());
-        let mut line = serde_json::to_string(question).map_err(|error| failed(error.into()))?;
-        line.push('\n');
+        let mut lines = vec![];
+        for question in questions {
+            serde_json::to_writer(&mut lines, question).map_err(|error| failed(error.into()))?;
+            lines.push(b'\n');
+        }
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // one that was kept may be of a node that is gone
         if let Some(mut stream) = idle
-            && let Ok(reply) = exchange(&mut stream, &line).await
+            && let Ok(replies) = exchange(&mut stream, (&lines, questions.len())).await
         {
             self.keep(stream);
-            return Ok(reply);
+            return Ok(replies);
         }
         let mut stream = BufStream::new(UnixStream::connect(&self.path).await.map_err(failed)?);
-        let reply = exchange(&mut stream, &line).await.map_err(failed)?;
+        let replies = exchange(&mut stream, (&lines, questions.len())).await.map_err(failed)?;
         self.keep(stream);
-        Ok(reply)
+        Ok(replies)
     }
 
     fn keep(&self, stream: BufStream<UnixStream>) {
@@ -121,14 +140,23 @@ impl Streams {
     }
 }
 
-async fn exchange(stream: &mut BufStream<UnixStream>, line: &str) -> io::Result<Reply> {
+/// Sends lines, and reads as many answers.
+async fn exchange(
+    stream: &mut BufStream<UnixStream>,
+    (lines, count): (&[u8], usize),
+) -> io::Result<Vec<Reply>> {
     let exchanged = async {
-        stream.write_all(line.as_bytes()).await?;
+        stream.write_all(lines).await?;
         stream.flush().await?;
-        let mut reply = String::new();
-        stream.take(MAX_REPLY).read_line(&mut reply).await?;
-        // what is wrong may quote what is secret
-        serde_json::from_str(&reply).map_err(|_| io::Error::other("its answer cannot be read"))
+        let (mut replies, mut reply) = (Vec::with_capacity(count), String::new());
+        for _ in 0..count {
+            reply.clear();
+            (&mut *stream).take(MAX_REPLY).read_line(&mut reply).await?;
+            // what is wrong may quote what is secret
+            let read = serde_json::from_str(&reply);
+            replies.push(read.map_err(|_| io::Error::other("its answer cannot be read"))?);
+        }
+        Ok(replies)
     };
     tokio::time::timeout(PATIENCE, exchanged).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -216,7 +216,8 @@ impl<N: Node> Gateway<N> {
         caller: Caller<'_>,
         asked: &mut Asked<'_>,
     ) -> Result<Charged, Refusal> {
-        let estimate = limit::estimate(asked.format, &asked.call, asked.body().len(), &asked.value);
+        let bytes = asked.bytes();
+        let estimate = limit::estimate(asked.format, &asked.call, bytes, &asked.value);
         let charged = limit::charge(&self.limits, models, caller, (&asked.call, &estimate)).await?;
         let Some(cap) = charged.output_cap() else { return Ok(charged) };
         asked.is_changed = true;

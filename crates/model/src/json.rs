@@ -3,14 +3,17 @@
 //! Two parsers may take different values of a key that is there twice, and Google's take `cached_content` for `cachedContent`.
 //! What is authorised must be what the provider reads, so such objects are refused.
 
-use std::{collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// A key without what some parsers overlook: `cached_content` and `cachedContent` are one.
-pub fn plain(key: &str) -> String {
-    key.chars().filter(|c| *c != '_').flat_map(char::to_lowercase).collect()
+pub fn plain(key: &str) -> Cow<'_, str> {
+    if key.bytes().all(|byte| byte.is_ascii() && byte != b'_' && !byte.is_ascii_uppercase()) {
+        return Cow::Borrowed(key);
+    }
+    Cow::Owned(key.chars().filter(|c| *c != '_').flat_map(char::to_lowercase).collect())
 }
 
 /// Reads one value, and nothing behind it.
@@ -84,9 +87,12 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
-        let (mut values, mut seen) = (Map::new(), BTreeSet::new());
+        // the plain keys are those of `values` that are plain themselves, and those in `others`
+        let (mut values, mut others) = (Map::new(), BTreeSet::new());
         while let Some(key) = object.next_key::<String>()? {
-            if !seen.insert(plain(&key)) {
+            let plain = plain(&key);
+            let is_new = !values.contains_key(&*plain) && !others.contains(&*plain);
+            if !is_new || (*plain != *key && !others.insert(plain.into_owned())) {
                 return Err(A::Error::custom("a key is there twice, or in two spellings"));
             }
             values.insert(key, object.next_value_seed(Self)?);
@@ -104,6 +110,9 @@ mod tests {
         for text in [
             r#"{"model":"a","model":"b"}"#,
             r#"{"model":"a","Model":"b"}"#,
+            r#"{"Model":"a","model":"b"}"#,
+            r#"{"Model":"a","x":1,"mo_del":"b"}"#,
+            r#"{"Model":"a","Model":"b"}"#,
             r#"{"cachedContent":"a","cached_content":"b"}"#,
             r#"{"a":[{"b":1,"B":2}]}"#,
             r#"{"a":1}{"a":2}"#,

@@ -49,7 +49,7 @@ pub(crate) fn texts(
 ) -> Result<(), Blocked> {
     let Value::Object(fields) = body else { return Ok(()) };
     for (key, value) in fields {
-        let role = match plain(key).as_str() {
+        let role = match &*plain(key) {
             "system" | "systeminstruction" | "instructions" => Role::System,
             "contents" | "messages" | "input" | "prompt" | "instances" | "suffix" | "content" => Role::User,
             "model" => continue,
@@ -73,12 +73,12 @@ fn walk(
             let role = of(role, said("role"), said("type"));
             for (key, value) in object.iter_mut() {
                 let key = plain(key);
-                match key.as_str() {
+                match &*key {
                     "functionresponse" | "toolresult" => walk(Role::Tool, value, look)?,
                     // what is asked of a function, and what it gave, is text wherever it stands
                     "args" | "response" | "output" => walk_all(role, value, look)?,
                     "input" if role == Role::Model => walk_all(role, value, look)?,
-                    _ if NO_TEXT.contains(&key.as_str()) && !value.is_object() && !value.is_array() => {}
+                    _ if NO_TEXT.contains(&&*key) && !value.is_object() && !value.is_array() => {}
                     _ => walk(role, value, look)?,
                 }
             }

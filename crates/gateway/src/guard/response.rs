@@ -243,7 +243,7 @@ fn leaves(candidate: u64, item: u64, value: &mut Value, found: &mut impl FnMut(C
                 for (key, value) in object {
                     let key = plain(key);
                     // a function's name comes whole
-                    if !NO_TEXT.contains(&key.as_str()) && key != "name" {
+                    if !NO_TEXT.contains(&&*key) && key != "name" {
                         below(Channel { kind: of_key(&key, at.kind), ..at }, value, found);
                     }
                 }
@@ -353,9 +353,9 @@ impl Whole<'_> {
                 };
                 for (key, value) in object {
                     let key = plain(key);
-                    if TOKENS.contains(&key.as_str()) {
+                    if TOKENS.contains(&&*key) {
                         self.leave_out(value);
-                    } else if kind == Kind::Argument || !NO_TEXT.contains(&key.as_str()) {
+                    } else if kind == Kind::Argument || !NO_TEXT.contains(&&*key) {
                         self.walk(candidate, of_key(&key, kind), value)?;
                     }
                 }

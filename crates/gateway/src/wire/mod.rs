@@ -201,6 +201,14 @@ impl<'m> Route<'m> {
 }
 
 impl Asked<'_> {
+    /// Bytes of the body that is sent, as far as it is changed by now.
+    pub(crate) fn bytes(&mut self) -> usize {
+        if std::mem::take(&mut self.is_changed) {
+            self.body = self.value.to_string().into();
+        }
+        self.body.len()
+    }
+
     /// The body that is sent.
     pub(crate) fn body(&self) -> Bytes {
         match self.is_changed {

@@ -32,7 +32,7 @@ impl Looking {
         let kind = object.get("type").and_then(Value::as_str).unwrap_or_default();
         self.item(kind, object);
         for (key, value) in object {
-            match plain(key).as_str() {
+            match &*plain(key) {
                 // what a function takes and gives is the caller's own
                 "args" | "parametersjsonschema" | "responsejsonschema" | "inputschema" | "jsonschema" => {
                     continue;
