@@ -27,6 +27,8 @@ use super::http::{Answer, Answers, EVENTS, Head, Kind, request, wants_usage};
 const PAUSE: Duration = Duration::from_millis(1);
 /// How long what was asked in time may take beyond the end.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the first answers may take: somebody may have to warm up.
+const FIRST_PATIENCE: Duration = Duration::from_secs(60);
 /// Callers that have no answer yet, while streams are opened.
 const OPENING: usize = 64;
 /// Names of the listeners among what is ready; connections come behind.
@@ -161,7 +163,7 @@ impl World {
         }
         // a first one on each, which is not counted: who calls is asked for once
         idle.iter().try_for_each(|caller| self.ask(*caller, Instant::now(), &request))?;
-        let deadline = Instant::now() + PATIENCE + length;
+        let deadline = Instant::now() + FIRST_PATIENCE;
         while self.over.len() < connections {
             ensure!(Instant::now() < deadline, "{}: no answer", target.address);
             self.turn()?;
