@@ -32,7 +32,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "signet-cluster",
             "signet-datapath",
             "signet-flow",
-            "signet-gateway",
             "signet-identity",
             "signet-policy",
             "signet-sandbox",
