@@ -13,7 +13,6 @@ use std::{
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use signet_gateway::{Caller, Evidence, Workload};
 
 use super::{
     token::{self, AUDIENCE, ISSUER, POD_UID},
@@ -82,18 +81,14 @@ impl Stage {
     }
 }
 
-fn caller() -> Caller {
-    let name = |namespace: &str| ("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
-    let labels = [("app", "scorer"), ("tier", "online"), ("pod-template-hash", "5d9c7b8f6d")];
-    let workload = Workload {
-        namespace: NAMESPACE.to_owned(),
-        pod: POD.to_owned(),
-        pod_uid: Some(POD_UID.to_owned()),
-        service_account: ACCOUNT.to_owned(),
-        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect(),
-        namespace_labels: [name(NAMESPACE)].into_iter().collect(),
-    };
-    Caller::Workload(workload, Evidence::Veth)
+/// What a node answers of a connection that its hooks saw (`crates/gateway/src/node.rs`).
+fn caller() -> Value {
+    let workload = json!({
+        "namespace": NAMESPACE, "pod": POD, "pod_uid": POD_UID, "service_account": ACCOUNT,
+        "labels": { "app": "scorer", "tier": "online", "pod-template-hash": "5d9c7b8f6d" },
+        "namespace_labels": { "kubernetes.io/metadata.name": NAMESPACE },
+    });
+    json!({ "caller": { "workload": [workload, "veth"] } })
 }
 
 /// A program whose words go to a file: a pipe that nobody reads would hold it up.
