@@ -8,14 +8,14 @@ use signet_model::{Caller, Outsider, Reason, Who};
 
 use crate::{
     authenticate::Shown,
-    node::{Caller as Opener, Evidence, Peer, Transport, Workload},
+    node::{Opener, Peer, Transport, Workload},
     refusal::Refusal,
 };
 
 /// What a connection says of who calls, before anything is read of a request.
 pub(crate) enum Opened<'p> {
     /// This pod calls.
-    Pod(&'p Workload),
+    Pod(&'p Workload, &'p Pod),
     /// No pod does, and a token may say who.
     Stranger,
 }
@@ -23,7 +23,7 @@ pub(crate) enum Opened<'p> {
 /// Who calls.
 pub(crate) enum Known<'p> {
     /// A pod, and its token, where it showed one that counts.
-    Pod { workload: &'p Workload, pod: Pod, shown: Option<Shown> },
+    Pod { workload: &'p Workload, pod: &'p Pod, shown: Option<Shown> },
     /// Somebody outside, by their token.
     Outside { outsider: Outsider, shown: Shown },
 }
@@ -51,13 +51,13 @@ impl Known<'_> {
 /// may be anybody's by now.
 pub(crate) fn opened(peer: &Peer) -> Result<Opened<'_>, Refusal> {
     let unknown = |detail| Err(Refusal::new(Reason::UnknownCaller, detail));
-    match (&peer.caller, peer.transport) {
-        (Opener::Workload(workload, Evidence::Veth), _) => Ok(Opened::Pod(workload)),
-        (Opener::Workload(_, Evidence::Address), _) => {
+    match (&peer.opener, peer.transport) {
+        (Opener::Pod(workload, pod), _) => Ok(Opened::Pod(workload, pod)),
+        (Opener::Elsewhere(_), _) => {
             unknown("the pod with this address is on another node, which does not prove it")
         }
-        (Opener::Unknown, Transport::Tls) => Ok(Opened::Stranger),
-        (Opener::Unknown, Transport::Plain) => unknown(
+        (Opener::Unknown(_), Transport::Tls) => Ok(Opened::Stranger),
+        (Opener::Unknown(_), Transport::Plain) => unknown(
             "the packets of this connection are no pod's that is known here; who calls from outside does so over TLS",
         ),
     }

@@ -85,15 +85,32 @@ pub(crate) enum Transport {
 pub(crate) struct Peer {
     pub(crate) connection: Connection,
     pub(crate) transport: Transport,
-    pub(crate) caller: Caller,
-    /// How it does, where its packets do not say whose it is.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) opener: Opener,
 }
 
-impl Peer {
+/// Who opened a connection, and what is kept of them beside.
+#[derive(Debug)]
+pub(crate) enum Opener {
+    /// This pod, also as policies know it.
+    Pod(Workload, Pod),
+    /// Whoever has the address of another node's pod: how the connection does.
+    Elsewhere(Standing),
+    /// Nobody that packets tell.
+    Unknown(Standing),
+}
+
+impl Opener {
+    /// How the connection does, where its packets do not say whose it is.
+    pub(crate) fn standing(&self) -> Option<&Standing> {
+        match self {
+            Self::Pod(..) => None,
+            Self::Elsewhere(standing) | Self::Unknown(standing) => Some(standing),
+        }
+    }
+
     /// Whether neither its packets nor a token has said who it is.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.standing.as_ref().is_some_and(|standing| !standing.is_known())
+        self.standing().is_some_and(|standing| !standing.is_known())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
     limit::{self, Charged},
-    node::{Caller as Opener, Connection, Node, Peer},
+    node::{self, Connection, Node, Peer},
     note::Note,
     published,
     refusal::Refusal,
@@ -87,10 +87,10 @@ impl<N: Node> Gateway<N> {
     }
 
     /// Who opened a connection; asked once, when it comes.
-    pub(crate) async fn identify(&self, connection: Connection) -> Opener {
+    pub(crate) async fn identify(&self, connection: Connection) -> node::Caller {
         self.node.who(connection).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "who opened a connection is not known");
-            Opener::Unknown
+            node::Caller::Unknown
         })
     }
 
@@ -102,7 +102,7 @@ impl<N: Node> Gateway<N> {
         }
         let mut note = Note::new(&self.node, &self.telemetry, peer.connection, &request);
         // of those whom nobody knows, as many as leave room for what is told of others
-        if peer.is_unknown() && !self.unknown.take() {
+        if peer.opener.is_unknown() && !self.unknown.take() {
             note.untold();
         }
         let dialect = Dialect::of(request.uri(), request.headers());
@@ -180,20 +180,19 @@ impl<N: Node> Gateway<N> {
         note: &mut Note<N>,
     ) -> Result<Known<'p>, Refusal> {
         let refused = |refusal| {
-            peer.standing.as_ref().inspect(|standing| standing.fail());
+            peer.opener.standing().inspect(|standing| standing.fail());
             refusal
         };
         match opened(peer).map_err(refused)? {
-            Opened::Pod(workload) => {
+            Opened::Pod(workload, pod) => {
                 note.caller(workload);
-                let pod = workload.as_pod();
-                let shown = self.authenticator.token(models, workload, &pod, headers).await?;
+                let shown = self.authenticator.token(models, workload, pod, headers).await?;
                 Ok(Known::Pod { workload, pod, shown })
             }
             Opened::Stranger => {
                 let known = self.authenticator.outsider(models, headers).await;
                 let (outsider, shown) = known.map_err(refused)?;
-                peer.standing.as_ref().inspect(|standing| standing.pass());
+                peer.opener.standing().inspect(|standing| standing.pass());
                 note.outsider(&outsider);
                 Ok(Known::Outside { outsider, shown })
             }

@@ -32,7 +32,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    node::{Caller, Connection, Evidence, Node, Peer, Transport},
+    node::{Caller, Connection, Evidence, Node, Opener, Peer, Transport},
     pipeline::Gateway,
     stranger::{Standing, Strangers},
     tls::Certificates,
@@ -231,14 +231,19 @@ async fn serve<N: Node>(
     // fixed here, for all requests that come on it
     let caller = door.gateway.identify(connection).await;
     // those whom packets do not tell take no room from those whom they do
-    let (place, standing) = match caller {
-        Caller::Workload(_, Evidence::Veth) => (None, None),
-        Caller::Workload(_, Evidence::Address) | Caller::Unknown => {
-            let Ok(place) = door.room.clone().try_acquire_owned() else { return };
-            (Some(place), Some(Standing::new(door.strangers)))
-        }
+    let strange = |of: fn(Standing) -> Opener| {
+        let place = door.room.clone().try_acquire_owned().ok()?;
+        Some((Some(place), of(Standing::new(door.strangers)), HANDSHAKE_PATIENCE))
     };
-    let patience = if standing.is_some() { HANDSHAKE_PATIENCE } else { HEAD_PATIENCE };
+    let known = match caller {
+        Caller::Workload(workload, Evidence::Veth) => {
+            let pod = workload.as_pod();
+            Some((None, Opener::Pod(workload, pod), HEAD_PATIENCE))
+        }
+        Caller::Workload(_, Evidence::Address) => strange(Opener::Elsewhere),
+        Caller::Unknown => strange(Opener::Unknown),
+    };
+    let Some((place, opener, patience)) = known else { return };
     let opened = {
         let mut phases = phases.clone();
         let ending = async move { drop(phases.wait_for(|phase| *phase == Phase::Ending).await) };
@@ -248,7 +253,7 @@ async fn serve<N: Node>(
             opened = tokio::time::timeout(patience, Box::pin(open(stream, door.tls.as_ref()))) => opened,
         }
     };
-    let peer = |transport| Arc::new(Peer { connection, transport, caller, standing });
+    let peer = |transport| Arc::new(Peer { connection, transport, opener });
     match opened {
         Ok(Ok(Stream::Plain(stream))) => {
             converse(stream, peer(Transport::Plain), door.gateway, phases).await;
@@ -307,13 +312,13 @@ async fn converse<N: Node, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         })
     };
     let failed = async {
-        match &of.standing {
+        match of.opener.standing() {
             Some(standing) => standing.failed().await,
             None => std::future::pending().await,
         }
     };
     let late = async {
-        match &of.standing {
+        match of.opener.standing() {
             Some(standing) => standing.late().await,
             None => std::future::pending().await,
         }
