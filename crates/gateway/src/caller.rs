@@ -52,7 +52,7 @@ impl Known<'_> {
 pub(crate) fn opened(peer: &Peer) -> Result<Opened<'_>, Refusal> {
     let unknown = |detail| Err(Refusal::new(Reason::UnknownCaller, detail));
     match (&peer.opener, peer.transport) {
-        (Opener::Pod(workload, pod), _) => Ok(Opened::Pod(workload, pod)),
+        (Opener::Pod(known), _) => Ok(Opened::Pod(&known.0, &known.1)),
         (Opener::Elsewhere(_), _) => {
             unknown("the pod with this address is on another node, which does not prove it")
         }

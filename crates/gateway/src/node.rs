@@ -92,7 +92,7 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 pub(crate) enum Opener {
     /// This pod, also as policies know it.
-    Pod(Workload, Pod),
+    Pod(Box<(Workload, Pod)>),
     /// Whoever has the address of another node's pod: how the connection does.
     Elsewhere(Standing),
     /// Nobody that packets tell.
@@ -103,7 +103,7 @@ impl Opener {
     /// How the connection does, where its packets do not say whose it is.
     pub(crate) fn standing(&self) -> Option<&Standing> {
         match self {
-            Self::Pod(..) => None,
+            Self::Pod(_) => None,
             Self::Elsewhere(standing) | Self::Unknown(standing) => Some(standing),
         }
     }

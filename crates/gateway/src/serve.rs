@@ -238,7 +238,7 @@ async fn serve<N: Node>(
     let known = match caller {
         Caller::Workload(workload, Evidence::Veth) => {
             let pod = workload.as_pod();
-            Some((None, Opener::Pod(workload, pod), HEAD_PATIENCE))
+            Some((None, Opener::Pod(Box::new((workload, pod))), HEAD_PATIENCE))
         }
         Caller::Workload(_, Evidence::Address) => strange(Opener::Elsewhere),
         Caller::Unknown => strange(Opener::Unknown),
