@@ -55,49 +55,48 @@ pub(crate) fn texts(
             "model" => continue,
             _ => Role::Declaration,
         };
-        walk(role, value, look)?;
+        walk(role, Keys::Format, value, look)?;
     }
     Ok(())
 }
 
+/// What keys say of their values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// What the format says of them.
+    Format,
+    /// Nothing: they are somebody's own, and every string is text.
+    Own,
+}
+
 fn walk(
     role: Role,
+    keys: Keys,
     value: &mut Value,
     look: &mut impl FnMut(Role, &mut String) -> Result<(), Blocked>,
 ) -> Result<(), Blocked> {
     match value {
         Value::String(text) => look(role, text),
-        Value::Array(list) => list.iter_mut().try_for_each(|value| walk(role, value, look)),
+        Value::Array(list) => list.iter_mut().try_for_each(|value| walk(role, keys, value, look)),
+        Value::Object(object) if keys == Keys::Own => {
+            object.values_mut().try_for_each(|value| walk(role, keys, value, look))
+        }
         Value::Object(object) => {
             let said = |key: &str| object.get(key).and_then(Value::as_str);
             let role = of(role, said("role"), said("type"));
             for (key, value) in object.iter_mut() {
                 let key = plain(key);
                 match &*key {
-                    "functionresponse" | "toolresult" => walk(Role::Tool, value, look)?,
+                    "functionresponse" | "toolresult" => walk(Role::Tool, keys, value, look)?,
                     // what is asked of a function, and what it gave, is text wherever it stands
-                    "args" | "response" | "output" => walk_all(role, value, look)?,
-                    "input" if role == Role::Model => walk_all(role, value, look)?,
+                    "args" | "response" | "output" => walk(role, Keys::Own, value, look)?,
+                    "input" if role == Role::Model => walk(role, Keys::Own, value, look)?,
                     _ if NO_TEXT.contains(&&*key) && !value.is_object() && !value.is_array() => {}
-                    _ => walk(role, value, look)?,
+                    _ => walk(role, keys, value, look)?,
                 }
             }
             Ok(())
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
-    }
-}
-
-/// Every string, whatever its key.
-fn walk_all(
-    role: Role,
-    value: &mut Value,
-    look: &mut impl FnMut(Role, &mut String) -> Result<(), Blocked>,
-) -> Result<(), Blocked> {
-    match value {
-        Value::String(text) => look(role, text),
-        Value::Array(list) => list.iter_mut().try_for_each(|value| walk_all(role, value, look)),
-        Value::Object(object) => object.values_mut().try_for_each(|value| walk_all(role, value, look)),
         Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
 }
