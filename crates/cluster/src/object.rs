@@ -4,6 +4,7 @@ use std::{fmt::Display, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use signet_policy::Origin;
 
 use crate::{
     document::{Document, Lines},
@@ -58,6 +59,11 @@ impl Object {
     /// The line of a field, or of the nearest known part around it.
     pub(crate) fn line(&self, field: &str) -> u32 {
         self.source.lines.of(field)
+    }
+
+    /// Where a field was written; of the whole, where the object begins.
+    pub(crate) fn origin(&self, field: &str) -> Origin {
+        Origin { file: Arc::clone(&self.source.file), line: self.line(field) }
     }
 
     /// The object as `T`.

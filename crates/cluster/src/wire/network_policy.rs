@@ -7,7 +7,7 @@
 use serde::{Deserialize, de::IgnoredAny};
 use signet_identity::Selector;
 use signet_policy::{
-    Action, Authentication, Direction, Enforceable, Members, Mode, Origin, Peer, Peers, Policy, PolicyKind,
+    Action, Authentication, Direction, Enforceable, Members, Mode, Peer, Peers, Policy, PolicyKind,
     PolicyName, PortMatch, Ports, Rule, Side, Subject, Tier,
 };
 
@@ -108,7 +108,7 @@ pub(crate) fn read(
             name: named.name,
         },
         part: 0,
-        origin: Origin { file: object.site("").file, line: object.line("") },
+        origin: object.origin(""),
         tier: Tier::Normal,
         priority: 0,
         mode: Mode::Enforce,

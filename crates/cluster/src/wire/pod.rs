@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, de::IgnoredAny};
 use signet_identity::{Labels, NamedPort, Pod, PodName};
-use signet_policy::Origin;
 
 use super::{
     meta::{self, Meta, Scope},
@@ -176,7 +175,7 @@ impl Body<'_> {
             node: node_name.filter(|name| !name.is_empty()),
             host_network: host_network.unwrap_or_default(),
         };
-        let origin = Origin { file: object.site("").file, line: object.line("") };
+        let origin = object.origin("");
         let (containers, annotations) = (parts.containers, annotations.unwrap_or_default());
         let item =
             PodManifest { pod, uid: None, containers, token_volumes, restart, annotations, origin, owner };

@@ -11,8 +11,8 @@ mod ports;
 mod schema;
 
 use signet_policy::{
-    Action, Authentication, Direction, Enforceable, Feature, Mode, Origin, Peers, Policy, PolicyKind,
-    PolicyName, Ports, Rule, Side, Subject, Tier,
+    Action, Authentication, Direction, Enforceable, Feature, Mode, Peers, Policy, PolicyKind, PolicyName,
+    Ports, Rule, Side, Subject, Tier,
 };
 
 use self::{
@@ -107,7 +107,7 @@ impl Lowering<'_> {
         Policy {
             name: self.name.clone(),
             part,
-            origin: Origin { file: self.object.site("").file, line: self.object.line("") },
+            origin: self.object.origin(""),
             tier: Tier::Normal,
             priority: 0,
             mode: Mode::Enforce,

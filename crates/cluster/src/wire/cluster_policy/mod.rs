@@ -7,7 +7,7 @@ mod schema;
 
 use signet_identity::{Kind, Selector};
 use signet_policy::{
-    Action, Authentication, Direction, Enforceable, Feature, Mode, Origin, Peer, Peers, Policy, PolicyKind,
+    Action, Authentication, Direction, Enforceable, Feature, Mode, Peer, Peers, Policy, PolicyKind,
     PolicyName, PortMatch, Ports, Rule, Side, Subject, Tier,
 };
 
@@ -112,7 +112,7 @@ impl Lowering<'_> {
         Policy {
             name: PolicyName { kind: self.dialect.kind(), namespace: None, name: named.name },
             part: 0,
-            origin: Origin { file: self.object.site("").file, line: self.object.line("") },
+            origin: self.object.origin(""),
             tier,
             priority: self.priority(priority),
             mode: Mode::Enforce,

@@ -104,7 +104,7 @@ pub(crate) fn read(
     let spec = spec.unwrap_or_default();
     let mut lowering =
         Lowering { plaintext: spec.allow_plaintext.unwrap_or(false), report: Report::new(object, problems) };
-    let origin = Origin { file: object.site("").file, line: object.line("") };
+    let origin = object.origin("");
     let name = named.map(|named| named.name);
     let Some(issuer) = lowering.issuer(name, spec, origin) else { return Ok(()) };
     // two of one issuer would be two answers to what its tokens have to be

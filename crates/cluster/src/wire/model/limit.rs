@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use signet_model::{Amount, Bound, Limit, Measure, Method, Pattern, Per, Period, TokenDemand, Uncounted};
-use signet_policy::Origin;
 
 use super::policy::{Lowering, one_of};
 
@@ -73,7 +72,7 @@ impl Lowering<'_> {
             |text: &str| Method::from_name(text).ok_or_else(|| one_of(&Method::ALL.map(Method::name)));
         Limit {
             name: self.limit_name(name, &field).unwrap_or(path),
-            origin: Origin { file: self.object.site("").file, line: self.object.line(&field) },
+            origin: self.object.origin(&field),
             per: self.per(per, &format!("{field}.per"), token),
             providers: self.chosen(providers, &format!("{field}.providers"), text),
             publishers: self.chosen(publishers, &format!("{field}.publishers"), text),

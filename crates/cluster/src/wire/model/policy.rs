@@ -9,7 +9,7 @@ use signet_model::{
     Action, CallRule, Callers, Choice, Condition, Feature, Method, ModelPolicy, ModelPolicyKind,
     ModelPolicyName, Overwrites, Pattern, TokenDemand,
 };
-use signet_policy::{Mode, Origin};
+use signet_policy::Mode;
 
 use super::limit::WireLimit;
 use crate::{
@@ -131,7 +131,7 @@ pub(crate) fn read(
     let Some(named) = named else { return Ok(()) };
     let policy = ModelPolicy {
         name: ModelPolicyName { kind, namespace, name: named.name },
-        origin: Origin { file: object.site("").file, line: object.line("") },
+        origin: object.origin(""),
         mode: Mode::Enforce,
         callers,
         token,

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, de::IgnoredAny};
 use signet_model::{Amount, Choice, LongPrompts, Pattern, Price, PriceList, Rate};
-use signet_policy::Origin;
 
 use super::{amount, chosen};
 use crate::{
@@ -79,7 +78,7 @@ pub(crate) fn read(
         prices.extend(price(wire, &format!("spec.models[{i}]"), &mut report));
     }
     if let (Some(named), Some(as_of), Some(currency)) = (named, as_of, currency) {
-        let origin = Origin { file: object.site("").file, line: object.line("") };
+        let origin = object.origin("");
         let list = PriceList { name: named.name, as_of, currency, prices, origin };
         gathered.prices.push((list, object.site("spec.currency")));
     }

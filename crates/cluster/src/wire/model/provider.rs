@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, de::IgnoredAny};
 use signet_model::{Anthropic, Api, Credential, GoogleFederation, OpenAi, Patience, Provider, VertexAi};
-use signet_policy::Origin;
 
 use super::{
     Empty,
@@ -108,7 +107,7 @@ pub(crate) fn read(
     let mut lowering = Lowering { report: Report::new(object, problems), name, plaintext: false };
     let spec = lowering.spec(spec.unwrap_or_default());
     if let (Some(named), Some((api, credential, default_deny, patience))) = (named, spec) {
-        let origin = Origin { file: object.site("").file, line: object.line("") };
+        let origin = object.origin("");
         let name = named.name;
         gathered.providers.push(Provider { name, api, credential, default_deny, patience, origin });
     }
