@@ -143,7 +143,9 @@ async fn who_is_one_too_many_is_told_when_to_come_again() {
     let fixture = Fixture::with(&limited("  - {concurrentRequests: 1}")).await;
     let slow = chat(json!({ "model": "llama-slow", "stream": true }));
     let (first, second) = tokio::join!(fixture.post(SCORER, CHAT, slow), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        while fixture.models.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
         fixture.head(SCORER, CHAT, chat(json!({}))).await
     });
     assert_eq!(first.0, 200);
