@@ -130,7 +130,7 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
             }
         }
         let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
-        let server = Server::bind(&addresses, Gateway::new(link, models, limits)?).await?;
+        let server = Server::bind(&addresses, Gateway::new(link, models, limits)).await?;
         let server = match args.tls_cert.clone().zip(args.tls_key.clone()) {
             None => server,
             Some((certificate, key)) => server.with_tls(Certificates::open(certificate, key)?)?,

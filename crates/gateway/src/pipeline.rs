@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming};
 use signet_limits::Limits;
 use signet_model::{Caller, Decision, Models, Outcome, Reason, decide};
-use signet_oidc::{Client, Exchange, HttpError};
+use signet_oidc::{Client, Exchange, connector};
 use tokio::sync::watch;
 
 use crate::{
@@ -56,12 +56,10 @@ enum Answer {
 
 impl<N: Node> Gateway<N> {
     /// A gateway that does what `models` says, and goes on with what it says next; calls are counted in `limits`.
-    ///
-    /// # Errors
-    /// [`HttpError`] if providers cannot be reached over TLS from here.
-    pub fn new(node: N, models: watch::Receiver<Arc<Models>>, limits: Limits) -> Result<Self, HttpError> {
-        let client = Client::new()?;
-        Ok(Self {
+    pub fn new(node: N, models: watch::Receiver<Arc<Models>>, limits: Limits) -> Self {
+        let connector = connector();
+        let client = Client::new(connector.clone());
+        Self {
             node: Arc::new(node),
             models,
             authenticator: Authenticator::new(client.clone()),
@@ -70,8 +68,8 @@ impl<N: Node> Gateway<N> {
             limits,
             telemetry: Arc::new(Telemetry::global()),
             unknown: Allowance::default(),
-            upstream: Upstream::new()?,
-        })
+            upstream: Upstream::new(connector),
+        }
     }
 
     /// The same, measured here in place of where the process has its measurements go.

@@ -14,7 +14,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use signet_model::Reason;
-use signet_oidc::{Client, HttpError, Https};
+use signet_oidc::Https;
 
 use crate::{credential::Headers, refusal::Refusal, wire::Asked};
 
@@ -42,11 +42,9 @@ pub(crate) enum Failed {
 }
 
 impl Upstream {
-    /// # Errors
-    /// [`HttpError`] if providers cannot be reached over TLS from here.
-    pub(crate) fn new() -> Result<Self, HttpError> {
+    pub(crate) fn new(connector: Https) -> Self {
         let mut pool = Pool::builder(TokioExecutor::new());
-        Ok(Self { pool: pool.pool_timer(TokioTimer::new()).build(Client::connector()?) })
+        Self { pool: pool.pool_timer(TokioTimer::new()).build(connector) }
     }
 
     /// Makes the call.

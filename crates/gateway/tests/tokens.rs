@@ -19,7 +19,7 @@ use signet_ca::{Issuer, Lifetimes, Workload as Subject};
 use signet_gateway::{Drain, Gateway, Server};
 use signet_limits::{InProcess, Limits, Settings as LimitSettings};
 use signet_model::{Models, TokenForm};
-use signet_oidc::{Client, KeySource, Rules, Trusted, Verifier};
+use signet_oidc::{Client, KeySource, Rules, Trusted, Verifier, connector};
 use signet_testkit::{federation::Federated, google::AUDIENCE};
 use support::{FLASH, Fixture, ISSUER, Known, SCORER, TRAINER, now, prompt};
 
@@ -110,7 +110,7 @@ async fn whoever_connects_is_told_by_which_keys_the_nodes_tokens_are_checked() {
     let node = Known { issuer: issuer.clone(), records: Arc::default() };
     let limits = Limits::InProcess(InProcess::volatile(LimitSettings::default()));
     let models = tokio::sync::watch::channel(Arc::new(Models::default())).1;
-    let server = Server::bind(&[address], Gateway::new(node.clone(), models, limits).unwrap()).await.unwrap();
+    let server = Server::bind(&[address], Gateway::new(node.clone(), models, limits)).await.unwrap();
     let drain = Drain { notice: Duration::ZERO, patience: Duration::ZERO };
     tokio::spawn(server.run(std::future::pending(), drain));
 
@@ -126,7 +126,7 @@ async fn whoever_connects_is_told_by_which_keys_the_nodes_tokens_are_checked() {
     let (form, audience) = (TokenForm::OpenId, "bank".to_owned());
     let rules = Rules { form, issuer: url.clone(), audience: audience.clone(), max_life: 600 };
     let trusted = vec![Trusted { rules, keys: KeySource::Discovery }];
-    let verifier = Verifier::new(Client::new().unwrap(), trusted);
+    let verifier = Verifier::new(Client::new(connector()), trusted);
     let subject =
         Subject { namespace: "shop".into(), service_account: "scorer".into(), ..Subject::default() };
     let token = issuer.issue(&subject, &audience, Duration::from_secs(600), now()).unwrap();

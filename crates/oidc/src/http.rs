@@ -43,36 +43,30 @@ pub struct Client {
     pool: Pool<Https, Full<Bytes>>,
 }
 
-impl Client {
-    /// A client that trusts whom this host trusts.
-    ///
-    /// # Errors
-    /// [`HttpError::Failed`] if the host's certificates cannot be read.
-    pub fn new() -> Result<Self, HttpError> {
-        Ok(Self { pool: Pool::builder(TokioExecutor::new()).build(Self::connector()?) })
-    }
+/// Connects to whom this host trusts. Made once and cloned: it reads this host's certificates.
+pub fn connector() -> Https {
+    let builder = HttpsConnectorBuilder::new();
+    // a host that trusts nobody still reaches its own servers
+    let builder = match builder.with_native_roots() {
+        Ok(builder) => builder,
+        Err(error) => {
+            tracing::warn!(%error, "this host trusts no certificates: nothing is reached over TLS");
+            let trusts_nobody = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+            HttpsConnectorBuilder::new().with_tls_config(trusts_nobody.with_no_client_auth())
+        }
+    };
+    let mut connector = HttpConnector::new();
+    // what goes over TLS is of no matter to it
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_PATIENCE));
+    builder.https_or_http().enable_http1().enable_http2().wrap_connector(connector)
+}
 
-    /// The connector of such a client, for those who keep connections of their own.
-    ///
-    /// # Errors
-    /// As [`Client::new`].
-    pub fn connector() -> Result<Https, HttpError> {
-        let builder = HttpsConnectorBuilder::new();
-        // a host that trusts nobody still reaches its own servers
-        let builder = match builder.with_native_roots() {
-            Ok(builder) => builder,
-            Err(error) => {
-                tracing::warn!(%error, "this host trusts no certificates: nothing is reached over TLS");
-                let trusts_nobody = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
-                HttpsConnectorBuilder::new().with_tls_config(trusts_nobody.with_no_client_auth())
-            }
-        };
-        let mut connector = HttpConnector::new();
-        // what goes over TLS is of no matter to it
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_PATIENCE));
-        Ok(builder.https_or_http().enable_http1().enable_http2().wrap_connector(connector))
+impl Client {
+    /// A client with connections of its own, made by `connector`.
+    pub fn new(connector: Https) -> Self {
+        Self { pool: Pool::builder(TokioExecutor::new()).build(connector) }
     }
 
     /// The status and the whole body of the answer.

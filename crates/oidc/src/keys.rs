@@ -314,7 +314,7 @@ mod tests {
     }
 
     async fn has(keys: &Keys, name: &str, now: Instant) -> Option<bool> {
-        keys.key(&Client::new().unwrap(), name, now).await.ok().map(|key| key.is_some())
+        keys.key(&Client::new(crate::connector()), name, now).await.ok().map(|key| key.is_some())
     }
 
     #[tokio::test]

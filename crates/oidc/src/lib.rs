@@ -19,7 +19,7 @@ mod verifier;
 pub use exchange::{Exchange, Holder};
 pub use external::{external_token, token_file};
 pub use federation::{AccessToken, Error, Federation};
-pub use http::{Client, HttpError, Https};
+pub use http::{Client, HttpError, Https, connector};
 pub use keys::{KeySource, KeysError};
 pub use token::{Fault, Rules, Verified};
 pub use verifier::{TokenError, Trusted, Verifier};

@@ -6,7 +6,7 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use secrecy::SecretString;
 use signet_ca::{Issuer, Lifetimes, Workload};
 use signet_model::{GoogleFederation, SubjectToken};
-use signet_oidc::{Client, Error, Exchange, Holder};
+use signet_oidc::{Client, Error, Exchange, Holder, connector};
 use signet_testkit::google::{AUDIENCE, Behaviour, Google};
 
 const ISSUER: &str = "https://issuer.example";
@@ -37,7 +37,7 @@ impl Fixture {
             token_url: format!("{url}/v1/token"),
             iam_endpoint: url,
         };
-        let exchange = Exchange::new(Client::new().unwrap());
+        let exchange = Exchange::new(Client::new(connector()));
         Self { google, issuer, exchange, federation, _keys: keys }
     }
 

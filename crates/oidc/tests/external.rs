@@ -10,7 +10,7 @@ use std::{
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use signet_oidc::{Client, external_token};
+use signet_oidc::{Client, connector, external_token};
 
 const AUDIENCE: &str = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q";
 
@@ -19,7 +19,7 @@ async fn token(credential: &Value, origins: &[String]) -> Result<String, String>
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("credential.json");
     fs::write(&path, credential.to_string()).unwrap();
-    let token = external_token(&Client::new().unwrap(), &path, origins, AUDIENCE).await;
+    let token = external_token(&Client::new(connector()), &path, origins, AUDIENCE).await;
     token.map(|token| token.expose_secret().to_owned()).map_err(|error| error.to_string())
 }
 

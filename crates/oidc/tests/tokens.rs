@@ -13,7 +13,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto, jwk::Jwk};
 use serde_json::{Value, json};
 use signet_model::{EntraVersion, TokenForm};
-use signet_oidc::{Client, Fault, KeySource, Rules, TokenError, Trusted, Verified, Verifier};
+use signet_oidc::{Client, Fault, KeySource, Rules, TokenError, Trusted, Verified, Verifier, connector};
 
 const ISSUER: &str = "https://issuer.example/";
 const OTHER: &str = "https://other.example";
@@ -80,7 +80,7 @@ impl Fixture {
         write(&keys, &[&signer.public]);
         write(&others, &[&other.public]);
         let issuers = vec![trusted(ISSUER, keys.clone()), trusted(OTHER, others)];
-        Self { signer, verifier: Verifier::new(Client::new().unwrap(), issuers), keys, _folder: folder }
+        Self { signer, verifier: Verifier::new(Client::new(connector()), issuers), keys, _folder: folder }
     }
 
     async fn verify(&self, token: &str) -> Result<Verified, TokenError> {
@@ -301,7 +301,7 @@ fn of_form(form: TokenForm, issuer: &str, keys: &[&Value]) -> (Verifier, tempfil
     let (issuer, audience) = (issuer.to_owned(), AUDIENCE.to_owned());
     let rules = Rules { form, issuer, audience, max_life: 7200 };
     let trusted = vec![Trusted { rules, keys: KeySource::File(file) }];
-    (Verifier::new(Client::new().unwrap(), trusted), folder)
+    (Verifier::new(Client::new(connector()), trusted), folder)
 }
 
 async fn outcome(verifier: &Verifier, token: &str) -> Result<Verified, Option<Fault>> {
@@ -413,7 +413,7 @@ async fn no_other_issuer_gives_out_ids_of_a_trust_domain_that_is_known() {
     let (issuer, audience) = ("spiffe://example.org".to_owned(), AUDIENCE.to_owned());
     let rules = Rules { form: domain(), issuer, audience, max_life: 3600 };
     let trusted = vec![Trusted { rules, keys: KeySource::File(bundle) }, trusted(ISSUER, keys)];
-    let verifier = Verifier::new(Client::new().unwrap(), trusted);
+    let verifier = Verifier::new(Client::new(connector()), trusted);
     // the other one is trusted for what is its own, and has a key of the same name
     let own = other.sign(&header().to_string(), &claims().to_string());
     assert_eq!(outcome(&verifier, &own).await.unwrap().issuer, ISSUER);

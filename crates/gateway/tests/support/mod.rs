@@ -223,7 +223,7 @@ impl Fixture {
         let read = Snapshot::from_texts(&[("models.yaml", &text)], &Settings::default()).unwrap().models;
         let limits = Limits::InProcess(InProcess::volatile(LimitSettings::default()));
         let node = Known { issuer, records: Arc::default() };
-        let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1, limits).unwrap();
+        let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1, limits);
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], make(gateway)).await.unwrap();
         let server = serve(server);
         let address = server.address().unwrap();
