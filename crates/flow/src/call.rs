@@ -105,9 +105,10 @@ impl From<Call> for Flow {
 fn summary(call: &Call) -> String {
     let ModelCall { publisher, model, method, input_tokens, output_tokens, detail, cost, currency, .. } =
         &call.model;
-    let what = match model.is_empty() {
-        true => format!("{} {}", call.request.0, call.request.1),
-        false => format!("{publisher}/{model}:{method}"),
+    let what = match (model.as_str(), call.request.0.as_str()) {
+        ("", "") => "-".to_owned(),
+        ("", asked) => format!("{asked} {}", call.request.1),
+        (model, _) => format!("{publisher}/{model}:{method}"),
     };
     let mut text = format!("HTTP {} {what} {} ms", call.status, call.latency_ns.div_ceil(1_000_000));
     if input_tokens + output_tokens > 0 {

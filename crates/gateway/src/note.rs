@@ -6,6 +6,7 @@ use std::{
 };
 
 use hyper::{Request, StatusCode, body::Incoming};
+use opentelemetry::Context;
 use signet_model::{Call, Decision, Outcome, Outsider, Price, Prices, Reason};
 
 use crate::{
@@ -35,43 +36,42 @@ pub(crate) struct Note<N: Node> {
 }
 
 impl<N: Node> Note<N> {
+    /// On one that can be read.
     pub(crate) fn new(
         node: &Arc<N>,
         telemetry: &Arc<Telemetry>,
         connection: Connection,
         request: &Request<Incoming>,
     ) -> Self {
+        let mut note = Self::unread(node, telemetry, connection);
+        note.record.method = request.method().to_string();
+        request.uri().path().clone_into(&mut note.record.path);
+        note.seen.parent = telemetry::parent(request.headers());
+        note
+    }
+
+    /// On one of which nothing can be read.
+    pub(crate) fn unread(node: &Arc<N>, telemetry: &Arc<Telemetry>, connection: Connection) -> Self {
         let record = Record {
             connection,
-            outside: None,
             verdict: "DROPPED".to_owned(),
             reason: Reason::InvalidRequest.name().to_owned(),
-            detail: String::new(),
-            would_allow: false,
-            rule: None,
-            method: request.method().to_string(),
-            path: request.uri().path().to_owned(),
             status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
-            latency_ns: 0,
-            call: None,
-            usage: None,
-            cost: None,
+            ..Record::default()
         };
         let seen = Seen {
             started: SystemTime::now(),
-            parent: telemetry::parent(request.headers()),
+            parent: Context::new(),
             caller: None,
             format: None,
             is_allowed: false,
             first: None,
         };
-        let (node, telemetry) = (node.clone(), telemetry.clone());
-        let started = Instant::now();
         Self {
-            node,
-            telemetry,
+            node: node.clone(),
+            telemetry: telemetry.clone(),
             is_over: false,
-            started,
+            started: Instant::now(),
             record,
             price: None,
             generates: false,

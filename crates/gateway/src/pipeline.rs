@@ -18,7 +18,7 @@ use crate::{
     credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
     limit::{self, Charged},
-    node::{self, Connection, Node, Peer},
+    node::{self, Connection, Node, Opener, Peer},
     note::Note,
     published,
     refusal::Refusal,
@@ -32,6 +32,10 @@ use crate::{
 
 /// Bytes of an answer that is looked at as a whole.
 const MAX_ANSWER: usize = 32 << 20;
+/// For whoever looks for why a client cannot connect.
+const NO_TLS: &str = "the gateway has no certificate to serve TLS with: http:// is meant, and transport=\"rest\" where the client would \
+                      speak gRPC";
+
 /// What all calls share.
 pub struct Gateway<N> {
     node: Arc<N>,
@@ -90,6 +94,19 @@ impl<N: Node> Gateway<N> {
             tracing::warn!(%error, "who opened a connection is not known");
             node::Caller::Unknown
         })
+    }
+
+    /// Notes that somebody wants TLS where it is not served, which nothing that is said in the clear can answer.
+    pub(crate) fn no_tls(&self, connection: Connection, opener: &Opener) {
+        let mut note = Note::unread(&self.node, &self.telemetry, connection);
+        if opener.is_unknown() && !self.unknown.take() {
+            note.untold();
+        }
+        if let Opener::Pod(known) = opener {
+            note.caller(&known.0);
+        }
+        note.refuse(&Refusal::new(Reason::InvalidRequest, NO_TLS));
+        note.end(End { usage: None, ending: Ending::Whole, first: None });
     }
 
     /// Answers one request.

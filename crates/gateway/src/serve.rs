@@ -24,7 +24,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -57,6 +57,8 @@ const MAX_STREAMS: u32 = 128;
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// The first byte of a handshake of TLS; no request of HTTP begins with it.
 const HANDSHAKE: u8 = 0x16;
+/// The alert that there will be none: fatal, `handshake_failure` (RFC 8446, 6.2).
+const HANDSHAKE_FAILURE: [u8; 7] = [0x15, 3, 1, 0, 2, 2, 40];
 
 /// Why it does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -253,14 +255,16 @@ async fn serve<N: Node>(
             opened = tokio::time::timeout(patience, Box::pin(open(stream, door.tls.as_ref()))) => opened,
         }
     };
-    let peer = |transport| Arc::new(Peer { connection, transport, opener });
     match opened {
         Ok(Ok(Stream::Plain(stream))) => {
-            converse(stream, peer(Transport::Plain), door.gateway, phases).await;
+            let peer = Peer { connection, transport: Transport::Plain, opener };
+            converse(stream, peer, door.gateway, phases).await;
         }
         Ok(Ok(Stream::Tls(stream))) => {
-            converse(stream, peer(Transport::Tls), door.gateway, phases).await;
+            let peer = Peer { connection, transport: Transport::Tls, opener };
+            converse(stream, peer, door.gateway, phases).await;
         }
+        Ok(Ok(Stream::NoTls)) => door.gateway.no_tls(connection, &opener),
         Ok(Err(error)) => tracing::debug!(%error, "a connection is no TLS"),
         Err(_) => tracing::debug!("a connection says nothing"),
     }
@@ -271,15 +275,22 @@ async fn serve<N: Node>(
 enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// It was to be TLS, which is not served.
+    NoTls,
 }
 
-/// TLS, where the first byte is of it and it is served.
-async fn open(stream: TcpStream, tls: Option<&TlsAcceptor>) -> io::Result<Stream> {
-    let Some(tls) = tls else { return Ok(Stream::Plain(stream)) };
+/// TLS, where the first byte is of it.
+async fn open(mut stream: TcpStream, tls: Option<&TlsAcceptor>) -> io::Result<Stream> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 || first != [HANDSHAKE] {
         return Ok(Stream::Plain(stream));
     }
+    let Some(tls) = tls else {
+        // what was said is taken first: a connection that is closed over it takes the alert with it
+        let _ = stream.read(&mut [0; 4096]).await?;
+        stream.write_all(&HANDSHAKE_FAILURE).await?;
+        return Ok(Stream::NoTls);
+    };
     let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(stream)).await;
     stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(|stream| Stream::Tls(Box::new(stream)))
 }
@@ -287,10 +298,11 @@ async fn open(stream: TcpStream, tls: Option<&TlsAcceptor>) -> io::Result<Stream
 /// Answers what is asked on a connection.
 async fn converse<N: Node, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
-    peer: Arc<Peer>,
+    peer: Peer,
     gateway: Arc<Gateway<N>>,
     mut phases: watch::Receiver<Phase>,
 ) {
+    let peer = Arc::new(peer);
     let of = peer.clone();
     let is_http2 = Arc::new(AtomicBool::new(false));
     let service = {

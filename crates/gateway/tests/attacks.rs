@@ -355,3 +355,17 @@ async fn what_has_begun_comes_to_its_end_when_a_gateway_ends() {
     assert_eq!(running.await.unwrap(), 0, "nothing was broken off");
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn whoever_wants_tls_where_there_is_none_is_told_in_its_words_and_in_the_log() {
+    let fixture = Fixture::new().await;
+    let mut stream = connect(&fixture).await;
+    // the head of a ClientHello, as every version begins it
+    stream.write_all(&[0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3]).await.unwrap();
+    let mut answer = vec![];
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x15, 3, 1, 0, 2, 2, 40], "fatal: handshake_failure");
+    let record = fixture.record(1).await;
+    assert_eq!((record.verdict.as_str(), record.reason.as_str()), ("DROPPED", "invalid-request"));
+    assert!(record.detail.contains("http:// is meant, and transport=\"rest\""), "{}", record.detail);
+}
