@@ -5,7 +5,11 @@ mod support;
 
 use std::{fs, net::TcpListener, path::Path};
 
-use signet_testkit::{google::Google, models::ModelServer};
+use signet_testkit::{
+    certificates::{Authority, Pair},
+    google::Google,
+    models::ModelServer,
+};
 use support::node::{Node, wait_until};
 
 const ISSUER: &str = "https://issuer.example";
@@ -20,7 +24,8 @@ struct Script {
     arguments: [&'static str; 3],
 }
 
-fn pod(clients: &str, script: &Script) -> String {
+fn pod(clients: &str, roots: &Path, script: &Script) -> String {
+    let roots = roots.display();
     let Script { name, environment, arguments: [base_url, model, other] } = script;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/clients/{name}.py"));
     let path = path.display();
@@ -35,10 +40,14 @@ spec:
   - name: client
     image: none
     command: [{clients}/{environment}/bin/python, {path}, "{base_url}", "{model}", "{other}"]
+    env: [{{name: GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, value: "{roots}"}}]
 "#,
         name.replace('_', "-")
     )
 }
+
+const NO_GRPC: &str =
+    "signet: unknown-call: gRPC is not spoken here: make the client with transport=\"rest\"";
 
 const POLICY: &str = "
 ---
@@ -84,13 +93,13 @@ fn of_genai() -> Vec<String> {
 
 fn of_aiplatform() -> Vec<String> {
     vec![
-            "deployed: 1".to_owned(),
-            format!("whole: {ANSWER} 13"),
-            format!("parts: 3 {ANSWER}"),
-            format!("other: Forbidden {REFUSED}"),
-            "grpc: MethodNotImplemented signet: unknown-call: gRPC is not spoken here: make the client with transport=\"rest\""
-                .to_owned(),
-]
+        "deployed: 1".to_owned(),
+        format!("whole: {ANSWER} 13"),
+        format!("parts: 3 {ANSWER}"),
+        format!("other: Forbidden {REFUSED}"),
+        format!("plaintext: MethodNotImplemented {NO_GRPC}"),
+        format!("by default: MethodNotImplemented {NO_GRPC}"),
+    ]
 }
 
 fn of_openai() -> Vec<String> {
@@ -138,6 +147,9 @@ fn unchanged_clients_are_answered_and_refused_in_their_own_words() {
     // this thread is in the node's network
     let google = Google::start(TcpListener::bind("192.0.2.1:0").unwrap()).unwrap();
     let models = ModelServer::start(TcpListener::bind("192.0.2.1:0").unwrap()).unwrap();
+    let authority = Authority::new(node.folder()).unwrap().expect("openssl is installed");
+    let Pair { certificate, key } = authority.pair("gateway", "DNS:gateway.signet-system").unwrap();
+    let roots = authority.certificate();
     let scripts = [
         ("genai", "models", [GATEWAY, "gemini-2.5-flash", "gemini-2.5-pro"]),
         ("aiplatform", "aiplatform", [GATEWAY, "gemini-2.5-flash", "text-bison"]),
@@ -147,12 +159,13 @@ fn unchanged_clients_are_answered_and_refused_in_their_own_words() {
     let pods: String = scripts
         .iter()
         .map(|(name, environment, arguments)| {
-            pod(&clients, &Script { name, environment, arguments: *arguments })
+            pod(&clients, &roots, &Script { name, environment, arguments: *arguments })
         })
         .collect();
     let providers = google.provider(Some(ACCOUNT)) + &models.open_ai("llm") + &models.anthropic("claude");
     node.write("pods.yaml", &(pods + POLICY + &providers));
-    node.set_options(&["--issuer", ISSUER]);
+    let [certificate, key] = [&certificate, &key].map(|path| path.to_str().unwrap());
+    node.set_options(&["--issuer", ISSUER, "--gateway-tls-cert", certificate, "--gateway-tls-key", key]);
     // the cloud trusts the node before the clients ask: keys are there from the first start on
     node.start();
     let keys = node.folder().join("state/jwks.json");

@@ -30,10 +30,15 @@ try:
     client.predict(endpoint=f"{place}/publishers/google/models/{other}", instances=[{}])
 except exceptions.GoogleAPICallError as error:
     print("other:", type(error).__name__, error.message[error.message.index("signet:") :], flush=True)
-channel = grpc.insecure_channel(base_url.removeprefix("http://"))
-over_grpc = PredictionServiceClient(transport=PredictionServiceGrpcTransport(channel=channel))
-try:
-    over_grpc.predict(endpoint=f"{place}/endpoints/7", instances=[{}], timeout=10)
-except exceptions.GoogleAPICallError as error:
-    print("grpc:", type(error).__name__, error.message, flush=True)
+address = base_url.removeprefix("http://")
+# as it is made where nothing is said of a transport: gRPC over TLS
+default = PredictionServiceClient(
+    client_options=ClientOptions(api_endpoint=address), credentials=google.oauth2.credentials.Credentials("unused")
+)
+plaintext = PredictionServiceClient(transport=PredictionServiceGrpcTransport(channel=grpc.insecure_channel(address)))
+for name, over_grpc in [("plaintext", plaintext), ("by default", default)]:
+    try:
+        over_grpc.predict(endpoint=f"{place}/endpoints/7", instances=[{}], timeout=10)
+    except exceptions.GoogleAPICallError as error:
+        print(f"{name}:", type(error).__name__, error.message, flush=True)
 print("over", flush=True)
