@@ -113,7 +113,12 @@ mod tests {
         let claims = json!({ "kubernetes.io": bound });
         let mut claims = claims.as_object().unwrap().clone();
         claims.retain(|_, value| !value.is_null());
-        Verified { issuer: "https://i".to_owned(), subject: subject.to_owned(), expires: 0, claims }
+        Verified {
+            issuer: "https://i".to_owned(),
+            subject: subject.to_owned(),
+            expires: 0,
+            claims: claims.into(),
+        }
     }
 
     fn workload() -> Workload {

@@ -35,7 +35,7 @@ impl Known<'_> {
             Self::Pod { pod, .. } => Who::Pod(pod),
             Self::Outside { outsider, .. } => Who::Outside(outsider),
         };
-        Caller { who, claims: self.shown().map(|shown| &shown.token.claims) }
+        Caller { who, claims: self.shown().map(|shown| &*shown.token.claims) }
     }
 
     /// Its token, where it showed one that counts.

@@ -7,14 +7,14 @@
 //! INVARIANT: nothing of a token is believed before its signature holds, but for whom it names as its issuer; keys of one issuer
 //! sign for no other (`a_key_signs_for_its_own_issuer_alone`).
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, crypto};
 use serde_json::{Map, Value};
 use signet_model::{TokenForm, json};
 
-use crate::jwk::Key;
+use crate::{held::Digest, jwk::Key};
 
 /// Bytes of a token.
 const MAX_TOKEN: usize = 16 << 10;
@@ -46,7 +46,7 @@ pub struct Verified {
     /// When it ends, in seconds since 1970.
     pub expires: u64,
     /// All that it says.
-    pub claims: Map<String, Value>,
+    pub claims: Arc<Map<String, Value>>,
 }
 
 impl fmt::Debug for Verified {
@@ -98,19 +98,17 @@ pub enum Fault {
 }
 
 /// A token that was taken apart. Nothing of it is believed yet.
-pub(crate) struct Parts<'t> {
+pub(crate) struct Parts {
     algorithm: Algorithm,
     pub(crate) key: String,
     /// Whether its header says nothing but algorithm, key, and that it is a JWT.
     is_plain: bool,
-    claims: Map<String, Value>,
-    signed: &'t str,
-    signature: &'t str,
+    claims: Arc<Map<String, Value>>,
 }
 
-impl<'t> Parts<'t> {
+impl Parts {
     /// Takes a token apart.
-    pub(crate) fn of(token: &'t str) -> Result<Self, Fault> {
+    pub(crate) fn of(token: &str) -> Result<Self, Fault> {
         if token.len() > MAX_TOKEN {
             return Err(Fault::TooLarge);
         }
@@ -122,7 +120,7 @@ impl<'t> Parts<'t> {
         let header = object(header)?;
         let (algorithm, key) = header_of(&header)?;
         let is_plain = is_plain(&header);
-        Ok(Self { algorithm, key, is_plain, claims: object(payload)?, signed, signature })
+        Ok(Self { algorithm, key, is_plain, claims: Arc::new(object(payload)?) })
     }
 
     /// Who it says has signed it.
@@ -139,8 +137,14 @@ impl<'t> Parts<'t> {
         id.split('/').next()
     }
 
-    /// Checks it against its issuer's rules, with that issuer's key.
-    pub(crate) fn verify(self, key: &Key, rules: &Rules, now: u64) -> Result<Verified, Fault> {
+    /// Checks it against its issuer's rules, with that issuer's key. `token`: what these are the parts of.
+    pub(crate) fn verify(
+        &self,
+        token: (&str, Option<Digest>),
+        key: &Key,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<Verified, Fault> {
         let is_svid = matches!(rules.form, TokenForm::Spiffe { .. });
         if !is_svid && self.issuer()? != rules.issuer {
             return Err(Fault::Issuer);
@@ -150,9 +154,12 @@ impl<'t> Parts<'t> {
             return Err(Fault::Header);
         }
         // only this is remembered: all else is looked at each time
-        let holds = key.held.or(self.signed, self.signature, || {
-            let holds = crypto::verify(self.signature, self.signed.as_bytes(), &key.decoding, self.algorithm);
-            matches!(holds, Ok(true))
+        let (text, digest) = token;
+        let holds = key.held.or(digest, || {
+            text.rsplit_once('.').is_some_and(|(signed, signature)| {
+                let holds = crypto::verify(signature, signed.as_bytes(), &key.decoding, self.algorithm);
+                matches!(holds, Ok(true))
+            })
         });
         if !holds {
             return Err(Fault::Signature);
@@ -164,7 +171,7 @@ impl<'t> Parts<'t> {
             subject.filter(|subject| (1..=MAX_NAME).contains(&subject.len())).ok_or(Fault::Subject)?;
         self.check_form(&rules.form, subject)?;
         let (issuer, subject) = (rules.issuer.clone(), subject.to_owned());
-        Ok(Verified { issuer, subject, expires, claims: self.claims })
+        Ok(Verified { issuer, subject, expires, claims: self.claims.clone() })
     }
 
     fn check_times(&self, rules: &Rules, now: u64) -> Result<u64, Fault> {

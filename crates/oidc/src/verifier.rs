@@ -1,10 +1,11 @@
 //! All issuers that are trusted, each with its rules and keys.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
+    held::{Read, digest},
     http::Client,
     keys::{KeySource, Keys, KeysError},
     token::{Fault, Parts, Rules, Verified},
@@ -34,6 +35,7 @@ pub enum TokenError {
 pub struct Verifier {
     client: Client,
     issuers: HashMap<String, (Rules, Keys)>,
+    read: Read,
 }
 
 impl Verifier {
@@ -43,7 +45,7 @@ impl Verifier {
             let keys = Keys::new(&rules, keys);
             (rules.issuer.clone(), (rules, keys))
         };
-        Self { client, issuers: trusted.into_iter().map(issuer).collect() }
+        Self { client, issuers: trusted.into_iter().map(issuer).collect(), read: Read::default() }
     }
 
     /// Checks a token; `now` in seconds since 1970.
@@ -51,15 +53,23 @@ impl Verifier {
     /// # Errors
     /// [`TokenError`].
     pub async fn verify(&self, token: &SecretString, now: u64) -> Result<Verified, TokenError> {
-        let parts = Parts::of(token.expose_secret())?;
+        let text = token.expose_secret();
+        let digest = digest(text);
+        let known = digest.and_then(|digest| self.read.get(&digest));
+        let is_known = known.is_some();
+        let parts = known.map_or_else(|| Parts::of(text).map(Arc::new), Ok)?;
         // the issuer first: a key's name alone may be two issuers'
         let (rules, keys) = self.issuer_of(&parts)?;
         let key = keys.key(&self.client, &parts.key, Instant::now()).await?.ok_or(Fault::UnknownKey)?;
-        Ok(parts.verify(&key, rules, now)?)
+        let verified = parts.verify((text, digest), &key, rules, now)?;
+        if let Some(digest) = digest.filter(|_| !is_known) {
+            self.read.keep(digest, parts, text.len());
+        }
+        Ok(verified)
     }
 
     /// A trust domain that is known here decides for all SPIFFE IDs in it: no other issuer can give one out.
-    fn issuer_of(&self, parts: &Parts<'_>) -> Result<&(Rules, Keys), Fault> {
+    fn issuer_of(&self, parts: &Parts) -> Result<&(Rules, Keys), Fault> {
         let domain = parts.trust_domain().and_then(|name| self.issuers.get(&format!("spiffe://{name}")));
         match domain {
             Some(domain) => Ok(domain),
