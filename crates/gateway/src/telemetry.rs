@@ -4,11 +4,14 @@
 //! INVARIANT: what callers send makes no name or label before it is allowed: a caller cannot make more time series than policy
 //! names models (`what_is_refused_makes_no_labels_of_its_own`).
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use hyper::HeaderMap;
 use opentelemetry::{
-    Context, KeyValue,
+    Context, KeyValue, StringValue,
     metrics::{Counter, Histogram, Meter},
     propagation::Extractor,
     trace::{Span as _, SpanBuilder, SpanKind, Status, Tracer as _},
@@ -141,8 +144,17 @@ impl Telemetry {
     }
 
     fn trace(&self, record: &Record, seen: &Seen, mut attributes: Vec<KeyValue>) {
-        let model = record.call.as_ref().filter(|_| seen.is_allowed).map_or("", |call| &call.model);
-        let name = format!("{} {model}", operation(seen.format)).trim_end().to_owned();
+        let span = SpanBuilder::from_name(operation(seen.format))
+            .with_kind(SpanKind::Server)
+            .with_start_time(seen.started);
+        let mut span = self.tracer.build_with_context(span, &seen.parent);
+        // where nobody wants it, nothing is made for it
+        if !span.is_recording() {
+            return;
+        }
+        if let Some(call) = record.call.as_ref().filter(|_| seen.is_allowed) {
+            span.update_name(format!("{} {}", operation(seen.format), call.model));
+        }
         attributes.extend([
             KeyValue::new("http.request.method", record.method.clone()),
             KeyValue::new("http.response.status_code", i64::from(record.status)),
@@ -155,17 +167,11 @@ impl Telemetry {
             attributes.push(KeyValue::new("gen_ai.usage.input_tokens", count(usage.input_tokens)));
             attributes.push(KeyValue::new("gen_ai.usage.output_tokens", count(usage.output_tokens)));
         }
-        let failed = error_type(record);
-        let is_failed = failed.is_some();
-        attributes.extend(failed);
-        let span = SpanBuilder::from_name(name)
-            .with_kind(SpanKind::Server)
-            .with_start_time(seen.started)
-            .with_attributes(attributes);
-        let mut span = self.tracer.build_with_context(span, &seen.parent);
-        if is_failed {
+        if let Some(failed) = error_type(record) {
+            attributes.push(failed);
             span.set_status(Status::error(record.reason.clone()));
         }
+        span.set_attributes(attributes);
         span.end_with_timestamp(seen.started + Duration::from_nanos(record.latency_ns));
     }
 }
@@ -185,6 +191,11 @@ pub(crate) fn parent(headers: &HeaderMap) -> Context {
     opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)))
 }
 
+/// A text that is in the labels of several measurements.
+fn shared(text: &str) -> StringValue {
+    Arc::<str>::from(text).into()
+}
+
 fn count(tokens: u64) -> i64 {
     i64::try_from(tokens).unwrap_or(i64::MAX)
 }
@@ -198,18 +209,18 @@ fn labels(record: &Record, seen: &Seen) -> Vec<KeyValue> {
     match &seen.caller {
         None => {}
         Some(SeenCaller::Pod { namespace, service_account }) => labels.extend([
-            KeyValue::new("k8s.namespace.name", namespace.clone()),
-            KeyValue::new("signet.service_account", service_account.clone()),
+            KeyValue::new("k8s.namespace.name", shared(namespace)),
+            KeyValue::new("signet.service_account", shared(service_account)),
         ]),
         Some(SeenCaller::Outside(Outsider { issuer, namespace, name })) => labels.extend([
-            KeyValue::new("k8s.namespace.name", namespace.clone()),
-            KeyValue::new("signet.token_issuer", issuer.clone()),
-            KeyValue::new("signet.outside_caller", name.clone()),
+            KeyValue::new("k8s.namespace.name", shared(namespace)),
+            KeyValue::new("signet.token_issuer", shared(issuer)),
+            KeyValue::new("signet.outside_caller", shared(name)),
         ]),
     }
     if let Some(call) = record.call.as_ref().filter(|_| seen.is_allowed) {
-        labels.push(KeyValue::new("signet.provider", call.provider.clone()));
-        labels.push(KeyValue::new("gen_ai.request.model", call.model.clone()));
+        labels.push(KeyValue::new("signet.provider", shared(&call.provider)));
+        labels.push(KeyValue::new("gen_ai.request.model", shared(&call.model)));
     }
     labels
 }
