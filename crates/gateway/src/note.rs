@@ -8,6 +8,7 @@ use std::{
 use hyper::{Request, StatusCode, body::Incoming};
 use opentelemetry::Context;
 use signet_model::{Call, Decision, Outcome, Outsider, Price, Prices, Reason};
+use tokio::runtime::Handle;
 
 use crate::{
     body::{End, Ending},
@@ -21,7 +22,7 @@ use crate::{
 /// The status of a call whose caller went away before there was one, as proxies have come to call it.
 const GONE: u16 = 499;
 
-/// The notes on one call. Dropped, they are a record all the same: whoever asked is gone.
+/// The notes on one call. Dropped, they are a record; if the call was not over, whoever asked is gone.
 pub(crate) struct Note<N: Node> {
     node: Arc<N>,
     telemetry: Arc<Telemetry>,
@@ -156,21 +157,21 @@ impl<N: Node> Note<N> {
         self.record.status = refusal.reason.status();
     }
 
-    /// The call is over.
+    /// The call is over, as far as the caller can see.
     pub(crate) fn end(mut self, end: End) {
-        self.finish(end);
+        self.stop(end);
+        // what is made of it comes after what is still to be sent
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { drop(self) });
+        }
     }
 
-    fn finish(&mut self, end: End) {
+    fn stop(&mut self, end: End) {
         let End { usage, ending, first } = end;
         self.is_over = true;
         self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.seen.first = first.map(|first| first.duration_since(self.started));
         self.record.usage = usage;
-        self.record.cost = self.price.as_ref().zip(usage).map(|((price, currency), usage)| RecordCost {
-            amount: price.cost(tokens(usage)).to_string(),
-            currency: currency.clone(),
-        });
         match ending {
             Ending::Whole => {}
             Ending::BrokenOff => self.tell(vec!["the answer broke off".to_owned()]),
@@ -184,10 +185,6 @@ impl<N: Node> Note<N> {
                 self.tell(vec![by.detail]);
             }
         }
-        self.telemetry.observe(&self.record, &self.seen);
-        if self.is_told {
-            self.node.record(std::mem::take(&mut self.record));
-        }
     }
 }
 
@@ -196,7 +193,16 @@ impl<N: Node> Drop for Note<N> {
         if !self.is_over {
             self.record.status = GONE;
             self.tell(vec!["the caller went away".to_owned()]);
-            self.finish(End { usage: None, ending: Ending::Whole, first: None });
+            self.stop(End { usage: None, ending: Ending::Whole, first: None });
+        }
+        let priced = self.price.as_ref().zip(self.record.usage);
+        self.record.cost = priced.map(|((price, currency), usage)| RecordCost {
+            amount: price.cost(tokens(usage)).to_string(),
+            currency: currency.clone(),
+        });
+        self.telemetry.observe(&self.record, &self.seen);
+        if self.is_told {
+            self.node.record(std::mem::take(&mut self.record));
         }
     }
 }
