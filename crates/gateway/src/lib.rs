@@ -15,6 +15,7 @@ mod limit;
 mod link;
 mod node;
 mod note;
+mod patience;
 mod pipeline;
 pub mod probe;
 mod published;
@@ -35,6 +36,7 @@ pub use node::{
     Caller, Connection, Documents, Evidence, Node, NodeError, Question, Record, RecordCall, RecordCost,
     RecordOutside, RecordRule, Reply, Shown, Workload,
 };
+pub use patience::Patience;
 pub use pipeline::Gateway;
 pub use serve::{Drain, Server, ServerError};
 pub use stranger::Strangers;

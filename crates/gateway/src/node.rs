@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use signet_identity::{Labels, Pod, PodName};
 
-use crate::stranger::Standing;
+use crate::{patience::Patience, stranger::Standing};
 
 /// A connection to the gateway, by the addresses that its packets have there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,6 +88,7 @@ pub(crate) struct Peer {
     pub(crate) caller: Caller,
     /// How it does, where its packets do not say whose it is.
     pub(crate) standing: Option<Standing>,
+    pub(crate) patience: Patience,
 }
 
 impl Peer {

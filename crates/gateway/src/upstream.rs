@@ -27,6 +27,9 @@ const PASSED_ON: [HeaderName; 4] = [
     HeaderName::from_static("x-request-id"),
 ];
 
+/// Bytes of an answer that are read ahead, at most: what its caller takes slowly stays with the provider.
+const MAX_AHEAD: usize = 64 << 10;
+
 /// Connections to providers.
 pub(crate) struct Upstream {
     pool: Pool<Https, Full<Bytes>>,
@@ -46,7 +49,8 @@ impl Upstream {
     /// [`HttpError`] if providers cannot be reached over TLS from here.
     pub(crate) fn new() -> Result<Self, HttpError> {
         let mut pool = Pool::builder(TokioExecutor::new());
-        Ok(Self { pool: pool.pool_timer(TokioTimer::new()).build(Client::connector()?) })
+        pool.pool_timer(TokioTimer::new()).http1_max_buf_size(MAX_AHEAD);
+        Ok(Self { pool: pool.build(Client::connector()?) })
     }
 
     /// Makes the call.
