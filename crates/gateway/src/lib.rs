@@ -38,7 +38,7 @@ pub use node::{
 };
 pub use patience::Patience;
 pub use pipeline::Gateway;
-pub use serve::{Drain, Server, ServerError};
+pub use serve::{Drain, MAX_CONNECTIONS, Server, ServerError};
 pub use stranger::Strangers;
 pub use telemetry::Telemetry;
 pub use tls::{CertificateError, Certificates};

@@ -36,8 +36,8 @@ use crate::{
     tls::Certificates,
 };
 
-/// Connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 16_384;
+/// Connections at a time, where there are files enough for them; more wait to be accepted.
+pub const MAX_CONNECTIONS: usize = 16_384;
 /// How often a caller on HTTP/2 is asked whether it is there.
 const PING: Duration = Duration::from_secs(30);
 /// Bytes of a head.
@@ -73,6 +73,7 @@ pub enum ServerError {
 /// A gateway that listens.
 pub struct Server<N> {
     listener: TcpListener,
+    most: usize,
     door: Door<N>,
     certificates: Option<Certificates>,
 }
@@ -127,7 +128,7 @@ impl<N: Node> Server<N> {
         let room = Arc::new(Semaphore::new(strangers.most));
         let patience = Patience::default();
         let door = Door { gateway: Arc::new(gateway), tls: None, strangers, patience, room };
-        Ok(Self { listener, door, certificates: None })
+        Ok(Self { listener, most: MAX_CONNECTIONS, door, certificates: None })
     }
 
     /// The same, where the port serves TLS, too: who calls in the clear has to be told by packets.
@@ -145,6 +146,13 @@ impl<N: Node> Server<N> {
     pub fn with_strangers(mut self, strangers: Strangers) -> Self {
         self.door.strangers = strangers;
         self.door.room = Arc::new(Semaphore::new(strangers.most));
+        self
+    }
+
+    /// The same, with so many connections at a time; never more than [`MAX_CONNECTIONS`].
+    #[must_use]
+    pub fn with_connections(mut self, most: usize) -> Self {
+        self.most = most.clamp(1, MAX_CONNECTIONS);
         self
     }
 
@@ -168,7 +176,7 @@ impl<N: Node> Server<N> {
         let (phase, phases) = watch::channel(Phase::Serving);
         let mut connections = JoinSet::new();
         {
-            let accepting = accept(&self.listener, &self.door, &phases, &mut connections);
+            let accepting = accept((&self.listener, self.most), &self.door, &phases, &mut connections);
             let following = async {
                 if let Some(certificates) = self.certificates {
                     certificates.follow().await;
@@ -197,12 +205,12 @@ impl<N: Node> Server<N> {
 
 /// Takes connections, for ever.
 async fn accept<N: Node>(
-    listener: &TcpListener,
+    (listener, most): (&TcpListener, usize),
     door: &Door<N>,
     phases: &watch::Receiver<Phase>,
     connections: &mut JoinSet<()>,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(most));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
