@@ -12,12 +12,12 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use signet_cluster::Settings;
-use signet_gateway::{Certificates, Drain, Gateway, Link, Server};
+use signet_gateway::{Certificates, Drain, Gateway, Link, MAX_CONNECTIONS, Server};
 use signet_limits::{InProcess, JournalError, Keeper, Limits, Shared, SharedError, SharedSettings};
 use signet_policy::Mode;
 use tokio::sync::watch;
 
-use crate::{signals, telemetry::Telemetry};
+use crate::{files, signals, telemetry::Telemetry};
 
 const PORT: u16 = 4260;
 const METRICS_PORT: u16 = 4261;
@@ -95,6 +95,7 @@ fn opened(folder: &Path, settings: signet_limits::Settings) -> Result<InProcess,
 /// Serves until interrupted.
 pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
     let stop = signals::stop_flag()?;
+    let room = files::room_for(MAX_CONNECTIONS);
     let mode = if args.audit { Mode::Audit } else { Mode::Enforce };
     let mut snapshots = signet_cluster::watch(&args.manifests, Settings { mode, ..Settings::default() })?;
     // what cannot be read is refused by the node, too: it says so, and this waits for what can be
@@ -131,6 +132,7 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
         }
         let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
         let server = Server::bind(&addresses, Gateway::new(link, models, limits)).await?;
+        let server = server.with_connections(room);
         let server = match args.tls_cert.clone().zip(args.tls_key.clone()) {
             None => server,
             Some((certificate, key)) => server.with_tls(Certificates::open(certificate, key)?)?,

@@ -4,6 +4,7 @@
 mod config;
 mod demo;
 mod dns;
+mod files;
 mod filters;
 mod gateway;
 mod model;

@@ -15,6 +15,7 @@ mod limit;
 mod link;
 mod node;
 mod note;
+mod patience;
 mod pipeline;
 pub mod probe;
 mod published;
@@ -35,8 +36,9 @@ pub use node::{
     Caller, Connection, Documents, Evidence, Node, NodeError, Question, Record, RecordCall, RecordCost,
     RecordOutside, RecordRule, Reply, Shown, Workload,
 };
+pub use patience::Patience;
 pub use pipeline::Gateway;
-pub use serve::{Drain, Server, ServerError};
+pub use serve::{Drain, MAX_CONNECTIONS, Server, ServerError};
 pub use stranger::Strangers;
 pub use telemetry::Telemetry;
 pub use tls::{CertificateError, Certificates};

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream},
     net::UnixStream,
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
 };
 
 use crate::node::{Caller, Connection, Documents, Node, NodeError, Question, Record, Reply, Shown};
@@ -20,6 +20,8 @@ use crate::node::{Caller, Connection, Documents, Node, NodeError, Question, Reco
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
 const MAX_REPLY: u64 = 1 << 20;
+/// Streams at a time; more questions wait. The node serves 64, and leaves who comes beyond that without an answer.
+const STREAMS: usize = 32;
 /// Streams that are kept for the next question.
 const IDLE: usize = 8;
 /// Records that wait for the node; more are lost, and counted. As many as there may be connections, which may all break off at once.
@@ -36,13 +38,14 @@ pub struct Link {
 struct Streams {
     path: PathBuf,
     idle: Mutex<Vec<BufStream<UnixStream>>>,
+    room: Semaphore,
 }
 
 impl Link {
     /// A link to the node that listens at `path`, and the work of passing records on, which lasts until the link is gone.
     pub fn new(path: PathBuf) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (records, mut waiting) = mpsc::channel(RECORDS);
-        let streams = Arc::new(Streams { path, idle: Mutex::default() });
+        let streams = Arc::new(Streams { path, idle: Mutex::default(), room: Semaphore::new(STREAMS) });
         let passing = {
             let streams = streams.clone();
             async move {
@@ -118,6 +121,8 @@ impl Streams {
             serde_json::to_writer(&mut lines, question).map_err(|error| failed(error.into()))?;
             lines.push(b'\n');
         }
+        let late = |_| NodeError::Unreachable("too many ask it".to_owned());
+        let _place = tokio::time::timeout(PATIENCE, self.room.acquire()).await.map_err(late)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // one that was kept may be of a node that is gone
         if let Some(mut stream) = idle

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use signet_identity::{Labels, Pod, PodName};
 
-use crate::stranger::Standing;
+use crate::{patience::Patience, stranger::Standing};
 
 /// A connection to the gateway, by the addresses that its packets have there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,6 +86,7 @@ pub(crate) struct Peer {
     pub(crate) connection: Connection,
     pub(crate) transport: Transport,
     pub(crate) opener: Opener,
+    pub(crate) patience: Patience,
 }
 
 /// Who opened a connection, and what is kept of them beside.

@@ -163,7 +163,7 @@ impl<N: Node> Gateway<N> {
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
-        let mut asked = route.read(request::read(body).await?)?;
+        let mut asked = route.read(request::read(body, peer.patience).await?)?;
         note.call(&asked, &models.prices);
         let decision = decide(&models.policies, asked.provider, caller, &asked.call);
         note.decision(&decision);

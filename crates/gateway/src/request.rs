@@ -1,37 +1,30 @@
 //! Bodies of requests: bounded in size and in time.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use signet_model::Reason;
 
-use crate::refusal::Refusal;
+use crate::{patience::Patience, refusal::Refusal};
 
 /// Bytes of a request's body.
 const MAX_BODY: usize = 32 << 20;
-/// How long a body may take to come.
-const BODY_PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// How long a part of a body may take.
-const PART_PATIENCE: Duration = Duration::from_secs(30);
-
 /// Reads a body.
 ///
 /// # Errors
 /// [`Refusal`]: it is too large, takes too long, or breaks off.
-pub(crate) async fn read(body: Incoming) -> Result<Bytes, Refusal> {
-    match tokio::time::timeout(BODY_PATIENCE, read_on(body)).await {
+pub(crate) async fn read(body: Incoming, patience: Patience) -> Result<Bytes, Refusal> {
+    match tokio::time::timeout(patience.body, read_on(body, patience)).await {
         Ok(body) => body,
         Err(_) => Err(late()),
     }
 }
 
-async fn read_on(body: Incoming) -> Result<Bytes, Refusal> {
+async fn read_on(body: Incoming, patience: Patience) -> Result<Bytes, Refusal> {
     let mut body = Limited::new(body, MAX_BODY);
     let mut all = BytesMut::new();
     loop {
-        match tokio::time::timeout(PART_PATIENCE, body.frame()).await {
+        match tokio::time::timeout(patience.part, body.frame()).await {
             Ok(Some(Ok(frame))) => {
                 let data = frame.into_data().unwrap_or_default();
                 // a body that comes in one piece is not copied

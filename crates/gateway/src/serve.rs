@@ -6,10 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -20,7 +17,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
@@ -33,21 +30,20 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     node::{Caller, Connection, Evidence, Node, Opener, Peer, Transport},
+    patience::{Paced, Patience, Streams},
     pipeline::Gateway,
     stranger::{Standing, Strangers},
     tls::Certificates,
 };
 
-/// Connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 16_384;
-/// How long a connection may be idle, and the head of a request may take: longer than callers keep idle connections.
-const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+/// Connections at a time, where there are files enough for them; more wait to be accepted.
+pub const MAX_CONNECTIONS: usize = 16_384;
 /// How often a caller on HTTP/2 is asked whether it is there.
 const PING: Duration = Duration::from_secs(30);
-/// How long a caller may take nothing of what it is sent.
-const PEER_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a head.
 const MAX_HEAD: usize = 64 << 10;
+/// Bytes of an answer that wait for a stream of HTTP/2, beside the part that came last.
+const MAX_WAITING: usize = 64 << 10;
 /// Fields of a head.
 const MAX_HEADERS: usize = 100;
 /// Requests at a time on one connection of HTTP/2.
@@ -79,6 +75,7 @@ pub enum ServerError {
 /// A gateway that listens.
 pub struct Server<N> {
     listener: TcpListener,
+    most: usize,
     door: Door<N>,
     certificates: Option<Certificates>,
 }
@@ -88,14 +85,16 @@ struct Door<N> {
     gateway: Arc<Gateway<N>>,
     tls: Option<TlsAcceptor>,
     strangers: Strangers,
+    patience: Patience,
     /// For strangers.
     room: Arc<Semaphore>,
 }
 
 impl<N> Clone for Door<N> {
     fn clone(&self) -> Self {
-        let Self { gateway, tls, strangers, room } = self;
-        Self { gateway: gateway.clone(), tls: tls.clone(), strangers: *strangers, room: room.clone() }
+        let Self { gateway, tls, strangers, patience, room } = self;
+        let (gateway, tls, room) = (gateway.clone(), tls.clone(), room.clone());
+        Self { gateway, tls, strangers: *strangers, patience: *patience, room }
     }
 }
 
@@ -129,8 +128,9 @@ impl<N: Node> Server<N> {
             listener.map_err(|source| ServerError::Address { addresses: addresses.to_vec(), source })?;
         let strangers = Strangers::default();
         let room = Arc::new(Semaphore::new(strangers.most));
-        let door = Door { gateway: Arc::new(gateway), tls: None, strangers, room };
-        Ok(Self { listener, door, certificates: None })
+        let patience = Patience::default();
+        let door = Door { gateway: Arc::new(gateway), tls: None, strangers, patience, room };
+        Ok(Self { listener, most: MAX_CONNECTIONS, door, certificates: None })
     }
 
     /// The same, where the port serves TLS, too: who calls in the clear has to be told by packets.
@@ -151,6 +151,20 @@ impl<N: Node> Server<N> {
         self
     }
 
+    /// The same, with so many connections at a time; never more than [`MAX_CONNECTIONS`].
+    #[must_use]
+    pub fn with_connections(mut self, most: usize) -> Self {
+        self.most = most.clamp(1, MAX_CONNECTIONS);
+        self
+    }
+
+    /// The same, with callers waited for so long.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.door.patience = patience;
+        self
+    }
+
     /// Where it listens.
     ///
     /// # Errors
@@ -164,7 +178,7 @@ impl<N: Node> Server<N> {
         let (phase, phases) = watch::channel(Phase::Serving);
         let mut connections = JoinSet::new();
         {
-            let accepting = accept(&self.listener, &self.door, &phases, &mut connections);
+            let accepting = accept((&self.listener, self.most), &self.door, &phases, &mut connections);
             let following = async {
                 if let Some(certificates) = self.certificates {
                     certificates.follow().await;
@@ -193,12 +207,12 @@ impl<N: Node> Server<N> {
 
 /// Takes connections, for ever.
 async fn accept<N: Node>(
-    listener: &TcpListener,
+    (listener, most): (&TcpListener, usize),
     door: &Door<N>,
     phases: &watch::Receiver<Phase>,
     connections: &mut JoinSet<()>,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(most));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
@@ -227,7 +241,7 @@ async fn serve<N: Node>(
 ) {
     let Ok(destination) = stream.local_addr() else { return };
     let connection = Connection { source: canonical(source), destination: canonical(destination) };
-    if prepare(&stream).is_err() {
+    if prepare(&stream, door.patience).is_err() {
         return;
     }
     // fixed here, for all requests that come on it
@@ -240,28 +254,29 @@ async fn serve<N: Node>(
     let known = match caller {
         Caller::Workload(workload, Evidence::Veth) => {
             let pod = workload.as_pod();
-            Some((None, Opener::Pod(Box::new((workload, pod))), HEAD_PATIENCE))
+            Some((None, Opener::Pod(Box::new((workload, pod))), door.patience.head))
         }
         Caller::Workload(_, Evidence::Address) => strange(Opener::Elsewhere),
         Caller::Unknown => strange(Opener::Unknown),
     };
-    let Some((place, opener, patience)) = known else { return };
+    let Some((place, opener, first)) = known else { return };
     let opened = {
         let mut phases = phases.clone();
         let ending = async move { drop(phases.wait_for(|phase| *phase == Phase::Ending).await) };
         tokio::select! {
             biased;
             () = ending => return,
-            opened = tokio::time::timeout(patience, Box::pin(open(stream, door.tls.as_ref()))) => opened,
+            opened = tokio::time::timeout(first, Box::pin(open(stream, door.tls.as_ref()))) => opened,
         }
     };
+    let patience = door.patience;
     match opened {
         Ok(Ok(Stream::Plain(stream))) => {
-            let peer = Peer { connection, transport: Transport::Plain, opener };
+            let peer = Peer { connection, transport: Transport::Plain, opener, patience };
             converse(stream, peer, door.gateway, phases).await;
         }
         Ok(Ok(Stream::Tls(stream))) => {
-            let peer = Peer { connection, transport: Transport::Tls, opener };
+            let peer = Peer { connection, transport: Transport::Tls, opener, patience };
             converse(stream, peer, door.gateway, phases).await;
         }
         Ok(Ok(Stream::NoTls)) => door.gateway.no_tls(connection, &opener),
@@ -304,22 +319,22 @@ async fn converse<N: Node, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     let peer = Arc::new(peer);
     let of = peer.clone();
-    let is_http2 = Arc::new(AtomicBool::new(false));
+    // of the first request
+    let version = Arc::new(OnceLock::new());
     let service = {
-        let (phases, is_http2) = (phases.clone(), is_http2.clone());
+        let (phases, version) = (phases.clone(), version.clone());
         service_fn(move |request: Request<Incoming>| {
             let (gateway, peer) = (gateway.clone(), peer.clone());
-            is_http2.store(request.version() == Version::HTTP_2, Ordering::Relaxed);
+            let is_http2 = *version.get_or_init(|| request.version()) == Version::HTTP_2;
             let phases = phases.clone();
             async move {
-                let is_http2 = request.version() == Version::HTTP_2;
                 let mut answer = gateway.answer(&peer, request).await;
                 // to whoever keeps the connection: not this one again. A caller that is told so loses nothing; one whose idle
                 // connection is closed may just have sent something on it
                 if !is_http2 && *phases.borrow() != Phase::Serving {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(answer.map(Paced::new))
             }
         })
     };
@@ -335,8 +350,16 @@ async fn converse<N: Node, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             None => std::future::pending().await,
         }
     };
-    let (mut failed, mut late, mut is_over) = (pin!(failed), pin!(late), false);
-    let server = builder();
+    // HTTP has its own patience once it is known which one it is
+    let silent = async {
+        tokio::time::sleep(of.patience.head).await;
+        if version.get().is_some() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let (mut failed, mut late, mut silent) = (pin!(failed), pin!(late), pin!(silent));
+    let (mut is_over, mut is_silent) = (false, false);
+    let server = builder(of.patience);
     let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
     loop {
         tokio::select! {
@@ -348,6 +371,10 @@ async fn converse<N: Node, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 return;
             }
             () = late.as_mut() => return,
+            () = silent.as_mut(), if !is_silent => {
+                is_silent = true;
+                serving.as_mut().graceful_shutdown();
+            }
             // with the answer that says why
             () = failed.as_mut(), if !is_over => {
                 is_over = true;
@@ -356,7 +383,7 @@ async fn converse<N: Node, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             Ok(()) = phases.changed() => {
                 let is_over = *phases.borrow_and_update() == Phase::Ending;
                 // HTTP/2 can say so at once, and says what it still answers
-                if is_over || is_http2.load(Ordering::Relaxed) {
+                if is_over || version.get() == Some(&Version::HTTP_2) {
                     serving.as_mut().graceful_shutdown();
                 }
             }
@@ -364,26 +391,27 @@ async fn converse<N: Node, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
+fn builder(patience: Patience) -> auto::Builder<Streams> {
+    let mut server = auto::Builder::new(Streams(patience.stream));
     server
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(patience.head)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEAD as u32);
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_send_buf_size(MAX_WAITING);
     server
 }
 
 /// Whoever takes nothing for too long is given up, by the kernel.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+fn prepare(stream: &TcpStream, patience: Patience) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(PEER_PATIENCE))
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(patience.peer))
 }
 
 /// An IPv4 address as such, also where the socket takes both families.

@@ -27,6 +27,9 @@ const PASSED_ON: [HeaderName; 4] = [
     HeaderName::from_static("x-request-id"),
 ];
 
+/// Bytes of an answer that are read ahead, at most: what its caller takes slowly stays with the provider.
+const MAX_AHEAD: usize = 64 << 10;
+
 /// Connections to providers.
 pub(crate) struct Upstream {
     pool: Pool<Https, Full<Bytes>>,
@@ -44,7 +47,8 @@ pub(crate) enum Failed {
 impl Upstream {
     pub(crate) fn new(connector: Https) -> Self {
         let mut pool = Pool::builder(TokioExecutor::new());
-        Self { pool: pool.pool_timer(TokioTimer::new()).build(connector) }
+        pool.pool_timer(TokioTimer::new()).http1_max_buf_size(MAX_AHEAD);
+        Self { pool: pool.build(connector) }
     }
 
     /// Makes the call.

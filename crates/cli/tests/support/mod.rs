@@ -1,10 +1,17 @@
 //! Runs the real `signet` on manifests that a test holds as text.
 #![allow(dead_code, reason = "each test program uses what it needs")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 pub(crate) mod asked;
 pub(crate) mod counts;
 pub(crate) mod ends;
+pub(crate) mod gateway;
 pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod other;

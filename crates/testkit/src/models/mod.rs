@@ -3,15 +3,16 @@
 //!
 //! What a model answers hangs on its name, in all formats: `…-exhausted` refuses (429), `…-broken` breaks off in the middle of its
 //! stream, `…-failing` says in the middle of it that it cannot go on, `…-slow` takes its time between parts, `…-silent` counts no
-//! tokens. Its answer has eight tokens, or as many as the request lets it have; a token has four bytes.
+//! tokens; `…-held` and `…-endless` are of streams that last (`long.rs`). Its answer has eight tokens, or as many as the request lets it have; a token has four bytes.
 
 pub(crate) mod anthropic;
+mod long;
 pub(crate) mod openai;
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{Method, body::Frame, header::HeaderValue, http::request::Parts};
+use long::Long;
 use serde_json::Value;
 
 use crate::server::{Answer, Server, answered, with};
@@ -27,6 +29,8 @@ use crate::server::{Answer, Server, answered, with};
 const PARTS: [&str; 3] = ["The answer ", "to that is ", "forty-two."];
 /// Bytes of a token.
 const TOKEN: usize = 4;
+/// What streams are.
+const EVENTS: &str = "text/event-stream; charset=utf-8";
 /// Between the parts of an answer that takes its time.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -123,6 +127,7 @@ pub struct Asked {
 pub struct ModelServer {
     server: Server,
     asked: Arc<Mutex<Vec<Asked>>>,
+    long: Arc<Long>,
 }
 
 impl ModelServer {
@@ -132,12 +137,15 @@ impl ModelServer {
     /// If the system refuses.
     pub fn start(listener: TcpListener) -> io::Result<Self> {
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
-        let all = asked.clone();
+        let long = Arc::<Long>::default();
+        let (all, lasting) = (asked.clone(), long.clone());
         let server = Server::start(listener, move |head, body| {
             let answer = answer(&head, &body, &mut lock(&all));
+            let lasts = serde_json::from_slice(&body).ok().and_then(|body| long::answer(&body, &lasting));
+            let answer = lasts.unwrap_or(answer);
             async move { answer }
         })?;
-        Ok(Self { server, asked })
+        Ok(Self { server, asked, long })
     }
 
     /// Where it listens.
@@ -160,6 +168,21 @@ impl ModelServer {
     /// The calls so far.
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.asked).clone()
+    }
+
+    /// Streams that last and are open.
+    pub fn open(&self) -> usize {
+        self.long.open.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that were taken of streams without an end.
+    pub fn taken(&self) -> u64 {
+        self.long.taken.load(Ordering::SeqCst)
+    }
+
+    /// Lets streams that are held go on, to their end.
+    pub fn go_on(&self) {
+        self.long.goes_on.send_replace(true);
     }
 }
 

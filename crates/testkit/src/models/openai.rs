@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Generated, Manner, generate, streamed, tokens};
+use super::{EVENTS, Generated, Manner, generate, streamed, tokens};
 use crate::server::{Answer, answered};
 
 const JSON: &str = "application/json";
-const EVENTS: &str = "text/event-stream; charset=utf-8";
 
 /// What is answered below a base URL.
 pub(crate) fn answer(rest: &str, body: &Value) -> Answer {
