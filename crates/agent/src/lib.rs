@@ -16,6 +16,7 @@ pub mod explain;
 mod export;
 mod gateway;
 pub mod host;
+mod host_ports;
 mod ipam;
 mod ledger;
 mod names;
