@@ -41,6 +41,7 @@ pub use node::{Applied, Node, cleanup};
 pub use plan::{Cluster, Plan, plan};
 pub use programs::Program;
 pub use services::{Backing, ClusterIps, Host, backings, entries};
+pub use signet_gateway::Mode as GatewayMode;
 pub use signet_policy::Numbers;
 pub use up::{Progress, Up};
 pub use zone::{CLUSTER_DOMAIN, zone};

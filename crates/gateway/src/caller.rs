@@ -1,4 +1,4 @@
-//! Who a call is of: the pod that its packets are of; or, over TLS, whoever outside the cluster its token is of.
+//! Who a call is of: the pod that its packets are of; or, in mode `ingress` and over TLS, whoever outside the cluster its token is of.
 //!
 //! INVARIANT: what packets say is not said otherwise by a token, and a pod's token is nobody's outside
 //! (`callers_from_outside_are_known_by_their_token_and_by_nothing_else`).
@@ -8,7 +8,7 @@ use signet_model::{Caller, Outsider, Reason, Who};
 
 use crate::{
     authenticate::Shown,
-    node::{Caller as Opener, Evidence, Peer, Transport, Workload},
+    node::{Caller as Opener, Evidence, Mode, Peer, Transport, Workload},
     refusal::Refusal,
 };
 
@@ -51,14 +51,18 @@ impl Known<'_> {
 /// may be anybody's by now.
 pub(crate) fn opened(peer: &Peer) -> Result<Opened<'_>, Refusal> {
     let unknown = |detail| Err(Refusal::new(Reason::UnknownCaller, detail));
-    match (&peer.caller, peer.transport) {
-        (Opener::Workload(workload, Evidence::Veth), _) => Ok(Opened::Pod(workload)),
-        (Opener::Workload(_, Evidence::Address), _) => {
+    match (&peer.caller, peer.mode, peer.transport) {
+        (Opener::Workload(workload, Evidence::Veth), ..) => Ok(Opened::Pod(workload)),
+        (Opener::Workload(_, Evidence::Address), ..) => {
             unknown("the pod with this address is on another node, which does not prove it")
         }
-        (Opener::Unknown, Transport::Tls) => Ok(Opened::Stranger),
-        (Opener::Unknown, Transport::Plain) => unknown(
+        (Opener::Unknown, Mode::Ingress, Transport::Tls) => Ok(Opened::Stranger),
+        (Opener::Unknown, Mode::Ingress, Transport::Plain) => unknown(
             "the packets of this connection are no pod's that is known here; who calls from outside does so over TLS",
+        ),
+        (Opener::Unknown, Mode::Egress, _) => unknown(
+            "the packets of this connection are no pod's that is known here, and from outside nobody calls this gateway: \
+             its mode is egress",
         ),
     }
 }

@@ -32,7 +32,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    node::{Caller, Connection, Evidence, Node, Peer, Transport},
+    node::{Caller, Connection, Evidence, Mode, Node, Peer, Transport},
     pipeline::Gateway,
     stranger::{Standing, Strangers},
     tls::Certificates,
@@ -85,6 +85,7 @@ pub struct Server<N> {
 struct Door<N> {
     gateway: Arc<Gateway<N>>,
     tls: Option<TlsAcceptor>,
+    mode: Mode,
     strangers: Strangers,
     /// For strangers.
     room: Arc<Semaphore>,
@@ -92,8 +93,9 @@ struct Door<N> {
 
 impl<N> Clone for Door<N> {
     fn clone(&self) -> Self {
-        let Self { gateway, tls, strangers, room } = self;
-        Self { gateway: gateway.clone(), tls: tls.clone(), strangers: *strangers, room: room.clone() }
+        let Self { gateway, tls, mode, strangers, room } = self;
+        let (gateway, tls, room) = (gateway.clone(), tls.clone(), room.clone());
+        Self { gateway, tls, mode: *mode, strangers: *strangers, room }
     }
 }
 
@@ -127,16 +129,18 @@ impl<N: Node> Server<N> {
             listener.map_err(|source| ServerError::Address { addresses: addresses.to_vec(), source })?;
         let strangers = Strangers::default();
         let room = Arc::new(Semaphore::new(strangers.most));
-        let door = Door { gateway: Arc::new(gateway), tls: None, strangers, room };
+        let door = Door { gateway: Arc::new(gateway), tls: None, mode: Mode::Egress, strangers, room };
         Ok(Self { listener, door, certificates: None })
     }
 
-    /// The same, where the port serves TLS, too: who calls in the clear has to be told by packets.
+    /// The same, where the port serves TLS, too. Without it, it is [`Mode::Egress`]: who calls in the clear has to be told by
+    /// packets.
     ///
     /// # Errors
     /// [`ServerError::Tls`].
-    pub fn with_tls(mut self, certificates: Certificates) -> Result<Self, ServerError> {
+    pub fn with_tls(mut self, certificates: Certificates, mode: Mode) -> Result<Self, ServerError> {
         self.door.tls = Some(certificates.acceptor()?);
+        self.door.mode = mode;
         self.certificates = Some(certificates);
         Ok(self)
     }
@@ -248,7 +252,7 @@ async fn serve<N: Node>(
             opened = tokio::time::timeout(patience, Box::pin(open(stream, door.tls.as_ref()))) => opened,
         }
     };
-    let peer = |transport| Arc::new(Peer { connection, transport, caller, standing });
+    let peer = |transport| Arc::new(Peer { connection, transport, mode: door.mode, caller, standing });
     match opened {
         Ok(Ok(Stream::Plain(stream))) => {
             converse(stream, peer(Transport::Plain), door.gateway, phases).await;
