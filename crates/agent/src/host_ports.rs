@@ -81,7 +81,7 @@ pub(crate) fn ways<'c, 's: 'c>(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use signet_cluster::{Settings, Snapshot};
+    use signet_cluster::{Settings, Site, Snapshot};
 
     use super::*;
 
@@ -103,6 +103,25 @@ mod tests {
             OfNode::Only(ip) => format!("{transport:?} {ip} {port} -> {to}"),
         };
         Ok(ways(claims.iter(), Families::DualStack).into_iter().map(shown).collect())
+    }
+
+    #[test]
+    fn what_an_option_claims_is_not_a_manifests_to_have() {
+        let pod = |name: &str| {
+            format!(
+                "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{ports: [{{containerPort: 1, hostPort: 1}}]}}]}}\n"
+            )
+        };
+        let text = pod("a") + &pod("gateway");
+        let snapshot = Snapshot::from_texts(&[("m.yaml", &text)], &Settings::default()).unwrap();
+        let mut gateway = PodManifest::clone(&snapshot.pods[1]);
+        gateway.containers[0].host_ports[0].site = Site { file: "--option".into(), place: Place::File };
+        let both = [&*snapshot.pods[0], &gateway].map(|manifest| (&manifest.pod, manifest));
+        let said = claims(both.into_iter()).map(|_| ()).unwrap_err().to_string();
+        assert!(
+            said.starts_with("m.yaml:5: ") && said.ends_with("default/gateway's already, at --option"),
+            "{said}"
+        );
     }
 
     #[test]
