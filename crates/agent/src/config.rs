@@ -8,6 +8,7 @@ use std::{
 use ipnet::IpNet;
 use secrecy::SecretString;
 use signet_cluster::Settings;
+use signet_gateway::Mode as GatewayMode;
 use signet_identity::Pod;
 
 /// Settings of one node.
@@ -58,8 +59,12 @@ pub struct Config {
     /// The URL of a Redis or Valkey in which gateways count together what limits are on; it may hold a password. Default: none,
     /// and each node counts for itself, in its state directory.
     pub limits_store: Option<SecretString>,
-    /// What the model gateway serves TLS with. Default: nothing, and so no TLS, and no callers from outside.
+    /// What the model gateway serves TLS with. Default: nothing, and so no TLS.
     pub gateway_tls: Option<GatewayTls>,
+    /// Whom the model gateway lets in; callers from outside need TLS. Default: pods alone.
+    pub gateway_mode: GatewayMode,
+    /// The port of the node at which the model gateway is reached from outside. Default: none.
+    pub gateway_host_port: Option<u16>,
     /// Where flows go as JSON lines. Default: nowhere.
     pub export: Option<Export>,
 }
@@ -148,6 +153,8 @@ impl Default for Config {
             issuer: "https://signet.invalid".to_owned(),
             limits_store: None,
             gateway_tls: None,
+            gateway_mode: GatewayMode::default(),
+            gateway_host_port: None,
             export: None,
         }
     }

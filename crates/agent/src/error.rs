@@ -23,6 +23,9 @@ pub enum Error {
     /// A program cannot be a workload of this node, for this reason.
     #[error("{0}")]
     Program(String),
+    /// What a field of a manifest asks for cannot be had on this node.
+    #[error("{0}")]
+    Field(signet_cluster::Problem),
     /// What a manifest asks for cannot be had on this node: `FILE:LINE: what, and what to do`.
     #[error("{}:{}: {message}", .origin.file, .origin.line)]
     Refused {

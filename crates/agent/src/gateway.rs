@@ -16,14 +16,17 @@ use std::{
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use secrecy::ExposeSecret as _;
 use signet_ca::Workload as Subject;
-use signet_cluster::{Container, Frontend, PodManifest, Service, ServicePort, Snapshot, TargetPort};
+use signet_cluster::{
+    Container, Frontend, HostAddress, HostPort, Place, PodManifest, Service, ServicePort, Site, Snapshot,
+    TargetPort,
+};
 use signet_datapath::{Connections, Opener};
 use signet_flow::{
     Call, EndpointInfo, ExtensionRule, ModelCall, Names as _, Ring, flow::Flow, flow::Verdict,
 };
 use signet_gateway::{
-    Caller, Connection, Evidence, Question, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Reply,
-    Workload,
+    Caller, Connection, Evidence, Mode as GatewayMode, Question, Record, RecordCall, RecordCost,
+    RecordOutside, RecordRule, Reply, Workload,
 };
 use signet_identity::{Identity, Pod, PodName, Protocol};
 use signet_policy::Mode;
@@ -105,9 +108,27 @@ fn pod(snapshot: &Snapshot, manifests: &Path, config: &Config) -> PodManifest {
     let tls = config.gateway_tls.iter().flat_map(|GatewayTls { certificate, key }| {
         ["--tls-cert".to_owned(), path(certificate), "--tls-key".to_owned(), path(key)]
     });
+    let mode = match config.gateway_mode {
+        GatewayMode::Egress => "egress",
+        GatewayMode::Ingress => "ingress",
+    };
+    let from_outside = config.gateway_host_port.map(|port| HostPort {
+        protocol: Protocol::TCP,
+        address: HostAddress::All,
+        port,
+        container_port: PORT,
+        site: Site { file: "--gateway-host-port".into(), place: Place::File },
+    });
     let container = Container {
         name: "gateway".to_owned(),
-        command: command.into_iter().chain(audit).map(str::to_owned).chain(tls).collect(),
+        command: command
+            .into_iter()
+            .chain(["--mode", mode])
+            .chain(audit)
+            .map(str::to_owned)
+            .chain(tls)
+            .collect(),
+        host_ports: from_outside.into_iter().collect(),
         // not an argument, which everybody could read
         env: config
             .limits_store

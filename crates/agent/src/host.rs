@@ -22,10 +22,7 @@ use nix::{
 };
 use signet_sandbox::Sandbox;
 
-use crate::{
-    config::{Config, Network},
-    error::Error,
-};
+use crate::{config::Config, error::Error};
 
 /// The UID of a pod that is made: what its manifest says, else one that nobody else has.
 pub(crate) fn uid_of(said: Option<&str>) -> Result<String, Error> {
@@ -179,25 +176,6 @@ pub fn ensure_bpffs(folder: &Path) -> io::Result<()> {
         mount(Some("bpf"), root, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
     }
     fs::create_dir_all(folder)
-}
-
-/// Pods reach the world where the kernel can translate addresses; everything else works without.
-pub(crate) fn masquerade(config: &Config, sandbox: &Sandbox) -> Result<(), String> {
-    match (&config.network, config.masquerade) {
-        (Network::Own(_), _) => Err("the node's network leads nowhere".to_owned()),
-        (Network::Host, false) => {
-            // an earlier run may have had it on
-            let off = sandbox.stop_masquerading().map_err(|e| e.to_string());
-            Err(off.err().unwrap_or_else(|| "it is turned off".to_owned()))
-        }
-        (Network::Host, true) => {
-            let pods: Vec<IpNet> = config.pod_ranges().collect();
-            sandbox.masquerade(&config.ranges, &pods, &config.all_ranges()).map_err(|error| {
-                tracing::warn!(%error, "pods do not reach the world: the kernel does not translate addresses");
-                error.to_string()
-            })
-        }
-    }
 }
 
 /// IPv6 goes over no link with less (RFC 8200, 5).

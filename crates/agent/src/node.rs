@@ -6,6 +6,7 @@ mod direct;
 mod follow;
 mod processes;
 mod tokens;
+mod translation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,7 @@ use crate::{
     config::{Config, Network},
     discovery::Discovery,
     error::Error,
-    gateway, host,
+    gateway, host, host_ports,
     ipam::Ipam,
     names::Directory,
     plan::{Cluster, plan},
@@ -45,8 +46,7 @@ pub struct Node {
     sandbox: Sandbox,
     datapath: Datapath,
     discovery: Discovery,
-    /// Why pods do not reach the world with the node's address, if they do not.
-    unmasqueraded: Option<String>,
+    translation: translation::Translation,
     ipam: Ipam,
     hearing: host::Hearing,
     numbers: Numbers,
@@ -115,7 +115,7 @@ impl Node {
             Datapath::load(&LoadOptions { pins: Some(config.bpffs.clone()), ..LoadOptions::default() })?;
         let discovery = Discovery::open(&config, &datapath, &sandbox)?;
         sandbox.prepare_node()?;
-        let unmasqueraded = host::masquerade(&config, &sandbox).err();
+        let translation = translation::Translation::new(&config);
         if config.network == Network::Host {
             host::pass_firewall(&sandbox);
         }
@@ -140,7 +140,7 @@ impl Node {
             sandbox,
             datapath,
             discovery,
-            unmasqueraded,
+            translation,
             ipam,
             hearing,
             numbers,
@@ -257,7 +257,13 @@ impl Node {
             snapshot.pods.iter().filter(is_wanted).map(|p| (p.pod.name.clone(), &**p)).collect();
         self.ipam.release(|name| wanted.contains_key(name));
         let addressed = self.with_addresses(snapshot)?;
-        let removed = self.remove_pods(&self.keeping(&wanted, &addressed)?)?;
+        let here = addressed.iter().filter(|(pod, _)| wanted.contains_key(&pod.name));
+        let claims =
+            host_ports::claims(here.map(|(pod, manifest)| (pod, *manifest))).map_err(Error::Field)?;
+        let keeping = self.keeping(&wanted, &addressed)?;
+        // no port leads to an address that is about to be another pod's
+        self.open_ports(&claims, |pod| keeping.contains(pod))?;
+        let removed = self.remove_pods(&keeping)?;
         let pods: Vec<Pod> = addressed.iter().map(|(pod, _)| pod.clone()).collect();
         let is_named = |pod: &Pod| pod.host_network || wanted.contains_key(&pod.name);
         let hosts = hosts_file(pods.iter().filter(|pod| is_named(pod)));
@@ -269,6 +275,7 @@ impl Node {
         // before what reads them
         self.write_tokens(SystemTime::now());
         let started = self.start_pods(&wanted, hosts, &created)?;
+        self.open_ports(&claims, |_| true)?;
         self.restarts.keep(&wanted);
         self.standing = Some(follow::Standing { snapshot: snapshot.clone(), compiled });
         Ok(Applied { revision, started, removed })

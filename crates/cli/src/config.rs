@@ -73,8 +73,15 @@ struct Options {
     /// password. [default: each node counts for itself]
     #[arg(long)]
     limits_store: Option<String>,
+    /// Whom the model gateway lets in: `egress`, pods alone; `ingress`, callers from outside the cluster as well, known by tokens
+    /// over TLS. [default: egress]
+    #[arg(long, value_enum)]
+    gateway_mode: Option<GatewayMode>,
+    /// The port of this node at which the model gateway is reached from outside, over TLS. [default: none]
+    #[arg(long)]
+    gateway_host_port: Option<u16>,
     /// The certificate that the model gateway serves TLS with, in PEM, with those that vouch for it behind it; read anew when it
-    /// changes. [default: none, and nobody calls from outside the cluster]
+    /// changes. [default: none]
     #[arg(long)]
     gateway_tls_cert: Option<PathBuf>,
     /// Its private key, in PEM.
@@ -146,6 +153,26 @@ enum Mode {
     Enforce,
     /// They are watched only.
     Audit,
+}
+
+/// Whom the model gateway lets in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum GatewayMode {
+    /// Pods, known by their packets.
+    #[default]
+    Egress,
+    /// Callers from outside the cluster as well, known by their tokens over TLS.
+    Ingress,
+}
+
+impl From<GatewayMode> for signet_gateway::Mode {
+    fn from(mode: GatewayMode) -> Self {
+        match mode {
+            GatewayMode::Egress => Self::Egress,
+            GatewayMode::Ingress => Self::Ingress,
+        }
+    }
 }
 
 /// A node and the address of its flow API.
@@ -281,6 +308,8 @@ fn settle(given: &Options, file: &Options) -> Config {
         issuer: first(&given.issuer, &file.issuer, default.issuer),
         limits_store: given.limits_store.clone().or_else(|| file.limits_store.clone()).map(Into::into),
         gateway_tls: default.gateway_tls,
+        gateway_mode: first(&given.gateway_mode, &file.gateway_mode, GatewayMode::default()).into(),
+        gateway_host_port: given.gateway_host_port.or(file.gateway_host_port),
         peers: nodes(given.peer.as_ref().or(file.peer.as_ref())),
         export: export(given, file),
     }
@@ -359,9 +388,27 @@ fn check(config: &Config) -> anyhow::Result<()> {
         config.limits_store.as_ref().is_none_or(is_store),
         "limits store: not redis://HOST, rediss://HOST or unix:PATH"
     );
+    check_gateway(config)?;
     anyhow::ensure!(config.flows_memory != Some(0), "flows memory: 0 is none");
     let upstreams = config.dns_upstreams.as_ref().map_or(0, Vec::len);
     anyhow::ensure!(upstreams <= MAX_UPSTREAMS, "dns upstream: at most {MAX_UPSTREAMS}");
+    Ok(())
+}
+
+/// Whoever calls from outside is known by a token, and a token is shown over TLS alone.
+fn check_gateway(config: &Config) -> anyhow::Result<()> {
+    let is_ingress = config.gateway_mode == signet_gateway::Mode::Ingress;
+    anyhow::ensure!(
+        !is_ingress || config.gateway_tls.is_some(),
+        "gateway mode: ingress is over TLS alone: say gateway TLS cert and gateway TLS key as well"
+    );
+    if let Some(port) = config.gateway_host_port {
+        anyhow::ensure!(port != 0, "gateway host port: 0 is not 1 to 65535");
+        anyhow::ensure!(
+            is_ingress,
+            "gateway host port: in gateway mode egress nobody calls from outside: say gateway mode ingress as well"
+        );
+    }
     Ok(())
 }
 
@@ -445,5 +492,14 @@ mod tests {
         assert!(refused("manifests: m\npodRange: [10.96.0.0/12]\n").contains("overlaps"));
         assert!(refused("manifests: m\nflows: 0\n").contains("flows"));
         assert!(refused("manifests: m\ngatewayTlsCert: c.pem\n").contains("gateway TLS key: is required"));
+        let mode = refused("manifests: m\ngatewayMode: ingress\n");
+        assert!(mode.contains("gateway mode: ingress") && mode.contains("gateway TLS cert"), "{mode}");
+        let both = "manifests: m\ngatewayTlsCert: c.pem\ngatewayTlsKey: k.pem\ngatewayHostPort: 443\n";
+        assert!(refused(both).contains("say gateway mode ingress"));
+        let config = settled(&format!("{both}gatewayMode: ingress\n"), &[]).unwrap().1;
+        assert_eq!(
+            (config.gateway_mode, config.gateway_host_port),
+            (signet_gateway::Mode::Ingress, Some(443))
+        );
     }
 }

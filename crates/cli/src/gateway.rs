@@ -17,7 +17,7 @@ use signet_limits::{InProcess, JournalError, Keeper, Limits, Shared, SharedError
 use signet_policy::Mode;
 use tokio::sync::watch;
 
-use crate::{files, signals, telemetry::Telemetry};
+use crate::{config::GatewayMode, files, signals, telemetry::Telemetry};
 
 const PORT: u16 = 4260;
 const METRICS_PORT: u16 = 4261;
@@ -42,6 +42,10 @@ pub(crate) struct GatewayArgs {
     /// Where to listen. Default: port 4260 of every address.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// Whom it lets in: `egress`, pods, known by their packets; `ingress`, callers from outside the cluster as well, known by tokens
+    /// over TLS.
+    #[arg(long, value_enum, default_value_t)]
+    mode: GatewayMode,
     /// A certificate in PEM, with those that vouch for it behind it: the port serves TLS, too. It is read anew when it changes.
     #[arg(long, requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -94,6 +98,10 @@ fn opened(folder: &Path, settings: signet_limits::Settings) -> Result<InProcess,
 
 /// Serves until interrupted.
 pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        args.mode == GatewayMode::Egress || args.tls_cert.is_some(),
+        "--mode ingress is over TLS alone: --tls-cert and --tls-key are required with it"
+    );
     let stop = signals::stop_flag()?;
     let room = files::room_for(MAX_CONNECTIONS);
     let mode = if args.audit { Mode::Audit } else { Mode::Enforce };
@@ -135,7 +143,9 @@ pub(crate) fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
         let server = server.with_connections(room);
         let server = match args.tls_cert.clone().zip(args.tls_key.clone()) {
             None => server,
-            Some((certificate, key)) => server.with_tls(Certificates::open(certificate, key)?)?,
+            Some((certificate, key)) => {
+                server.with_tls(Certificates::open(certificate, key)?, args.mode.into())?
+            }
         };
         println!("answering on {}", server.address()?);
         let stopped = async {

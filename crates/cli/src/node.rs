@@ -76,6 +76,9 @@ pub(crate) fn status(args: &NodeArgs) -> anyhow::Result<ExitCode> {
     if let Some(why) = status["masquerade"]["detail"].as_str() {
         writeln!(out, "\npods do not reach the world with the node's address: {why}")?;
     }
+    if let Some(why) = status["hostPorts"]["detail"].as_str() {
+        writeln!(out, "\nno port of this node leads to a pod: {why}")?;
+    }
     let path = &status["fastPath"];
     if let Some(why) = path["detail"].as_str() {
         writeln!(out, "\npackets between pods take the node's stack: {why}")?;

@@ -18,7 +18,7 @@ use signet_testkit::{
 };
 use support::{
     node::{Node, wait_until},
-    world::World,
+    world::{V4, World},
 };
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/model-ingress");
@@ -43,18 +43,21 @@ fn address(node: &Node, pod: &str) -> Option<Ipv4Addr> {
     found["addresses"].as_array()?.iter().find_map(|address| address.as_str()?.parse().ok())
 }
 
-/// A caller outside: what it asks, and what it is answered, in a line each.
-fn outside(gateway: Ipv4Addr, server: Ipv4Addr, authority: &Path, token: &str) -> String {
+/// Where the node's port leads to the gateway.
+const DOOR: &str = "192.0.2.1:8443";
+
+/// A caller outside: what it asks of the gateway and of the server itself, and what it is answered, in a line each.
+fn outside(gateway: &str, server: Ipv4Addr, authority: &Path, token: &str) -> String {
     let body = json!({ "model": "llama-3.1-8b", "messages": [{ "role": "user", "content": "?" }] });
-    let body = body.to_string();
+    let (body, (address, port)) = (body.to_string(), gateway.split_once(':').unwrap());
     format!(
         r#"
 ask() {{ echo "$1: $(curl -s -m 3 --json '{body}' -w ' status=%{{http_code}}' "${{@:2}}" | tr -d '\n')"; }}
-tls="--cacert {authority} --resolve models.example.com:4260:{gateway} https://models.example.com:4260/v1/chat/completions"
+tls="--cacert {authority} --resolve models.example.com:{port}:{address} https://models.example.com:{port}/v1/chat/completions"
 while :; do
   ask known -H 'authorization: Bearer {token}' $tls
   ask unknown $tls
-  ask clear -H 'authorization: Bearer {token}' http://{gateway}:4260/v1/chat/completions
+  ask clear -H 'authorization: Bearer {token}' http://{gateway}/v1/chat/completions
   ask past http://{server}:8000/v1/chat/completions
   sleep 0.2
 done"#,
@@ -62,21 +65,66 @@ done"#,
     )
 }
 
+/// The example on a node with a certificate, and these options beside.
+struct Example {
+    node: Node,
+    world: World,
+    authority: Authority,
+    token: String,
+}
+
+impl Example {
+    fn new(name: &str, options: &[&str]) -> Option<Self> {
+        let mut node = Node::new(name, "")?;
+        let Some(authority) = Authority::new(node.folder()).unwrap() else {
+            println!("SKIPPED: no openssl is installed: there are no certificates to serve TLS with");
+            return None;
+        };
+        let Pair { certificate, key } = authority.pair("gateway", "DNS:models.example.com").unwrap();
+        let keys = node.folder().join("google.json");
+        let tokens = IdTokens::new(&keys).unwrap();
+        write_example(&node, &keys);
+        let [certificate, key] = [certificate, key].map(|path| path.display().to_string());
+        let tls = ["--gateway-tls-cert", &certificate, "--gateway-tls-key", &key];
+        node.set_options(&[&tls, options].concat());
+        let world = World::new();
+        node.start_and_wait();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let token = tokens.token(AGENT, AUDIENCE, now, &json!({})).unwrap();
+        Some(Self { node, world, authority, token })
+    }
+
+    /// Has somebody outside call.
+    fn call(&self, gateway: &str) {
+        let past = address(&self.node, "models/llama-0").unwrap();
+        let script = outside(gateway, past, &self.authority.certificate(), &self.token);
+        self.world.run(&["bash", "-c", &script]);
+    }
+
+    /// How often they were told so.
+    fn told(&self, who: &str, what: &str) -> usize {
+        let is = |line: &&str| line.starts_with(&format!("{who}: ")) && line.contains(what);
+        self.world.callers().lines().filter(is).count()
+    }
+}
+
+#[test]
+fn in_mode_egress_nobody_calls_from_outside() {
+    let Some(example) = Example::new("egress", &[]) else { return };
+    let gateway = address(&example.node, "signet-system/gateway-0").unwrap();
+    example.call(&format!("{gateway}:4260"));
+    for who in ["known", "unknown", "clear"] {
+        wait_until("it is refused", || example.told(who, "unknown-caller") >= 2);
+        assert_eq!(example.told(who, "status=200"), 0, "{}", example.world.callers());
+    }
+    assert!(example.told("known", "status=403") >= 2, "{}", example.world.callers());
+}
+
 #[test]
 fn a_model_server_is_reached_by_the_gateway_alone_from_inside_and_outside() {
-    let Some(mut node) = Node::new("ingress", "") else { return };
-    let Some(authority) = Authority::new(node.folder()).unwrap() else {
-        println!("SKIPPED: no openssl is installed: there are no certificates to serve TLS with");
-        return;
-    };
-    let Pair { certificate, key } = authority.pair("gateway", "DNS:models.example.com").unwrap();
-    let keys = node.folder().join("google.json");
-    let tokens = IdTokens::new(&keys).unwrap();
-    write_example(&node, &keys);
-    let [certificate, key] = [certificate, key].map(|path| path.display().to_string());
-    node.set_options(&["--gateway-tls-cert", &certificate, "--gateway-tls-key", &key]);
-    let world = World::new();
-    node.start_and_wait();
+    let options = ["--gateway-mode", "ingress", "--gateway-host-port", "8443"];
+    let Some(example) = Example::new("ingress", &options) else { return };
+    let Example { node, world, token, .. } = &example;
     // what runs in the server's pod
     let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8000));
     let server = node
@@ -90,19 +138,12 @@ fn a_model_server_is_reached_by_the_gateway_alone_from_inside_and_outside() {
     });
     assert_eq!(answers("shop_notebook", "status=200"), 0, "{}", node.log("shop_notebook"));
 
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let token = tokens.token(AGENT, AUDIENCE, now, &json!({})).unwrap();
-    let gateway = address(&node, "signet-system/gateway-0").unwrap();
-    let past = address(&node, "models/llama-0").unwrap();
-    let script = outside(gateway, past, &authority.certificate(), &token);
-    world.run(&["bash", "-c", &script]);
-    let told = |who: &str, what: &str| {
-        let is = |line: &&str| line.starts_with(&format!("{who}: ")) && line.contains(what);
-        world.callers().lines().filter(is).count()
-    };
+    example.call(DOOR);
+    let told = |who: &str, what: &str| example.told(who, what);
     wait_until("the agent is answered", || told("known", "forty-two") >= 2);
     wait_until("what else comes from outside is refused", || {
         told("unknown", "token-missing") >= 2
+            && told("unknown", "status=401") >= 2
             && told("clear", "unknown-caller") >= 2
             && told("past", "status=000") >= 2
     });
@@ -115,10 +156,12 @@ fn a_model_server_is_reached_by_the_gateway_alone_from_inside_and_outside() {
     let of = |is: &dyn Fn(&Value) -> bool| node.flows().into_iter().rfind(|flow| is(flow));
     let agent = of(&|flow| flow["flow"]["source"]["workloads"][0]["name"] == "agent").unwrap();
     assert_eq!(agent["flow"]["source"]["namespace"], "vertex");
+    // as it calls, whatever is translated on its way
+    assert_eq!(agent["flow"]["IP"]["source"], V4);
     assert_eq!(agent["flow"]["source"]["workloads"][0]["kind"], "OutsideCaller");
     assert_eq!(
         (&agent["signet"]["reason"], &agent["signet"]["rule"]["name"]),
         (&"model-policy-allow".into(), &"agent".into())
     );
-    assert!(!node.log("signet-system_gateway-0").contains(&token) && !node.said().contains(&token));
+    assert!(!node.log("signet-system_gateway-0").contains(token) && !node.said().contains(token));
 }

@@ -76,12 +76,12 @@ impl Site {
     }
 
     /// A problem at this place.
-    pub(crate) fn problem(&self, message: impl fmt::Display) -> Problem {
+    pub fn problem(&self, message: impl fmt::Display) -> Problem {
         Problem { site: self.clone(), message: message.to_string() }
     }
 
     /// `FILE:LINE`, for messages that point at a second place.
-    pub(crate) fn short(&self) -> String {
+    pub fn short(&self) -> String {
         match &self.place {
             Place::File => self.file.to_string(),
             Place::Field { line, .. } => format!("{}:{line}", self.file),

@@ -31,8 +31,8 @@ mod wire;
 pub use config::read_config;
 pub use error::{Error, Place, Problem, Site};
 pub use snapshot::{
-    Container, EndpointSlice, Frontend, Namespace, Node, PodManifest, RestartPolicy, Service, ServiceAccount,
-    ServicePort, Settings, Snapshot, TargetPort,
+    Container, EndpointSlice, Frontend, HostAddress, HostPort, Namespace, Node, PodManifest, RestartPolicy,
+    Service, ServiceAccount, ServicePort, Settings, Snapshot, TargetPort,
 };
 pub use volume::{ProjectedToken, TokenVolume, VolumeMount};
 pub use watch::{Watch, watch};

@@ -96,6 +96,11 @@ impl<'a> Report<'a> {
         Self { object, problems }
     }
 
+    /// The place of a field.
+    pub(crate) fn site(&self, field: &str) -> Site {
+        self.object.site(field)
+    }
+
     /// Adds a problem with a field.
     pub(crate) fn add(&mut self, field: &str, message: impl Display) {
         self.problems.push(self.object.site(field).problem(message));

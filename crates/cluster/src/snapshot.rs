@@ -7,7 +7,7 @@ use signet_model::Models;
 use signet_policy::{Mode, Origin, Policy};
 
 use crate::{
-    error::Error,
+    error::{Error, Site},
     part::{Part, merge},
     reading::{Changes, Reading},
     volume::{TokenVolume, VolumeMount},
@@ -102,6 +102,49 @@ pub struct Container {
     pub working_dir: Option<String>,
     /// Where it has the pod's volumes of tokens.
     pub mounts: Vec<VolumeMount>,
+    /// Ports of its node that lead to it; none where the pod is on the node's own network.
+    pub host_ports: Vec<HostPort>,
+}
+
+/// A port of a node that leads to a port of a pod there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The addresses of the node that have it.
+    pub address: HostAddress,
+    /// Its number on the node.
+    pub port: u16,
+    /// The pod's port.
+    pub container_port: u16,
+    /// Where it is claimed.
+    pub site: Site,
+}
+
+/// Addresses of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostAddress {
+    /// All.
+    All,
+    /// All of IPv4.
+    Ipv4,
+    /// All of IPv6.
+    Ipv6,
+    /// This one.
+    Only(IpAddr),
+}
+
+impl HostAddress {
+    /// Whether somebody's packets may be for both.
+    pub fn overlaps(self, other: Self) -> bool {
+        let covers = |all: Self, one: Self| match (all, one) {
+            (Self::All, _) => true,
+            (Self::Ipv4, one) => matches!(one, Self::Ipv4 | Self::Only(IpAddr::V4(_))),
+            (Self::Ipv6, one) => matches!(one, Self::Ipv6 | Self::Only(IpAddr::V6(_))),
+            (Self::Only(_), one) => all == one,
+        };
+        covers(self, other) || covers(other, self)
+    }
 }
 
 /// When the containers of a pod are started again.

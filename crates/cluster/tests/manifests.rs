@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use signet_cluster::{Frontend, PodManifest, RestartPolicy, Settings, Snapshot, TargetPort};
+use signet_cluster::{Frontend, HostAddress, PodManifest, RestartPolicy, Settings, Snapshot, TargetPort};
 use signet_identity::{NamedPort, Protocol};
 
 fn read_all(texts: &[(&str, &str)]) -> Result<Snapshot, String> {
@@ -380,4 +380,43 @@ fn files_that_cannot_be_read_are_problems_of_the_file() {
     assert!(found.contains(&format!("{}: cannot be read: ", dangling.display())), "{found}");
     let missing = Snapshot::read_dir(&dir.path().join("no"), &Settings::default()).unwrap_err();
     assert!(missing.to_string().contains("/no: cannot be read: "), "{missing}");
+}
+
+/// A pod with this port, and more of its spec.
+fn with_port(port: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{{ports: [{{{port}}}]}}]{more}}}\n"
+    )
+}
+
+#[test]
+fn a_port_of_the_node_is_read_with_its_addresses_and_place() {
+    let ports = |port: &str, more: &str| only_pod(&with_port(port, more)).containers[0].host_ports.clone();
+    let read = ports("containerPort: 53, hostPort: 5353, protocol: UDP, hostIP: 192.0.2.1", "");
+    let [port] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!((port.protocol, port.port, port.container_port), (Protocol::UDP, 5353, 53));
+    assert_eq!(port.address, HostAddress::Only("192.0.2.1".parse().unwrap()));
+    assert_eq!(port.site.short(), "m.yaml:4");
+    for (ip, address) in
+        [("''", HostAddress::All), ("0.0.0.0", HostAddress::Ipv4), ("'::'", HostAddress::Ipv6)]
+    {
+        assert_eq!(ports(&format!("containerPort: 1, hostPort: 1, hostIP: {ip}"), "")[0].address, address);
+    }
+    assert!(ports("containerPort: 80, hostPort: 0", "").is_empty());
+    assert!(ports("containerPort: 80, hostPort: 80", ", hostNetwork: true").is_empty());
+}
+
+#[test]
+fn a_port_of_the_node_that_cannot_lead_anywhere_is_refused_with_its_place() {
+    for (port, field, said) in [
+        ("hostPort: 70000", "hostPort", "70000 is not a port: it must be between 1 and 65535"),
+        ("hostPort: 1, protocol: SCTP", "hostPort", "over TCP or UDP, not over SCTP"),
+        ("hostPort: 1, hostIP: here", "hostIP", "\"here\" is not an IP address"),
+        ("hostPort: 1, hostIP: 127.0.0.1", "hostIP", "127.0.0.1 is a loopback address"),
+    ] {
+        let text = with_port(&format!("containerPort: 1, {port}"), "");
+        let error = problem(&text);
+        let place = format!("m.yaml:4: document 1, spec.containers[0].ports[0].{field}: ");
+        assert!(error.starts_with(&place) && error.contains(said), "{error}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Who a call is of: the pod that its packets are of; or, over TLS, whoever outside the cluster its token is of.
+//! Who a call is of: the pod that its packets are of; or, in mode `ingress` and over TLS, whoever outside the cluster its token is of.
 //!
 //! INVARIANT: what packets say is not said otherwise by a token, and a pod's token is nobody's outside
 //! (`callers_from_outside_are_known_by_their_token_and_by_nothing_else`).
@@ -8,7 +8,7 @@ use signet_model::{Caller, Outsider, Reason, Who};
 
 use crate::{
     authenticate::Shown,
-    node::{Opener, Peer, Transport, Workload},
+    node::{Mode, Opener, Peer, Transport, Workload},
     refusal::Refusal,
 };
 
@@ -51,14 +51,18 @@ impl Known<'_> {
 /// may be anybody's by now.
 pub(crate) fn opened(peer: &Peer) -> Result<Opened<'_>, Refusal> {
     let unknown = |detail| Err(Refusal::new(Reason::UnknownCaller, detail));
-    match (&peer.opener, peer.transport) {
-        (Opener::Pod(known), _) => Ok(Opened::Pod(&known.0, &known.1)),
-        (Opener::Elsewhere(_), _) => {
+    match (&peer.opener, peer.mode, peer.transport) {
+        (Opener::Pod(known), ..) => Ok(Opened::Pod(&known.0, &known.1)),
+        (Opener::Elsewhere(_), ..) => {
             unknown("the pod with this address is on another node, which does not prove it")
         }
-        (Opener::Unknown(_), Transport::Tls) => Ok(Opened::Stranger),
-        (Opener::Unknown(_), Transport::Plain) => unknown(
+        (Opener::Unknown(_), Mode::Ingress, Transport::Tls) => Ok(Opened::Stranger),
+        (Opener::Unknown(_), Mode::Ingress, Transport::Plain) => unknown(
             "the packets of this connection are no pod's that is known here; who calls from outside does so over TLS",
+        ),
+        (Opener::Unknown(_), Mode::Egress, _) => unknown(
+            "the packets of this connection are no pod's that is known here, and from outside nobody calls this gateway: \
+             its mode is egress",
         ),
     }
 }

@@ -33,7 +33,7 @@ pub use answer::Usage;
 pub use guard::{AnswerGuard, Blocked, Channel, Guard, Kind, Role};
 pub use link::Link;
 pub use node::{
-    Caller, Connection, Documents, Evidence, Node, NodeError, Question, Record, RecordCall, RecordCost,
+    Caller, Connection, Documents, Evidence, Mode, Node, NodeError, Question, Record, RecordCall, RecordCost,
     RecordOutside, RecordRule, Reply, Shown, Workload,
 };
 pub use patience::Patience;

@@ -71,6 +71,16 @@ pub enum Caller {
     Unknown,
 }
 
+/// Whom a gateway lets in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Pods on their way out: who calls is known by packets, and a token alone names nobody.
+    #[default]
+    Egress,
+    /// Callers from outside as well, whom tokens name over TLS.
+    Ingress,
+}
+
 /// What carries the requests of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -85,6 +95,7 @@ pub(crate) enum Transport {
 pub(crate) struct Peer {
     pub(crate) connection: Connection,
     pub(crate) transport: Transport,
+    pub(crate) mode: Mode,
     pub(crate) opener: Opener,
     pub(crate) patience: Patience,
 }

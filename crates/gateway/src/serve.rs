@@ -29,7 +29,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    node::{Caller, Connection, Evidence, Node, Opener, Peer, Transport},
+    node::{Caller, Connection, Evidence, Mode, Node, Opener, Peer, Transport},
     patience::{Paced, Patience, Streams},
     pipeline::Gateway,
     stranger::{Standing, Strangers},
@@ -84,18 +84,11 @@ pub struct Server<N> {
 struct Door<N> {
     gateway: Arc<Gateway<N>>,
     tls: Option<TlsAcceptor>,
+    mode: Mode,
     strangers: Strangers,
     patience: Patience,
     /// For strangers.
     room: Arc<Semaphore>,
-}
-
-impl<N> Clone for Door<N> {
-    fn clone(&self) -> Self {
-        let Self { gateway, tls, strangers, patience, room } = self;
-        let (gateway, tls, room) = (gateway.clone(), tls.clone(), room.clone());
-        Self { gateway, tls, strangers: *strangers, patience: *patience, room }
-    }
 }
 
 /// How a gateway ends: nothing that has begun is lost.
@@ -129,16 +122,19 @@ impl<N: Node> Server<N> {
         let strangers = Strangers::default();
         let room = Arc::new(Semaphore::new(strangers.most));
         let patience = Patience::default();
-        let door = Door { gateway: Arc::new(gateway), tls: None, strangers, patience, room };
+        let (gateway, tls, mode) = (Arc::new(gateway), None, Mode::Egress);
+        let door = Door { gateway, tls, mode, strangers, patience, room };
         Ok(Self { listener, most: MAX_CONNECTIONS, door, certificates: None })
     }
 
-    /// The same, where the port serves TLS, too: who calls in the clear has to be told by packets.
+    /// The same, where the port serves TLS, too. Without it, it is [`Mode::Egress`]: who calls in the clear has to be told by
+    /// packets.
     ///
     /// # Errors
     /// [`ServerError::Tls`].
-    pub fn with_tls(mut self, certificates: Certificates) -> Result<Self, ServerError> {
+    pub fn with_tls(mut self, certificates: Certificates, mode: Mode) -> Result<Self, ServerError> {
         self.door.tls = Some(certificates.acceptor()?);
+        self.door.mode = mode;
         self.certificates = Some(certificates);
         Ok(self)
     }
@@ -176,9 +172,10 @@ impl<N: Node> Server<N> {
     /// Serves until `stop`, and then ends as `drain` says. The number of connections that had to be broken off.
     pub async fn run(self, stop: impl Future<Output = ()>, drain: Drain) -> usize {
         let (phase, phases) = watch::channel(Phase::Serving);
+        let door = Arc::new(self.door);
         let mut connections = JoinSet::new();
         {
-            let accepting = accept((&self.listener, self.most), &self.door, &phases, &mut connections);
+            let accepting = accept((&self.listener, self.most), &door, &phases, &mut connections);
             let following = async {
                 if let Some(certificates) = self.certificates {
                     certificates.follow().await;
@@ -208,7 +205,7 @@ impl<N: Node> Server<N> {
 /// Takes connections, for ever.
 async fn accept<N: Node>(
     (listener, most): (&TcpListener, usize),
-    door: &Door<N>,
+    door: &Arc<Door<N>>,
     phases: &watch::Receiver<Phase>,
     connections: &mut JoinSet<()>,
 ) {
@@ -236,7 +233,7 @@ async fn accept<N: Node>(
 async fn serve<N: Node>(
     stream: TcpStream,
     source: SocketAddr,
-    door: Door<N>,
+    door: Arc<Door<N>>,
     phases: watch::Receiver<Phase>,
 ) {
     let Ok(destination) = stream.local_addr() else { return };
@@ -269,15 +266,14 @@ async fn serve<N: Node>(
             opened = tokio::time::timeout(first, Box::pin(open(stream, door.tls.as_ref()))) => opened,
         }
     };
-    let patience = door.patience;
+    let (mode, patience) = (door.mode, door.patience);
+    let peer = |opener, transport| Peer { connection, transport, mode, opener, patience };
     match opened {
         Ok(Ok(Stream::Plain(stream))) => {
-            let peer = Peer { connection, transport: Transport::Plain, opener, patience };
-            converse(stream, peer, door.gateway, phases).await;
+            converse(stream, peer(opener, Transport::Plain), door.gateway.clone(), phases).await;
         }
         Ok(Ok(Stream::Tls(stream))) => {
-            let peer = Peer { connection, transport: Transport::Tls, opener, patience };
-            converse(stream, peer, door.gateway, phases).await;
+            converse(stream, peer(opener, Transport::Tls), door.gateway.clone(), phases).await;
         }
         Ok(Ok(Stream::NoTls)) => door.gateway.no_tls(connection, &opener),
         Ok(Err(error)) => tracing::debug!(%error, "a connection is no TLS"),

@@ -19,7 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use signet_gateway::{Certificates, RecordOutside, Strangers};
+use signet_gateway::{Certificates, Mode, RecordOutside, Strangers};
 use signet_testkit::{
     certificates::{Authority, Pair},
     google::{ACCOUNTS, AUDIENCE as FEDERATED, IdTokens},
@@ -91,11 +91,15 @@ impl Outside {
     }
 
     async fn received(strangers: Strangers) -> Option<Self> {
-        Self::made(strangers, AUDIENCE, |_| String::new()).await
+        Self::made((Mode::Ingress, strangers), AUDIENCE, |_| String::new()).await
     }
 
     /// With more manifests, by where the stand-in of Google's is.
-    async fn made(strangers: Strangers, audience: &str, more: impl Fn(&str) -> String) -> Option<Self> {
+    async fn made(
+        (mode, strangers): (Mode, Strangers),
+        audience: &str,
+        more: impl Fn(&str) -> String,
+    ) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let Some(authority) = Authority::new(folder.path()).unwrap() else {
             eprintln!("SKIPPED: no openssl is installed: there are no certificates to serve TLS with");
@@ -107,7 +111,7 @@ impl Outside {
         let Pair { certificate, key } = pair.clone();
         let certificates = Certificates::open(certificate, key).unwrap();
         let serve = |server: signet_gateway::Server<_>| {
-            server.with_strangers(strangers).with_tls(certificates).unwrap()
+            server.with_strangers(strangers).with_tls(certificates, mode).unwrap()
         };
         let own = manifests(&keys.display().to_string(), audience);
         let fixture = Fixture::served(|google| own.clone() + &more(google), serve).await;
@@ -217,6 +221,23 @@ async fn callers_from_outside_are_known_by_their_token_and_by_nothing_else() {
     assert!(!asked.contains(secret) && !records.contains(secret));
 }
 
+#[tokio::test]
+async fn in_mode_egress_a_token_names_nobody_over_tls_neither() {
+    let mode = (Mode::Egress, Strangers::default());
+    let Some(outside) = Outside::made(mode, AUDIENCE, |_| String::new()).await else { return };
+    let good = outside.token(&json!({}));
+    for token in [good.as_str(), ""] {
+        let (status, reason, body) = outside.post(NOBODY, token, chat("llama")).await;
+        assert_eq!((status, reason.as_str()), (403, "unknown-caller"), "{body}");
+        assert!(body.contains("its mode is egress"), "{body}");
+    }
+    let (status, reason, _) = outside.fixture.post_with(NOBODY, &good, CHAT, chat("llama").1).await;
+    assert_eq!((status, reason.as_str()), (403, "unknown-caller"));
+    // pods call over TLS as well
+    let path = format!("{FLASH}:generateContent");
+    assert_eq!(outside.post(SCORER, "Bearer unused", (&path, prompt())).await.0, 200);
+}
+
 /// A provider that takes the callers' own tokens in exchange.
 fn exchanging(google: &str) -> String {
     format!(
@@ -240,7 +261,8 @@ spec: {{outsideCallers: {{}}, allow: [{{providers: [other]}}]}}
 
 #[tokio::test]
 async fn no_caller_from_outside_has_the_token_of_another() {
-    let Some(outside) = Outside::made(Strangers::default(), FEDERATED, exchanging).await else { return };
+    let mode = (Mode::Ingress, Strangers::default());
+    let Some(outside) = Outside::made(mode, FEDERATED, exchanging).await else { return };
     let google = &outside.fixture.google;
     google.trust(ACCOUNTS, outside.tokens.key_set().clone());
     let path = FLASH.replace("projects/p", "projects/q") + ":generateContent";

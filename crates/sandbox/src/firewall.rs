@@ -7,7 +7,8 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 
 use crate::{
     Result,
-    nftables::{self, Foreign, Rule, Side},
+    nftables::{self, Foreign},
+    rule::{Rule, Side},
 };
 
 /// The chains that `iptables` and `ip6tables` keep.

@@ -15,9 +15,11 @@
 //! thread for blocking work.
 
 mod cgroup;
+mod conntrack;
 mod error;
 mod firewall;
 mod foreign;
+mod host_ports;
 mod init;
 mod key;
 mod masquerade;
@@ -29,6 +31,7 @@ mod network;
 mod nftables;
 mod pod;
 mod process;
+mod rule;
 mod sandbox;
 mod store;
 mod sysctl;
@@ -37,11 +40,13 @@ mod volume;
 pub use cgroup::pod_of_process;
 pub use error::Error;
 pub use foreign::{Interface, Survey};
+pub use host_ports::{HostAddress, HostPort};
 pub use init::{Place, enter, pod_init};
 pub use key::{MAX_NAME, MAX_NAMESPACE};
-pub use masquerade::can_masquerade;
+pub use masquerade::{Masquerade, can_masquerade};
 pub use pod::{Exit, MacAddress, Mount, PodSpec, PodState, Process, SandboxPod};
 pub use process::ProcessId;
+pub use rule::Transport;
 pub use sandbox::{Options, Sandbox, isolate_node, usable_addresses};
 pub use sysctl::Families;
 pub use volume::VolumeFile;

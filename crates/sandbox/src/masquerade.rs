@@ -1,14 +1,16 @@
 //! The way from pods to the world: what leaves the cluster leaves with an address of the node.
 //!
-//! Everything is in one table of ours; no rule of anybody else is touched. Between pods nothing is tracked: their
-//! connections must not fill the host's table of connections.
+//! Everything is in one table of ours; no rule of anybody else is touched. Between pods nothing is tracked, but for what goes
+//! to host ports: their connections must not fill the host's table of connections.
 
 use ipnet::IpNet;
 use netlink_packet_netfilter::nftables::{InetHookNumber, Operator};
 
 use crate::{
     Result,
-    nftables::{self, Chain, Rule, Side, Table},
+    host_ports::{self, HostPort},
+    nftables::{self, Chain, Table},
+    rule::{Rule, Side},
 };
 
 /// Before connections are tracked.
@@ -16,9 +18,15 @@ const RAW: i32 = -300;
 /// Where sources are translated.
 const SOURCE_NAT: i32 = 100;
 
-/// Translates what comes from `own` and goes to none of `inside`; what goes on among `pods` is not tracked.
-pub(crate) fn enable(table: &str, own: &[IpNet], pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
-    nftables::replace(&Table { name: table, chains: chains(own, pods, inside) })
+/// Who leaves with the node's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Masquerade {
+    /// The ranges of this node's pods.
+    pub own: Vec<IpNet>,
+    /// The ranges of all pods.
+    pub pods: Vec<IpNet>,
+    /// What is not left for the world: the ranges of the cluster.
+    pub inside: Vec<IpNet>,
 }
 
 /// Whether this kernel can let pods of these ranges reach the world with the node's address; nothing is changed.
@@ -26,10 +34,16 @@ pub(crate) fn enable(table: &str, own: &[IpNet], pods: &[IpNet], inside: &[IpNet
 /// # Errors
 /// What it cannot do.
 pub fn can_masquerade(pods: &[IpNet]) -> Result<()> {
-    nftables::try_out(&Table { name: "signet-try-out", chains: chains(pods, pods, pods) })
+    let [own, pods, inside] = [pods; 3].map(<[IpNet]>::to_vec);
+    let masquerade = &Masquerade { own, pods, inside };
+    nftables::try_out(&Table { name: "signet-try-out", chains: chains(masquerade, std::iter::empty()) })
 }
 
-fn chains(own: &[IpNet], pods: &[IpNet], inside: &[IpNet]) -> Vec<Chain> {
+/// What comes from `own` and goes to none of `inside` is translated; what goes on among `pods` is not tracked.
+pub(crate) fn chains<'p>(
+    Masquerade { own, pods, inside }: &Masquerade,
+    ports: impl Iterator<Item = &'p HostPort>,
+) -> Vec<Chain> {
     let family = |net: &IpNet, nets: &[IpNet]| -> Vec<IpNet> {
         nets.iter().filter(|other| other.max_prefix_len() == net.max_prefix_len()).copied().collect()
     };
@@ -42,9 +56,10 @@ fn chains(own: &[IpNet], pods: &[IpNet], inside: &[IpNet]) -> Vec<Chain> {
         let to = |to: IpNet| from(net).address(Side::Destination, Operator::Equal, &to).action("notrack");
         family(net, pods).into_iter().map(to).collect::<Vec<_>>()
     });
+    let among_pods = ports.flat_map(host_ports::tracked).chain(among_pods).collect();
     let chain = |name, kind, hook, priority, rules| Chain { name, kind, hook, priority, rules };
     vec![
-        chain("among-pods", "filter", InetHookNumber::PreRouting, RAW, among_pods.collect()),
+        chain("among-pods", "filter", InetHookNumber::PreRouting, RAW, among_pods),
         chain("to-the-world", "nat", InetHookNumber::PostRouting, SOURCE_NAT, translated.collect()),
     ]
 }

@@ -1,34 +1,29 @@
 //! Tables of the kernel's packet filter, over netlink: whole tables of ours replaced or removed in one transaction, and
 //! single rules of ours, marked as such, at the end of a chain of somebody else.
 
-use std::{io, net::IpAddr};
+use std::io;
 
-use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     nftables::{
-        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate,
-        InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register,
-        RuleAttribute, RuleMessage, TableAttribute, TableMessage, Verdict, VerdictAttribute,
+        ChainAttribute, ChainMessage, Hook, InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute,
+        RuleMessage, TableAttribute, TableMessage,
     },
     none::ControlMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 
-use crate::{Error, Result};
+use crate::{Error, Result, rule::Rule};
 
 /// The subsystem that a transaction is for: nftables.
 const SUBSYSTEM: u16 = 10;
-/// Where the addresses of a packet are looked for.
-const NETWORK_HEADER: u32 = 1;
 
-/// The verdict and policy of chains: let it pass, or not.
+/// The policy of chains that let nothing pass that no rule names.
 const DROP: u32 = 0;
-const ACCEPT: u32 = 1;
 
 /// A chain of somebody else.
 #[derive(Clone, Copy)]
@@ -79,93 +74,6 @@ pub(crate) struct Chain {
     pub(crate) hook: InetHookNumber,
     pub(crate) priority: i32,
     pub(crate) rules: Vec<Rule>,
-}
-
-/// What a rule asks of a packet, and what it does then.
-#[derive(Default)]
-pub(crate) struct Rule(Vec<Expressions>);
-
-/// An address of a packet.
-#[derive(Clone, Copy)]
-pub(crate) enum Side {
-    Source,
-    Destination,
-}
-
-impl Rule {
-    /// Packets whose address is in `net` (or is not, for [`Operator::NotEqual`]), and of its family.
-    pub(crate) fn address(mut self, side: Side, operator: Operator, net: &IpNet) -> Self {
-        let octets = |address: IpAddr| match address {
-            IpAddr::V4(v4) => v4.octets().to_vec(),
-            IpAddr::V6(v6) => v6.octets().to_vec(),
-        };
-        let (network, mask) = (octets(net.network()), octets(net.netmask()));
-        let (family, offset) = match (net, side) {
-            (IpNet::V4(_), Side::Source) => (NetfilterProtoFamily::IPv4, 12),
-            (IpNet::V4(_), Side::Destination) => (NetfilterProtoFamily::IPv4, 16),
-            (IpNet::V6(_), Side::Source) => (NetfilterProtoFamily::IPv6, 8),
-            (IpNet::V6(_), Side::Destination) => (NetfilterProtoFamily::IPv6, 24),
-        };
-        let length = u32::from(net.max_prefix_len() / 8);
-        let register = Register::Reg1;
-        let compare = |operator, data| {
-            Expressions::Cmp(vec![
-                Cmp::SourceRegister(register),
-                Cmp::Op(operator),
-                Cmp::Data(DataAttribute::Value(data)),
-            ])
-        };
-        self.0.extend([
-            Expressions::Meta(vec![Meta::DestinationRegister(register), Meta::Key(MetaKey::Nfproto)]),
-            compare(Operator::Equal, vec![u8::from(family)]),
-            Expressions::Payload(vec![
-                Payload::DestinationRegister(register),
-                Payload::Base(NETWORK_HEADER),
-                Payload::Offset(offset),
-                Payload::Len(length),
-            ]),
-            Expressions::Bitwise(vec![
-                Bitwise::SourceRegister(register),
-                Bitwise::DestinationRegister(register),
-                Bitwise::Length(length),
-                Bitwise::Xor(DataAttribute::Value(vec![0; mask.len()])),
-                Bitwise::Mask(DataAttribute::Value(mask)),
-            ]),
-            compare(operator, network),
-        ]);
-        self
-    }
-
-    /// Packets that come from (or go to) an interface whose name begins so.
-    pub(crate) fn interface(mut self, side: Side, prefix: &str) -> Self {
-        let key = match side {
-            Side::Source => MetaKey::Iifname,
-            Side::Destination => MetaKey::Oifname,
-        };
-        self.0.extend([
-            Expressions::Meta(vec![Meta::DestinationRegister(Register::Reg1), Meta::Key(key)]),
-            Expressions::Cmp(vec![
-                Cmp::SourceRegister(Register::Reg1),
-                Cmp::Op(Operator::Equal),
-                Cmp::Data(DataAttribute::Value(prefix.as_bytes().to_vec())),
-            ]),
-        ]);
-        self
-    }
-
-    /// Such packets pass.
-    pub(crate) fn accept(mut self) -> Self {
-        let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(ACCEPT))]);
-        let register = Immediate::DestinationRegister(Register::Verdict);
-        self.0.push(Expressions::Immediate(vec![register, Immediate::Data(verdict)]));
-        self
-    }
-
-    /// What is done with such packets, for actions without parameters.
-    pub(crate) fn action(mut self, name: &str) -> Self {
-        self.0.push(Expressions::Other { expression_type: name.to_owned(), attributes: vec![] });
-        self
-    }
 }
 
 /// Puts the table in the place of one of its name, or of none, at once.
@@ -350,7 +258,7 @@ fn chain_message(table: &str, chain: &Chain) -> ChainMessage {
 }
 
 fn rule_message(table: &str, chain: &str, rule: &Rule) -> RuleMessage {
-    let expressions = rule.0.iter().cloned().map(ListAttribute::from).collect();
+    let expressions = rule.expressions().iter().cloned().map(ListAttribute::from).collect();
     RuleMessage {
         attributes: vec![
             RuleAttribute::Table(table.to_owned()),
@@ -393,11 +301,18 @@ fn ask(
     question: NfTablesMessage,
 ) -> io::Result<Vec<NfTablesMessage>> {
     let header = NetfilterHeader::new(family, 0, 0);
-    exchange(std::iter::once((flags, NetfilterMessage::new(header, question))))
+    let answers = exchange(std::iter::once((flags, NetfilterMessage::new(header, question))))?;
+    let of_tables = |answer| match answer {
+        NetfilterMessageInner::NfTables(message) => Some(message),
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(of_tables).collect())
 }
 
 /// Sends messages with their flags, and reads all answers, or the first error.
-fn exchange(messages: impl Iterator<Item = (u16, NetfilterMessage)>) -> io::Result<Vec<NfTablesMessage>> {
+pub(crate) fn exchange(
+    messages: impl Iterator<Item = (u16, NetfilterMessage)>,
+) -> io::Result<Vec<NetfilterMessageInner>> {
     let mut bytes = vec![];
     for (number, (flags, message)) in (1u32..).zip(messages) {
         let mut message = NetlinkMessage::from(message);
@@ -425,16 +340,13 @@ fn exchange(messages: impl Iterator<Item = (u16, NetfilterMessage)>) -> io::Resu
 }
 
 /// Reads the messages of one datagram.
-fn read(mut answers: &[u8], said: &mut Vec<NfTablesMessage>) -> io::Result<()> {
+fn read(mut answers: &[u8], said: &mut Vec<NetfilterMessageInner>) -> io::Result<()> {
     while !answers.is_empty() {
         let message = NetlinkMessage::<NetfilterMessage>::deserialize(answers).map_err(io::Error::other)?;
         let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).max(1);
         match message.payload {
             NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-            NetlinkPayload::InnerMessage(NetfilterMessage {
-                inner: NetfilterMessageInner::NfTables(message),
-                ..
-            }) => said.push(message),
+            NetlinkPayload::InnerMessage(NetfilterMessage { inner, .. }) => said.push(inner),
             _ => {}
         }
         answers = answers.get(length.next_multiple_of(4)..).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The pods of one node, from their creation to the last trace of them.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -10,15 +11,17 @@ use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::{
-    Error, Result, cgroup, firewall,
+    Error, Result, cgroup, conntrack, firewall,
     foreign::{self, Own, Survey},
+    host_ports::{self, HostPort},
     init::{InitSpec, Place},
     key::{IFNAME_PREFIX, Key, volume_name},
-    masquerade,
+    masquerade::{self, Masquerade},
     mounts::Bind,
     mtu,
     netlink::Netlink,
-    netns, network, nftables,
+    netns, network,
+    nftables::{self, Table},
     pod::{Mount, PodSpec, PodState, Process, SandboxPod},
     process,
     process::ProcessId,
@@ -108,22 +111,28 @@ impl Sandbox {
         sysctl::families()
     }
 
-    /// Lets pods reach the world with the node's address: what comes from `own` and goes to none of `inside`. What goes on
-    /// among `pods`, those of other nodes too, is not tracked. It holds until [`Sandbox::cleanup`], and replaces what an
-    /// earlier call said.
+    /// Lets pods reach the world as `masquerade` says, and what comes to `ports` reach pods, at once and in place of what an
+    /// earlier call said. It holds until [`Sandbox::cleanup`].
     ///
     /// # Errors
-    /// The kernel has no nftables, or cannot translate addresses.
-    pub fn masquerade(&self, own: &[IpNet], pods: &[IpNet], inside: &[IpNet]) -> Result<()> {
-        masquerade::enable(&self.table(), own, pods, inside)
+    /// The kernel has no nftables, or cannot translate addresses: then what an earlier call said holds.
+    pub fn translate(&self, masquerade: Option<&Masquerade>, ports: &BTreeSet<HostPort>) -> Result<()> {
+        let mut chains = masquerade.map_or_else(Vec::new, |m| masquerade::chains(m, ports.iter()));
+        if !ports.is_empty() {
+            chains.extend(host_ports::chains(ports.iter()));
+        }
+        match chains.is_empty() {
+            true => nftables::remove(&self.table()),
+            false => nftables::replace(&Table { name: &self.table(), chains }),
+        }
     }
 
-    /// Takes back what [`Sandbox::masquerade`] did; nothing to do where it did nothing.
+    /// Has what still comes over ports that are closed come anew: to whom it does now, or to nobody.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub fn stop_masquerading(&self) -> Result<()> {
-        nftables::remove(&self.table())
+    /// The kernel does not tell what it tracks.
+    pub fn forget_flows<'p>(&self, closed: impl Iterator<Item = &'p HostPort>) -> Result<()> {
+        conntrack::forget(closed)
     }
 
     /// Lets what pods say pass where the host's firewall would drop whatever it does not know, until

@@ -7,6 +7,8 @@ use std::{
 
 use signet_sandbox::{Options, PodSpec, Process, Sandbox, SandboxPod};
 
+use super::node::in_network;
+
 /// The world's addresses.
 pub(crate) const V4: &str = "203.0.113.7";
 pub(crate) const V6: &str = "2001:db8:1::7";
@@ -49,6 +51,11 @@ impl World {
         let argv = argv.iter().map(|&a| a.to_owned()).collect();
         let process = Process::Command { argv, env: vec![], working_dir: None, mounts: vec![] };
         self.sandbox.start(&self.machine, &process).unwrap();
+    }
+
+    /// Runs `work` on a thread in its network; something has to run there.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_network(&fs::File::open(&self.machine.netns).unwrap(), work)
     }
 
     /// Who called, as its server saw them.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, de::IgnoredAny};
-use signet_identity::{Labels, NamedPort, Pod, PodName};
+use signet_identity::{Labels, NamedPort, Pod, PodName, Protocol};
 
 use super::{
     meta::{self, Meta, Scope},
@@ -15,7 +15,7 @@ use crate::{
     gather::{Gathered, Placed},
     names,
     object::{Object, Report},
-    snapshot::{Container, PodManifest, RestartPolicy},
+    snapshot::{Container, HostAddress, HostPort, PodManifest, RestartPolicy},
     volume::TokenVolume,
 };
 
@@ -83,6 +83,9 @@ struct WirePort {
     name: Option<String>,
     container_port: i64,
     protocol: Option<String>,
+    host_port: Option<i64>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -154,7 +157,9 @@ impl Body<'_> {
             volumes,
         } = spec.unwrap_or_default();
         let token_volumes = volume::volumes(volumes, &format!("{spec_path}.volumes"), report);
-        let mut parts = Parts { containers: Vec::new(), ports: Vec::new(), volumes: &token_volumes };
+        // on the node's own network, ports are the node's anyway
+        let on_host = host_network.unwrap_or_default();
+        let mut parts = Parts { containers: Vec::new(), ports: Vec::new(), volumes: &token_volumes, on_host };
         parts.add(containers, &format!("{spec_path}.containers"), report, |_| true);
         // An init container that stays is a sidecar, with ports of its own.
         let stays = |container: &WireContainer| container.restart_policy.as_deref() == Some("Always");
@@ -173,7 +178,7 @@ impl Body<'_> {
             addresses: Vec::new(),
             ports: parts.ports,
             node: node_name.filter(|name| !name.is_empty()),
-            host_network: host_network.unwrap_or_default(),
+            host_network: on_host,
         };
         let origin = object.origin("");
         let (containers, annotations) = (parts.containers, annotations.unwrap_or_default());
@@ -196,6 +201,7 @@ struct Parts<'v> {
     containers: Vec<Container>,
     ports: Vec<NamedPort>,
     volumes: &'v [TokenVolume],
+    on_host: bool,
 }
 
 impl Parts<'_> {
@@ -209,8 +215,11 @@ impl Parts<'_> {
         for (i, container) in wire.into_iter().flatten().enumerate().filter(|(_, c)| counts(c)) {
             let WireContainer { name, image, command, args, env, working_dir, ports, .. } = container;
             let mounts = container.volume_mounts;
+            let mut host_ports = vec![];
             for (j, port) in ports.into_iter().flatten().enumerate() {
-                self.ports.extend(named_port(port, &format!("{path}[{i}].ports[{j}]"), report));
+                let (named, host) = read_port(port, &format!("{path}[{i}].ports[{j}]"), report);
+                self.ports.extend(named);
+                host_ports.extend(host.filter(|_| !self.on_host));
             }
             self.containers.push(Container {
                 name: name.unwrap_or_default(),
@@ -220,6 +229,7 @@ impl Parts<'_> {
                 env: env.into_iter().flatten().filter_map(literal).collect(),
                 working_dir: working_dir.filter(|dir| !dir.is_empty()),
                 mounts: volume::mounts(mounts, self.volumes, &format!("{path}[{i}].volumeMounts"), report),
+                host_ports,
             });
         }
     }
@@ -230,13 +240,50 @@ fn literal(WireEnv { name, value, value_from }: WireEnv) -> Option<(String, Stri
     value_from.is_none().then(|| (name, value.unwrap_or_default()))
 }
 
-fn named_port(wire: WirePort, path: &str, report: &mut Report<'_>) -> Option<NamedPort> {
-    let WirePort { name, container_port, protocol } = wire;
+fn read_port(wire: WirePort, path: &str, report: &mut Report<'_>) -> (Option<NamedPort>, Option<HostPort>) {
+    let WirePort { name, container_port, protocol, host_port, host_ip } = wire;
     let protocol = port::protocol(protocol.as_deref(), &format!("{path}.protocol"), report);
     let port = port::number(container_port, &format!("{path}.containerPort"), report);
-    let name = name.filter(|name| !name.is_empty())?;
-    port::name(&name, &format!("{path}.name"), report);
-    Some(NamedPort { name, protocol: protocol?, port: port? })
+    let name = name.filter(|name| !name.is_empty());
+    if let Some(name) = &name {
+        port::name(name, &format!("{path}.name"), report);
+    }
+    let Some((protocol, port)) = protocol.zip(port) else { return (None, None) };
+    // 0 is none, as for the API server
+    let on_host = host_port.filter(|port| *port != 0);
+    let host = on_host.and_then(|number| host_port_of(number, host_ip, (protocol, port), (path, report)));
+    (name.map(|name| NamedPort { name, protocol, port }), host)
+}
+
+/// A port of the node that leads to this one.
+fn host_port_of(
+    number: i64,
+    host_ip: Option<String>,
+    (protocol, container_port): (Protocol, u16),
+    (path, report): (&str, &mut Report<'_>),
+) -> Option<HostPort> {
+    let field = format!("{path}.hostPort");
+    let port = port::number(number, &field, report);
+    if protocol == Protocol::SCTP {
+        report.add(&field, "a port of the node leads to a pod over TCP or UDP, not over SCTP");
+    }
+    let address = match host_ip.filter(|ip| !ip.is_empty()) {
+        None => HostAddress::All,
+        Some(ip) => host_address(&ip, &format!("{path}.hostIP"), report)?,
+    };
+    Some(HostPort { protocol, address, port: port?, container_port, site: report.site(&field) })
+}
+
+fn host_address(text: &str, field: &str, report: &mut Report<'_>) -> Option<HostAddress> {
+    let ip = address(text, field, report)?;
+    if ip.is_loopback() {
+        report.add(field, format_args!("{ip} is a loopback address, and those lead to no pod"));
+    }
+    Some(match ip {
+        ip if !ip.is_unspecified() => HostAddress::Only(ip),
+        IpAddr::V4(_) => HostAddress::Ipv4,
+        IpAddr::V6(_) => HostAddress::Ipv6,
+    })
 }
 
 fn restart_from(name: &str, field: &str, report: &mut Report<'_>) -> RestartPolicy {
