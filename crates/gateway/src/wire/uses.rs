@@ -14,6 +14,12 @@ pub(super) fn of(format: Format, body: &Value) -> BTreeSet<Feature> {
     looking.found
 }
 
+/// How the keys end of what is elsewhere.
+const REFERENCES: [&str; 5] = ["url", "uri", "urls", "fileid", "fileids"];
+
+/// Types of what a search of the provider's found, which is shown to it again with the conversation.
+const FOUND: [&str; 3] = ["url_citation", "web_search_result", "web_search_result_location"];
+
 struct Looking {
     format: Format,
     found: BTreeSet<Feature>,
@@ -34,10 +40,15 @@ impl Looking {
         for (key, value) in object {
             match &*plain(key) {
                 // what a function takes and gives is the caller's own
-                "args" | "parametersjsonschema" | "responsejsonschema" | "inputschema" | "jsonschema" => {
-                    continue;
-                }
-                "input" if kind == "tool_use" => continue,
+                "args"
+                | "parametersjsonschema"
+                | "responsejsonschema"
+                | "responseschema"
+                | "inputschema"
+                | "jsonschema" => continue,
+                "schema" if kind == "json_schema" => continue,
+                "response" if self.format == Format::Gemini => continue,
+                "input" if kind == "tool_use" && self.format == Format::Messages => continue,
                 "cachedcontent" | "previousresponseid" | "conversation" => self.uses(Feature::CachedContent),
                 // a prompt that is stored has an id; one that is not is text
                 "prompt" if value.is_object() && self.format == Format::Responses => {
@@ -47,13 +58,20 @@ impl Looking {
                 "filedata" if !matches!(self.format, Format::Gemini | Format::Predict) => {
                     self.uses(Feature::InlineData);
                 }
-                "filedata" | "fileuri" | "gcsuri" | "fileid" | "fileurl" => self.uses(Feature::FileData),
+                "filedata" => self.uses(Feature::FileData),
                 "inlinedata" | "inputaudio" | "bytesbase64encoded" => self.uses(Feature::InlineData),
-                "imageurl" => self.image(value),
+                // what a search found is told as text
+                "url" if FOUND.contains(&kind) => {}
+                key if REFERENCES.iter().any(|end| key.ends_with(end)) => self.reference(value),
+                "image" | "video" | "audio" if !value.is_object() => self.reference(value),
+                key if key.ends_with("embeds") => self.uses(Feature::InlineData),
                 "safetysettings" => self.uses(Feature::SafetySettings),
                 "modelarmorconfig" => self.uses(Feature::ModelArmor),
                 "mcpservers" | "container" | "websearchoptions" => self.uses(Feature::Grounding),
-                "functions" if matches!(self.format, Format::Chat) => self.uses(Feature::Tools),
+                "functions" if matches!(self.format, Format::Chat) => {
+                    self.uses(Feature::Tools);
+                    continue;
+                }
                 "tools" => {
                     self.tools(value);
                     continue;
@@ -82,10 +100,17 @@ impl Looking {
         }
     }
 
-    /// OpenAI's images: in the request itself, or to be fetched.
-    fn image(&mut self, value: &Value) {
-        let url = value.get("url").unwrap_or(value).as_str().unwrap_or_default();
-        let is_inline = url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+    /// Images, sounds and the like: in the request itself, or to be fetched, or written. Servers take other keys than the
+    /// formats name, so whatever is called so is one.
+    fn reference(&mut self, value: &Value) {
+        let texts = match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => return,
+            Value::Array(list) => return list.iter().for_each(|value| self.reference(value)),
+            Value::Object(object) => object.get("url").and_then(Value::as_str),
+            Value::String(text) => Some(text.as_str()),
+        };
+        let scheme = texts.and_then(|text| text.get(..5));
+        let is_inline = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
         self.uses(if is_inline { Feature::InlineData } else { Feature::FileData });
     }
 
@@ -149,6 +174,9 @@ mod tests {
             ),
             (json!({"tools": [{"functionDeclarations": [], "codeExecution": {}}]}), &[Feature::Grounding]),
             (json!({"tools": {"0": {}}}), &[Feature::Grounding]),
+            (json!({"instances": [], "parameters": {"storageUri": "gs://b"}}), &[Feature::FileData]),
+            (json!({"generationConfig": {"responseSchema": {"properties": {"url": {}}}}}), &[]),
+            (json!({"contents": [{"parts": [{"functionResponse": {"response": {"url": "x"}}}]}]}), &[]),
             (json!({"contents": [{"parts": [{"functionCall": {"args": {"fileUri": "x"}}}]}]}), &[]),
         ];
         check(Format::Gemini, &cases);
@@ -157,7 +185,8 @@ mod tests {
     #[test]
     fn what_openai_is_asked_for_is_found() {
         let function = json!({"type": "function", "function": {"name": "f", "parameters": {"fileUri": {}}}});
-        let image = |url: &str| json!({"messages": [{"content": [{"type": "image_url", "image_url": {"url": url}}]}]});
+        let part = |part: Value| json!({"messages": [{"content": [part]}]});
+        let image = |url: &str| part(json!({"type": "image_url", "image_url": {"url": url}}));
         let cases = [
             (json!({"messages": [{"role": "user", "content": "file_id"}]}), &[][..]),
             (json!({"tools": [function]}), &[Feature::Tools]),
@@ -168,6 +197,27 @@ mod tests {
             (image("https://x/y.png"), &[Feature::FileData]),
             (image("data:image/png;base64,AA"), &[Feature::InlineData]),
             (image("DATA:image/png;base64,AA"), &[Feature::InlineData]),
+            // of vLLM
+            (
+                part(json!({"type": "video_url", "video_url": {"url": "http://169.254.169.254/"}})),
+                &[Feature::FileData],
+            ),
+            (
+                part(json!({"type": "audio_url", "audio_url": {"url": "data:audio/wav;base64,AA"}})),
+                &[Feature::InlineData],
+            ),
+            (part(json!({"type": "video", "video": ["https://x/1.png"]})), &[Feature::FileData]),
+            (part(json!({"type": "image_embeds", "image_embeds": "AA"})), &[Feature::InlineData]),
+            (part(json!({"type": "new", "new_uri": "gs://b/o"})), &[Feature::FileData]),
+            (json!({"audio": {"voice": "alloy"}, "image": null}), &[]),
+            (
+                json!({"functions": [{"name": "f", "parameters": {"properties": {"url": {}}}}]}),
+                &[Feature::Tools],
+            ),
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"image_url": {}}}}}),
+                &[],
+            ),
         ];
         check(Format::Chat, &cases);
         let cases = [
@@ -182,6 +232,10 @@ mod tests {
                 &[Feature::FileData, Feature::InlineData],
             ),
             (json!({"tools": [{"type": "function", "name": "f"}]}), &[Feature::Tools]),
+            // what hides nothing in another format
+            (json!({"type": "tool_use", "input": [{"file_id": "f"}]}), &[Feature::FileData]),
+            (json!({"text": {"format": {"type": "json_schema", "schema": {"url": {}}}}}), &[]),
+            (json!({"input": [{"content": [{"annotations": [{"type": "url_citation", "url": "x"}]}]}]}), &[]),
         ];
         check(Format::Responses, &cases);
     }

@@ -144,6 +144,9 @@ impl Path {
         };
         let is_anthropic = publisher == "anthropic";
         if is_anthropic && model == COUNT_TOKENS {
+            if self.method != Method::RawPredict {
+                return Err(format!("{COUNT_TOKENS} is asked by rawPredict"));
+            }
             let named = super::model(body)?;
             segment(named)?;
             return Ok((publisher.to_owned(), named.to_owned(), Method::CountTokens, Format::Messages));
@@ -308,6 +311,11 @@ mod tests {
         );
         for bad in [json!({}), json!({ "model": "a/b" }), json!({ "model": "a:b" })] {
             assert!(path.named(&bad).is_err(), "{bad}");
+        }
+        // what is asked by another method is no counting
+        for method in ["streamRawPredict", "predict", "generateContent"] {
+            let path = own(&format!("{PLACE}/publishers/anthropic/models/count-tokens:{method}")).unwrap();
+            assert!(path.named(&json!({ "model": "claude-x@1" })).is_err(), "{method}");
         }
     }
 
