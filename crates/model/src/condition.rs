@@ -56,12 +56,9 @@ impl ClaimsCondition {
         Expression::compile(text, &Claims).map(Self)
     }
 
-    /// Whether it holds of a token. What cannot be told does not hold; nor does what is said of an address that its issuer has not
-    /// verified: that one may be anybody's.
+    /// Whether it holds of a token. What cannot be told does not hold.
     pub fn holds(&self, said: &serde_json::Map<String, Json>) -> bool {
-        let is_verified = said.get("email_verified") == Some(&Json::Bool(true));
-        let told = said.iter().filter(|(name, _)| is_verified || *name != "email");
-        let told = claims(told);
+        let told = claims(Some(said));
         let holds = self.0.evaluate(|context| context.add_variable_from_value("claims", told));
         holds.ok().flatten() == Some(true)
     }
@@ -87,7 +84,7 @@ impl Schema for Claims {
     }
 
     fn example<'v>(&'v self, context: &mut Context<'_, 'v>) {
-        context.add_variable_from_value("claims", claims(std::iter::empty()));
+        context.add_variable_from_value("claims", claims(None));
     }
 }
 
@@ -169,11 +166,16 @@ fn variables(caller: Caller<'_>, call: &Call, context: &mut Context<'_, '_>) {
     let keyed = |(name, value): (&str, Value)| (Key::from(name), value);
     context.add_variable_from_value("caller", map(of_caller.into_iter().map(keyed).collect()));
     context.add_variable_from_value("request", map(of_request.into_iter().map(keyed).collect()));
-    context.add_variable_from_value("claims", claims(caller.claims.into_iter().flatten()));
+    context.add_variable_from_value("claims", claims(caller.claims));
 }
 
-fn claims<'c>(claims: impl Iterator<Item = (&'c String, &'c Json)>) -> Value {
-    let map = claims.map(|(name, value)| (Key::from(name.as_str()), json(value))).collect();
+/// What a token says, without an address that its issuer has not verified: that one may be anybody's.
+fn claims(said: Option<&serde_json::Map<String, Json>>) -> Value {
+    let is_verified = said
+        .and_then(|said| said.get("email_verified"))
+        .is_some_and(|verified| *verified == Json::Bool(true));
+    let told = said.into_iter().flatten().filter(|(name, _)| is_verified || *name != "email");
+    let map = told.map(|(name, value)| (Key::from(name.as_str()), json(value))).collect();
     Value::Map(Map { map: Arc::new(map) })
 }
 
@@ -258,6 +260,9 @@ mod tests {
             assert_eq!(holds(text, claims.clone()), expected, "{text}");
         }
         assert_eq!(holds("claims.team == 'risk'", Json::Null), None, "no token was shown");
+        let email = "claims.email == 'a@b.c'";
+        assert_eq!(holds(email, json!({"email": "a@b.c"})), None, "nobody verified it");
+        assert_eq!(holds(email, json!({"email": "a@b.c", "email_verified": true})), Some(true));
     }
 
     #[test]
