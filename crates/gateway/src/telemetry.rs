@@ -1,11 +1,12 @@
 //! What records say, as metrics and spans: OpenTelemetry's names for generative AI, and who called beside them.
 //! Source: OpenTelemetry's semantic conventions for generative AI (in development; these are the names of version 1.37).
 //!
-//! INVARIANT: what callers send makes no name or label before it is allowed: a caller cannot make more time series than policy
-//! names models (`what_is_refused_makes_no_labels_of_its_own`).
+//! INVARIANT: what callers send makes no label before a provider has answered for it: a caller cannot make more time series than
+//! there are models (`names_that_callers_make_up_make_no_labels`).
 
 use std::{
-    sync::Arc,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -19,10 +20,15 @@ use opentelemetry::{
 
 use signet_model::Outsider;
 
-use crate::{node::Record, wire::Format};
+use crate::{
+    node::{Record, RecordCall},
+    wire::Format,
+};
 
 /// Who measures.
 const SCOPE: &str = "signet-gateway";
+/// Models that are labels, at most.
+const MOST_MODELS: usize = 1000;
 /// Bounds of counts of tokens, as the conventions advise.
 const TOKENS: [f64; 14] = [
     1.0,
@@ -72,6 +78,8 @@ pub struct Telemetry {
     duration: Histogram<f64>,
     first_chunk: Histogram<f64>,
     tokens: Histogram<u64>,
+    /// Models that a provider has answered for, by the provider's name and theirs.
+    models: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Telemetry {
@@ -110,12 +118,18 @@ impl Telemetry {
                 .with_description("Tokens of calls, as the provider counted them.")
                 .with_boundaries(TOKENS.to_vec())
                 .build(),
+            models: Mutex::default(),
         }
     }
 
     /// Measures a call that is over.
     pub(crate) fn observe(&self, record: &Record, seen: &Seen) {
-        let labels = labels(record, seen);
+        let mut labels = labels(record, seen);
+        if let Some(call) =
+            record.call.as_ref().filter(|call| seen.is_allowed && self.is_known(call, record.status))
+        {
+            labels.push(KeyValue::new("gen_ai.request.model", shared(&call.model)));
+        }
         let mut counted = labels.clone();
         counted.extend([
             KeyValue::new("signet.verdict", record.verdict.clone()),
@@ -141,6 +155,14 @@ impl Telemetry {
             self.cost.add(cost.amount.parse().unwrap_or_default(), &labels);
         }
         self.trace(record, seen, labels);
+    }
+
+    /// Whether a provider has answered for a model, now or before. A pattern of a policy allows names that nobody has.
+    fn is_known(&self, call: &RecordCall, status: u16) -> bool {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = (call.provider.clone(), call.model.clone());
+        let is_answered = (200..300).contains(&status) && models.len() < MOST_MODELS;
+        models.contains(&model) || (is_answered && models.insert(model))
     }
 
     fn trace(&self, record: &Record, seen: &Seen, mut attributes: Vec<KeyValue>) {
@@ -220,7 +242,6 @@ fn labels(record: &Record, seen: &Seen) -> Vec<KeyValue> {
     }
     if let Some(call) = record.call.as_ref().filter(|_| seen.is_allowed) {
         labels.push(KeyValue::new("signet.provider", shared(&call.provider)));
-        labels.push(KeyValue::new("gen_ai.request.model", shared(&call.model)));
     }
     labels
 }

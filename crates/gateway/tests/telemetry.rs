@@ -106,3 +106,21 @@ async fn what_is_refused_makes_no_labels_of_its_own() {
     assert_eq!(requests.len(), 2, "{requests:?}");
     assert!(spans.get_finished_spans().unwrap().iter().all(|span| !span.name.contains("gpt")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_callers_make_up_make_no_labels() {
+    let Measured { fixture, meters, metrics, .. } = measured().await;
+    // a policy's pattern allows them, and no provider has them
+    for i in 0..20 {
+        let (status, ..) =
+            fixture.post(SCORER, "/v1/chat/completions", chat(&format!("llama-{i}-exhausted"))).await;
+        assert_eq!(status, 429);
+    }
+    assert_eq!(fixture.post(SCORER, "/v1/chat/completions", chat("llama")).await.0, 200);
+    fixture.record(21).await;
+    meters.force_flush().unwrap();
+    let requests = series(&metrics, "signet.gateway.requests");
+    let models: BTreeSet<String> =
+        requests.iter().map(|labels| value(labels, "gen_ai.request.model")).collect();
+    assert_eq!(models, [String::new(), "llama".to_owned()].into());
+}
