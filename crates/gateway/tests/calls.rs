@@ -3,7 +3,15 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -147,4 +155,74 @@ async fn a_token_counts_for_the_workload_that_it_was_given_to_and_for_no_other()
         let (answered, said, body) = fixture.post_with(TRAINER, &authorization, &path, prompt()).await;
         assert_eq!((answered, said.as_str()), (status, reason), "{body:?}");
     }
+}
+
+/// A provider that answers the first call on its connection, reads the second one whole, and closes.
+fn provider_that_goes(heard: Arc<AtomicUsize>) -> SocketAddr {
+    const ANSWER: &str = r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            for is_first in [true, false] {
+                let mut length = 0;
+                loop {
+                    let mut line = String::new();
+                    if reader.read_line(&mut line).unwrap() == 0 {
+                        break;
+                    }
+                    let line = line.trim().to_ascii_lowercase();
+                    if let Some(text) = line.strip_prefix("content-length: ") {
+                        length = text.parse().unwrap();
+                    }
+                    if line.is_empty() {
+                        break;
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                heard.fetch_add(usize::from(length > 0), Ordering::SeqCst);
+                if is_first {
+                    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length";
+                    write!(reader.get_mut(), "{head}: {}\r\n\r\n{ANSWER}", ANSWER.len()).unwrap();
+                }
+            }
+        }
+    };
+    std::thread::spawn(serve);
+    address
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_been_made_is_not_made_again_and_stays_charged() {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let address = provider_that_goes(heard.clone());
+    let more = format!(
+        "---
+apiVersion: signet.dev/v1alpha1
+kind: ModelProvider
+metadata: {{name: going}}
+spec:
+  openAI: {{endpoint: \"http://{address}\", publisher: meta}}
+  allowPlaintext: true
+  credential: {{none: {{}}}}
+---
+apiVersion: signet.dev/v1alpha1
+kind: ModelPolicy
+metadata: {{name: two, namespace: shop}}
+spec:
+  podSelector: {{matchLabels: {{app: scorer}}}}
+  limits: [{{requestsPerMinute: 2}}]
+"
+    );
+    let fixture = Fixture::with(&more).await;
+    let body = || json!({ "model": "llama", "messages": [] }).to_string();
+    assert_eq!(fixture.post(SCORER, "/going/v1/chat/completions", body()).await.0, 200);
+    // on the connection that is kept, which ends once it was read
+    let (status, reason, _) = fixture.post(SCORER, "/going/v1/chat/completions", body()).await;
+    assert_eq!((status, reason.as_str()), (502, "upstream-unavailable"));
+    assert_eq!(heard.load(Ordering::SeqCst), 2, "once each");
+    let (status, reason, _) = fixture.post(SCORER, "/going/v1/chat/completions", body()).await;
+    assert_eq!((status, reason.as_str()), (429, "limit-requests"));
 }
