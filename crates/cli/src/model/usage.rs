@@ -43,10 +43,15 @@ struct Sums {
     refused: u64,
     input: u64,
     output: u64,
-    /// In billionths.
-    cost: u64,
-    /// Empty where nothing is known of what calls cost.
-    currency: String,
+    /// In billionths, by currency; empty where nothing is known of what calls cost.
+    costs: BTreeMap<String, u64>,
+}
+
+impl Sums {
+    /// What it came to, in each currency.
+    fn costs(&self) -> impl Iterator<Item = (String, &str)> {
+        self.costs.iter().map(|(currency, cost)| (Amount(*cost).to_string(), currency.as_str()))
+    }
 }
 
 /// All of it.
@@ -76,10 +81,11 @@ impl Usage {
     /// An object for each row.
     pub(crate) fn to_json(&self) -> Vec<Value> {
         let row = |(of, sums): (&Of, &Sums)| {
-            let Sums { calls, refused, input, output, cost, currency } = sums;
+            let Sums { calls, refused, input, output, .. } = sums;
+            let costs = sums.costs().map(|(cost, currency)| json!({ "amount": cost, "currency": currency }));
             json!({
                 "caller": of.caller, "model": of.model, "calls": calls, "refused": refused, "input_tokens": input,
-                "output_tokens": output, "cost": Amount(*cost).to_string(), "currency": currency,
+                "output_tokens": output, "costs": costs.collect::<Vec<_>>(),
             })
         };
         self.0.iter().map(row).collect()
@@ -92,10 +98,9 @@ impl Usage {
         for (of, sums) in &self.0 {
             let numbers =
                 [sums.calls, sums.refused, sums.input, sums.output].map(|number| number.to_string());
-            let cost = match sums.currency.is_empty() {
-                true => "-".to_owned(),
-                false => format!("{} {}", Amount(sums.cost), sums.currency),
-            };
+            let costs: Vec<String> =
+                sums.costs().map(|(cost, currency)| format!("{cost} {currency}")).collect();
+            let cost = if costs.is_empty() { "-".to_owned() } else { costs.join(", ") };
             table.row([of.caller.clone(), of.model.clone()].into_iter().chain(numbers).chain([cost]));
         }
         table.print(out)
@@ -124,14 +129,16 @@ async fn sums(server: &str) -> anyhow::Result<BTreeMap<Of, Sums>> {
             false => format!("{}/{}", model.publisher, model.model),
         };
         let sum = sums.entry(Of { caller, model: name }).or_default();
+        let is_refused = flow.verdict == i32::from(Verdict::Dropped);
+        let cost = Amount::new(&model.cost).map_or(0, |amount| amount.0);
         sum.calls += 1;
-        sum.refused += u64::from(flow.verdict == i32::from(Verdict::Dropped));
-        sum.input += model.input_tokens;
-        sum.output += model.output_tokens;
+        sum.refused += u64::from(is_refused);
+        sum.input = sum.input.saturating_add(model.input_tokens);
+        sum.output = sum.output.saturating_add(model.output_tokens);
         if !model.currency.is_empty() {
-            sum.currency = model.currency;
+            let sum = sum.costs.entry(model.currency).or_default();
+            *sum = sum.saturating_add(cost);
         }
-        sum.cost += Amount::new(&model.cost).map_or(0, |amount| amount.0);
     }
     Ok(sums)
 }
