@@ -1,7 +1,7 @@
 //! Where a program's measurements go: Prometheus reads them at `/metrics`, and they are sent over OTLP where the environment says
 //! where to (`OTEL_EXPORTER_OTLP_ENDPOINT`), traces with them.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -13,10 +13,14 @@ use opentelemetry_sdk::{
     Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator, trace::SdkTracerProvider,
 };
 use prometheus::{Registry, TextEncoder};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 /// The variable of OpenTelemetry that says where things are sent.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// Those who read metrics at a time; more wait. One that is slow holds up no other.
+const MOST_READERS: usize = 32;
+/// How long reading them may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What measures; dropped, what was not sent yet is sent.
 pub(crate) struct Telemetry {
@@ -64,10 +68,12 @@ impl Telemetry {
     ) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
         let listener = TcpListener::bind(addresses).await.context("listening for who reads metrics")?;
         let registry = self.registry.clone();
+        let room = Arc::new(Semaphore::new(MOST_READERS));
         Ok(async move {
             loop {
+                let Ok(place) = room.clone().acquire_owned().await else { return };
                 let Ok((stream, _)) = listener.accept().await else {
-                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 };
                 let registry = registry.clone();
@@ -75,10 +81,13 @@ impl Telemetry {
                     let answer = answer(&registry, &request);
                     async move { Ok::<_, Infallible>(answer) }
                 });
-                // one at a time, each once: whoever reads metrics comes again
+                // each once: whoever reads metrics comes again
                 let mut server = hyper::server::conn::http1::Builder::new();
                 let serving = server.keep_alive(false).serve_connection(TokioIo::new(stream), service);
-                let _ = tokio::time::timeout(std::time::Duration::from_secs(5), serving).await;
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(PATIENCE, serving).await;
+                    drop(place);
+                });
             }
         })
     }
