@@ -59,6 +59,8 @@ pub struct Config {
     /// The URL of a Redis or Valkey in which gateways count together what limits are on; it may hold a password. Default: none,
     /// and each node counts for itself, in its state directory.
     pub limits_store: Option<SecretString>,
+    /// Certificates, in PEM, one of which has to have signed that of the store. Default: none, and the host's count.
+    pub limits_store_ca: Option<PathBuf>,
     /// What the model gateway serves TLS with. Default: nothing, and so no TLS.
     pub gateway_tls: Option<GatewayTls>,
     /// Whom the model gateway lets in; callers from outside need TLS. Default: pods alone.
@@ -152,6 +154,7 @@ impl Default for Config {
             manifests: None,
             issuer: "https://signet.invalid".to_owned(),
             limits_store: None,
+            limits_store_ca: None,
             gateway_tls: None,
             gateway_mode: GatewayMode::default(),
             gateway_host_port: None,

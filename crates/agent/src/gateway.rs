@@ -108,6 +108,7 @@ fn pod(snapshot: &Snapshot, manifests: &Path, config: &Config) -> PodManifest {
     let tls = config.gateway_tls.iter().flat_map(|GatewayTls { certificate, key }| {
         ["--tls-cert".to_owned(), path(certificate), "--tls-key".to_owned(), path(key)]
     });
+    let store_ca = config.limits_store_ca.iter().flat_map(|ca| ["--limits-store-ca".to_owned(), path(ca)]);
     let mode = match config.gateway_mode {
         GatewayMode::Egress => "egress",
         GatewayMode::Ingress => "ingress",
@@ -127,6 +128,7 @@ fn pod(snapshot: &Snapshot, manifests: &Path, config: &Config) -> PodManifest {
             .chain(audit)
             .map(str::to_owned)
             .chain(tls)
+            .chain(store_ca)
             .collect(),
         host_ports: from_outside.into_iter().collect(),
         // not an argument, which everybody could read

@@ -73,6 +73,9 @@ struct Options {
     /// password. [default: each node counts for itself]
     #[arg(long)]
     limits_store: Option<String>,
+    /// Certificates, in PEM, one of which has to have signed the store's. [default: those that this host trusts]
+    #[arg(long)]
+    limits_store_ca: Option<PathBuf>,
     /// Whom the model gateway lets in: `egress`, pods alone; `ingress`, callers from outside the cluster as well, known by tokens
     /// over TLS. [default: egress]
     #[arg(long, value_enum)]
@@ -242,7 +245,9 @@ impl UpArgs {
             given.gateway_tls_cert.as_ref().or(file.gateway_tls_cert.as_ref()),
             given.gateway_tls_key.as_ref().or(file.gateway_tls_key.as_ref()),
         ];
-        let config = Config { gateway_tls: gateway_tls(pair)?, ..config };
+        let authorities = given.limits_store_ca.as_ref().or(file.limits_store_ca.as_ref());
+        let limits_store_ca = authorities.map(|path| absolute(path)).transpose()?;
+        let config = Config { gateway_tls: gateway_tls(pair)?, limits_store_ca, ..config };
         check(&config)?;
         Ok((manifests.clone(), config))
     }
@@ -256,6 +261,7 @@ impl Options {
             &mut self.run_dir,
             &mut self.bpffs,
             &mut self.export_file,
+            &mut self.limits_store_ca,
             &mut self.gateway_tls_cert,
             &mut self.gateway_tls_key,
         ] {
@@ -307,6 +313,7 @@ fn settle(given: &Options, file: &Options) -> Config {
         manifests: default.manifests,
         issuer: first(&given.issuer, &file.issuer, default.issuer),
         limits_store: given.limits_store.clone().or_else(|| file.limits_store.clone()).map(Into::into),
+        limits_store_ca: default.limits_store_ca,
         gateway_tls: default.gateway_tls,
         gateway_mode: first(&given.gateway_mode, &file.gateway_mode, GatewayMode::default()).into(),
         gateway_host_port: given.gateway_host_port.or(file.gateway_host_port),
@@ -316,8 +323,11 @@ fn settle(given: &Options, file: &Options) -> Config {
 }
 
 /// The gateway is another process, and may be in another folder.
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| path.display().to_string())
+}
+
 fn gateway_tls(pair: [Option<&PathBuf>; 2]) -> anyhow::Result<Option<GatewayTls>> {
-    let absolute = |path: &PathBuf| std::path::absolute(path).with_context(|| path.display().to_string());
     match pair {
         [None, None] => Ok(None),
         [Some(certificate), Some(key)] => {
@@ -387,6 +397,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
     anyhow::ensure!(
         config.limits_store.as_ref().is_none_or(is_store),
         "limits store: not redis://HOST, rediss://HOST or unix:PATH"
+    );
+    anyhow::ensure!(
+        config.limits_store_ca.is_none() || config.limits_store.is_some(),
+        "limits store CA: there is no limits store"
     );
     check_gateway(config)?;
     anyhow::ensure!(config.flows_memory != Some(0), "flows memory: 0 is none");
@@ -491,6 +505,7 @@ mod tests {
         );
         assert!(refused("manifests: m\npodRange: [10.96.0.0/12]\n").contains("overlaps"));
         assert!(refused("manifests: m\nflows: 0\n").contains("flows"));
+        assert!(refused("manifests: m\nlimitsStoreCa: ca.pem\n").contains("there is no limits store"));
         assert!(refused("manifests: m\ngatewayTlsCert: c.pem\n").contains("gateway TLS key: is required"));
         let mode = refused("manifests: m\ngatewayMode: ingress\n");
         assert!(mode.contains("gateway mode: ingress") && mode.contains("gateway TLS cert"), "{mode}");

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 use signet_cluster::Settings;
 use signet_gateway::{Certificates, Drain, Gateway, Link, MAX_CONNECTIONS, Server};
-use signet_limits::{InProcess, JournalError, Keeper, Limits, Shared, SharedError, SharedSettings};
+use signet_limits::{InProcess, JournalError, Keeper, Limits, Shared, SharedError, SharedSettings, Trust};
 use signet_policy::Mode;
 use tokio::sync::watch;
 
@@ -58,6 +58,9 @@ pub(crate) struct GatewayArgs {
     /// The folder in which it is counted what limits are on. Default: in memory alone, until the process ends.
     #[arg(long)]
     limits: Option<PathBuf>,
+    /// Certificates, in PEM, one of which has to have signed that of the store of limits. Default: those that this host trusts.
+    #[arg(long)]
+    limits_store_ca: Option<PathBuf>,
     /// Seconds in which callers are told that it ends, before it takes no more. A replica behind a Service needs some; one that is alone, none.
     #[arg(long, default_value_t = 0)]
     drain_notice: u64,
@@ -70,7 +73,13 @@ pub(crate) struct GatewayArgs {
 fn limits(args: &GatewayArgs) -> anyhow::Result<(Limits, Option<Keeper>)> {
     if let Ok(url) = std::env::var(STORE) {
         // what is wrong may quote what is secret
-        let opened = Shared::open(&url, SharedSettings::default());
+        let trust = match &args.limits_store_ca {
+            None => Trust::Host,
+            Some(path) => {
+                Trust::Authorities(std::fs::read(path).with_context(|| path.display().to_string())?)
+            }
+        };
+        let opened = Shared::open(&url, SharedSettings { trust, ..SharedSettings::default() });
         let (shared, keeper) = opened.map_err(|error| match error {
             SharedError::Url(_) => anyhow::anyhow!("{STORE} is not a URL of Redis: rediss://HOST"),
             other => other.into(),

@@ -79,9 +79,7 @@ pub enum SharedError {
     #[error("the URL of the store of limits: {0}")]
     Url(#[from] RedisError),
     /// A store elsewhere, without TLS.
-    #[error(
-        "the store of limits at {0}: what goes there would go in the clear (rediss://, or allow plaintext)"
-    )]
+    #[error("the store of limits at {0}: what goes there would go in the clear: rediss:// is meant")]
     Plaintext(String),
     /// A store that need not prove who it is.
     #[error("the store of limits at {0}: its certificate has to be looked at (without #insecure)")]
