@@ -14,6 +14,7 @@ mod packet;
 mod planted;
 mod random;
 mod server;
+pub mod store;
 
 pub use agreement::compare;
 pub use kinds::{KINDS, kinds_of_policy, kinds_of_rule};

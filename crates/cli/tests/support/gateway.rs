@@ -116,10 +116,16 @@ pub(crate) struct Process {
 impl Process {
     /// In a folder with `manifests` and `node.sock`, counting in `limits`. It begins with as few files as a shell gives it.
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::counting(folder, None)
+    }
+
+    /// The same, counting in a store.
+    pub(crate) fn counting(folder: &Path, store: Option<&str>) -> Self {
         let mut child = Command::new("sh")
             .args(["-c", r#"ulimit -Sn 1024 && exec "$0" "$@""#, env!("CARGO_BIN_EXE_signet"), "gateway"])
             .args(["--manifests", "manifests", "--node-socket", "node.sock", "--limits", "limits"])
             .args(["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .envs(store.map(|url| ("SIGNET_LIMITS_STORE", url)))
             .current_dir(folder)
             .stdout(Stdio::piped())
             .spawn()

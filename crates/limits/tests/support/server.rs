@@ -1,7 +1,6 @@
 //! A server of its own for a test: Redis or Valkey, whichever is there.
 
 use std::{
-    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -9,14 +8,6 @@ use std::{
 
 use signet_limits::{Clock, Limits, Shared, SharedSettings};
 use tempfile::TempDir;
-
-/// What a program is called, and as what it is to be run. Debian's tools of Redis have the server in them, under another name,
-/// and start none on their own.
-const PROGRAMS: [(&str, &str); 3] = [
-    ("valkey-server", "valkey-server"),
-    ("redis-server", "redis-server"),
-    ("redis-check-rdb", "redis-server"),
-];
 
 /// A server on a socket in a folder of its own; ends with the test.
 pub(crate) struct Server {
@@ -75,8 +66,7 @@ impl Server {
     pub(crate) async fn run(&mut self) -> bool {
         let client = redis::Client::open(self.url()).unwrap();
         let folder = self.folder.path();
-        let start = |program| spawn(program, folder, &self.options).ok();
-        self.process = PROGRAMS.into_iter().find_map(start);
+        self.process = signet_testkit::store::start(folder, &self.options).unwrap();
         let Some(process) = &mut self.process else { return false };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -146,19 +136,6 @@ fn certificates(folder: &Path) -> Option<Vec<u8>> {
         "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 2 -extfile names",
     )?;
     Some(std::fs::read(folder.join("ca.pem")).unwrap())
-}
-
-fn spawn((program, name): (&str, &str), folder: &Path, options: &[String]) -> std::io::Result<Child> {
-    Command::new(program)
-        .arg0(name)
-        .args(["--port", "0", "--unixsocket", "socket", "--appendonly", "yes", "--appendfsync", "always"])
-        .args(["--save", "", "--dir"])
-        .arg(folder)
-        .args(options)
-        .current_dir(folder)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
 }
 
 impl Drop for Server {
