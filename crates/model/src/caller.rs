@@ -13,7 +13,7 @@ use signet_identity::Pod;
 pub struct Caller<'a> {
     /// Whose call it is.
     pub who: Who<'a>,
-    /// What its token says, where it had to show one.
+    /// What its token says, where it showed one that counts.
     pub claims: Option<&'a Map<String, Value>>,
 }
 

@@ -118,7 +118,7 @@ impl<T> Choice<T> {
 /// What token callers have to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenDemand {
-    /// None: whatever they show is not looked at.
+    /// None: they need not show one. One that counts is theirs all the same.
     None,
     /// One of these issuers, by name.
     Of(Choice<String>),
