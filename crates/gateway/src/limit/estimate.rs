@@ -120,7 +120,19 @@ fn unpriced(value: &Value) -> Option<String> {
         Value::String(text) => !AT_MOST_THE_PRICE.contains(&text.as_str()),
         _ => true,
     });
-    dear.next().map(|(name, _)| if name == "speed" { name } else { "service_tier" }.to_owned())
+    let dear = dear.next().map(|(name, _)| if name == "speed" { name } else { "service_tier" });
+    dear.or_else(|| makes_more_than_text(value).then_some("modalities")).map(str::to_owned)
+}
+
+/// Whether images or sounds may come back, whose tokens have prices of their own.
+fn makes_more_than_text(value: &Value) -> bool {
+    let of_gemini = field(value, "generationconfig").and_then(|config| field(config, "responsemodalities"));
+    let is_text = |kind: &Value| kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("text"));
+    [of_gemini, field(value, "modalities")].into_iter().flatten().any(|wanted| match wanted {
+        Value::Null => false,
+        Value::Array(list) => !list.iter().all(is_text),
+        _ => true,
+    })
 }
 
 fn prompts(value: &Value) -> u64 {
@@ -291,6 +303,17 @@ mod tests {
         assert_eq!(unpriced(json!({"service_tier": "priority"})), Some("service_tier".to_owned()));
         assert_eq!(unpriced(json!({"serviceTier": 7})), Some("service_tier".to_owned()));
         assert_eq!(unpriced(json!({"speed": "fast"})), Some("speed".to_owned()));
+        for dear in [
+            json!({"modalities": ["text", "audio"]}),
+            json!({"generationConfig": {"responseModalities": ["TEXT", "IMAGE"]}}),
+            json!({"generation_config": {"response_modalities": "AUDIO"}}),
+        ] {
+            assert_eq!(unpriced(dear), Some("modalities".to_owned()));
+        }
+        assert_eq!(
+            unpriced(json!({"modalities": ["text"], "generationConfig": {"responseModalities": null}})),
+            None
+        );
     }
 
     #[test]
