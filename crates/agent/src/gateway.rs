@@ -210,6 +210,10 @@ impl Desk {
             if (&mut reader).take(MAX_QUESTION).read_line(&mut line)? == 0 {
                 return Ok(());
             }
+            // what is left of it would be the next one
+            if !line.ends_with('\n') {
+                return Err(io::Error::other("a question that is too long, or not whole"));
+            }
             let reply = match serde_json::from_str(&line) {
                 Ok(question) => self.answer(question),
                 Err(error) => Reply::Error(error.to_string()),
