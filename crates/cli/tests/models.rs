@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::{fs, net::TcpListener};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+};
 
 use serde_json::Value;
 use signet_testkit::google::Google;
@@ -98,6 +102,20 @@ fn a_pod_calls_a_model_without_a_key_and_another_one_cannot() {
     assert_eq!(
         (&denied["flow"]["verdict"], &denied["flow"]["l7"]["http"]["code"]),
         (&"DROPPED".into(), &403.into())
+    );
+
+    // the node itself is nobody's pod, whatever it shows: nor is what it forwards, or runs in its network
+    let gateway = allowed["flow"]["IP"]["destination"].as_str().unwrap();
+    let mut stream = TcpStream::connect((gateway, 4260)).unwrap();
+    let body = r#"{"contents":[]}"#;
+    let head =
+        format!("POST {MODEL} HTTP/1.1\r\nHost: g\r\nConnection: close\r\nContent-Length: {}", body.len());
+    write!(stream, "{head}\r\nX-Forwarded-For: {}\r\n\r\n{body}", allowed["flow"]["IP"]["source"]).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("x-signet-reason: unknown-caller"),
+        "{answer}"
     );
 
     // measured under who called, for Prometheus to read
