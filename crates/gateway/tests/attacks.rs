@@ -5,6 +5,10 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use support::{FLASH, Fixture, SCORER, prompt};
 use tokio::{
@@ -368,4 +372,31 @@ async fn whoever_wants_tls_where_there_is_none_is_told_in_its_words_and_in_the_l
     let record = fixture.record(1).await;
     assert_eq!((record.verdict.as_str(), record.reason.as_str()), ("DROPPED", "invalid-request"));
     assert!(record.detail.contains("http:// is meant, and transport=\"rest\""), "{}", record.detail);
+}
+
+#[tokio::test]
+async fn over_http2_whom_a_request_says_it_is_for_decides_nothing_and_goes_nowhere() {
+    let fixture = Fixture::new().await;
+    let stream = connect(&fixture).await;
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for uri in ["http://169.254.169.254/v1/chat/completions", "https://evil.example/llm/v1/chat/completions"]
+    {
+        let request = Request::post(uri)
+            .header("host", "other.example")
+            .header("x-forwarded-for", "127.0.0.9")
+            .header("x-forwarded-host", "evil.example");
+        let request = request.body(Full::<Bytes>::from(CHAT)).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 200, "{uri}");
+    }
+    let asked = fixture.models.asked();
+    assert_eq!(asked.len(), 2);
+    for asked in asked {
+        let host = asked.headers.iter().find(|(name, _)| name == "host").unwrap();
+        assert_eq!(host.1, fixture.models.address().to_string());
+        assert!(
+            asked.headers.iter().all(|(_, value)| !value.contains("evil") && !value.contains("127.0.0.9"))
+        );
+    }
 }
