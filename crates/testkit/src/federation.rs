@@ -1,5 +1,7 @@
 //! Stand-ins of OpenAI's and Anthropic's workload identity federation, with their models behind it: from what their own libraries
 //! send. They take tokens of issuers that they were told to trust, and calls with the tokens that they gave out.
+//!
+//! UNVERIFIED: no unchanged client has taken a token of theirs.
 
 use std::{
     collections::HashMap,

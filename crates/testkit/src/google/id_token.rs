@@ -1,5 +1,7 @@
 //! ID tokens as Google issues them to service accounts and to people, for whoever asks for them by an audience.
 //! Source: OpenID Connect at Google (ID token's payload); what Cloud Run, Pub/Sub and Vertex AI send as `Authorization: Bearer`.
+//!
+//! UNVERIFIED: no client of Google's has checked one.
 
 use std::{fs, io, path::Path};
 

@@ -4,6 +4,9 @@
 //! What a model answers hangs on its name, in all formats: `…-exhausted` refuses (429), `…-broken` breaks off in the middle of its
 //! stream, `…-failing` says in the middle of it that it cannot go on, `…-slow` takes its time between parts, `…-silent` counts no
 //! tokens; `…-held` and `…-endless` are of streams that last (`long.rs`). Its answer has eight tokens, or as many as the request lets it have; a token has four bytes.
+//!
+//! The clients of `crates/cli/tests/clients` take its answers, whole and in parts, those of `…-exhausted` and of `…-failing`.
+//! UNVERIFIED: `…-broken`, `…-silent`, `…-held` and `…-endless`, which are for the gateway's own tests.
 
 pub(crate) mod anthropic;
 mod long;
