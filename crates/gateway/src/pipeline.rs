@@ -218,7 +218,7 @@ impl<N: Node> Gateway<N> {
     async fn make(&self, caller: subject::Caller<'_>, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
         self.guard_request(asked).map_err(Failed::NotSent)?;
         // only for what is going to be sent: whoever may not call makes no work for others
-        let credentials = Credentials { node: &*self.node, exchange: &self.exchange };
+        let credentials = Credentials { node: &self.node, exchange: &self.exchange };
         let credential = credentials.of(caller, asked.provider).await.map_err(Failed::NotSent)?;
         let answer = self.upstream.call(asked, credential).await?;
         self.guard_answer(asked, answer).await.map_err(Failed::Sent)
