@@ -25,6 +25,8 @@ pub(crate) type Over = Box<dyn FnOnce(End) + Send + Sync>;
 pub(crate) struct End {
     /// What was counted.
     pub(crate) usage: Option<Usage>,
+    /// Whether that is all that it came to.
+    pub(crate) is_counted: bool,
     pub(crate) ending: Ending,
     /// When its first part came.
     pub(crate) first: Option<std::time::Instant>,
@@ -174,7 +176,8 @@ impl Drop for Passing {
     fn drop(&mut self) {
         if let Some(over) = self.over.take() {
             let ending = self.ending.take().unwrap_or(Ending::BrokenOff);
-            over(End { usage: self.passage.usage(), ending, first: self.first });
+            let (usage, is_counted) = (self.passage.usage(), self.passage.is_counted());
+            over(End { usage, is_counted, ending, first: self.first });
         }
     }
 }

@@ -1,10 +1,16 @@
 //! What a provider is shown for a caller: no key, but a token that stands for this very workload.
 
+use std::sync::Arc;
+
 use hyper::header::{self, HeaderName, HeaderValue};
 use signet_model::{Credential, Provider, Reason};
 use signet_oidc::{Exchange, Federation};
 
-use crate::{node::Node, refusal::Refusal, subject::Caller};
+use crate::{
+    node::Node,
+    refusal::Refusal,
+    subject::{self, Caller},
+};
 
 /// Headers of a call that say who makes it.
 pub(crate) type Headers = Vec<(HeaderName, HeaderValue)>;
@@ -15,7 +21,7 @@ const ANTHROPIC_OAUTH: (HeaderName, HeaderValue) =
 
 /// Gets credentials for callers.
 pub(crate) struct Credentials<'g, N> {
-    pub(crate) node: &'g N,
+    pub(crate) node: &'g Arc<N>,
     pub(crate) exchange: &'g Exchange,
 }
 
@@ -46,7 +52,11 @@ impl<N: Node> Credentials<'_, N> {
         federation: &impl Federation,
     ) -> Result<HeaderValue, Refusal> {
         let holder = caller.holder(provider, federation)?;
-        let subject = async || caller.subject_token(self.node, self.exchange.client(), federation).await;
+        // it may be made after the call is over
+        let subject = || {
+            let (node, client) = (Arc::clone(self.node), self.exchange.client().clone());
+            subject::token(node, client, caller.voucher(), federation.clone())
+        };
         let token = self.exchange.token(&holder, federation, subject).await;
         let bearer = token.and_then(|token| token.bearer());
         bearer.map_err(|error| Refusal::new(Reason::CredentialUnavailable, error.to_string()))

@@ -167,7 +167,7 @@ impl<N: Node> Note<N> {
     }
 
     fn stop(&mut self, end: End) {
-        let End { usage, ending, first } = end;
+        let End { usage, ending, first, .. } = end;
         self.is_over = true;
         self.record.latency_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.seen.first = first.map(|first| first.duration_since(self.started));
@@ -193,7 +193,7 @@ impl<N: Node> Drop for Note<N> {
         if !self.is_over {
             self.record.status = GONE;
             self.tell(vec!["the caller went away".to_owned()]);
-            self.stop(End { usage: None, ending: Ending::Whole, first: None });
+            self.stop(End { usage: None, is_counted: false, ending: Ending::Whole, first: None });
         }
         let priced = self.price.as_ref().zip(self.record.usage);
         self.record.cost = priced.map(|((price, currency), usage)| RecordCost {

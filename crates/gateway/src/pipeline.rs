@@ -106,7 +106,7 @@ impl<N: Node> Gateway<N> {
             note.caller(&known.0);
         }
         note.refuse(&Refusal::new(Reason::InvalidRequest, NO_TLS));
-        note.end(End { usage: None, ending: Ending::Whole, first: None });
+        note.end(End { usage: None, is_counted: false, ending: Ending::Whole, first: None });
     }
 
     /// Answers one request.
@@ -137,14 +137,14 @@ impl<N: Node> Gateway<N> {
             }
             Ok((Answer::Whole(answer, usage), charged)) => {
                 note.status(answer.status());
-                let end = End { usage, ending: Ending::Whole, first: None };
+                let end = End { usage, is_counted: true, ending: Ending::Whole, first: None };
                 note.tell(charged.over(settled((answer.status(), generates), &end)));
                 note.end(end);
                 answer.map(Body::whole)
             }
             Err(refusal) => {
                 note.refuse(&refusal);
-                note.end(End { usage: None, ending: Ending::Whole, first: None });
+                note.end(End { usage: None, is_counted: false, ending: Ending::Whole, first: None });
                 refusal.answer(dialect)
             }
         }
@@ -218,7 +218,7 @@ impl<N: Node> Gateway<N> {
     async fn make(&self, caller: subject::Caller<'_>, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
         self.guard_request(asked).map_err(Failed::NotSent)?;
         // only for what is going to be sent: whoever may not call makes no work for others
-        let credentials = Credentials { node: &*self.node, exchange: &self.exchange };
+        let credentials = Credentials { node: &self.node, exchange: &self.exchange };
         let credential = credentials.of(caller, asked.provider).await.map_err(Failed::NotSent)?;
         let answer = self.upstream.call(asked, credential).await?;
         self.guard_answer(asked, answer).await.map_err(Failed::Sent)
@@ -279,7 +279,8 @@ impl<N: Node> Gateway<N> {
                 Ok(Answer::Whole(Response::from_parts(head, Full::new(body)), usage))
             }
             texts => {
-                let passage = Box::new(Passage::new(asked.format, asked.hides_usage, texts));
+                let passage = Passage::new(asked.format, asked.hides_usage, texts);
+                let passage = Box::new(if is_stream { passage.of_stream() } else { passage });
                 Ok(Answer::Passing(answer, passage, asked.provider.patience.idle))
             }
         }
@@ -299,9 +300,10 @@ fn overwrite(decision: &Decision<'_>, asked: &mut Asked<'_>) {
 fn settled((status, generates): (StatusCode, bool), end: &End) -> limit::Ending {
     match end.ending {
         Ending::Whole if status.is_client_error() || status.is_server_error() => limit::Ending::Refused,
-        // an answer that was generated and is not counted may be any
+        // an answer that was generated and is not counted to its end may be any
         Ending::Whole => {
-            limit::Ending::Whole(end.usage.filter(|usage| !generates || usage.output_tokens > 0))
+            let counts = |usage: &Usage| end.is_counted && (!generates || usage.output_tokens > 0);
+            limit::Ending::Whole(end.usage.filter(counts))
         }
         // what the provider counts beyond that is not known
         Ending::BrokenOff | Ending::Late | Ending::Blocked(_) => limit::Ending::BrokenOff,

@@ -3,6 +3,8 @@
 //! INVARIANT: what was exchanged for one caller is never another's: its name says who vouches for the caller, who it is, and which
 //! pod it is (`no_caller_has_the_token_of_another`).
 
+use std::sync::Arc;
+
 use secrecy::SecretString;
 use signet_model::{Outsider, Provider, Reason, SubjectToken};
 use signet_oidc::{Client, Error, Federation, Holder, external_token, token_file};
@@ -28,6 +30,14 @@ const NOT_ISSUED: &str =
 pub(crate) struct Caller<'c> {
     pub(crate) connection: Connection,
     pub(crate) known: &'c Known<'c>,
+}
+
+/// What there is of a caller to make a token of, also when the call is over.
+pub(crate) struct Voucher {
+    connection: Connection,
+    is_pod: bool,
+    /// The token that it shows.
+    shown: Option<SecretString>,
 }
 
 impl Caller<'_> {
@@ -77,29 +87,30 @@ impl Caller<'_> {
         self.known.shown()
     }
 
-    /// What is exchanged for it.
-    pub(crate) async fn subject_token(
-        &self,
-        node: &impl Node,
-        client: &Client,
-        federation: &impl Federation,
-    ) -> Result<SecretString, Error> {
-        match federation.subject() {
-            SubjectToken::Issued if matches!(self.known, Known::Outside { .. }) => {
-                Err(Error::Subject(NOT_ISSUED.to_owned()))
-            }
-            SubjectToken::Issued => {
-                let token = node.token(self.connection, federation.audience()).await;
-                token.map_err(|error: NodeError| Error::Subject(error.to_string()))
-            }
-            SubjectToken::Caller => {
-                let shown = self.shown().ok_or_else(|| Error::Subject("it shows none".to_owned()))?;
-                Ok(shown.secret.clone())
-            }
-            SubjectToken::File(path) => token_file(path).await,
-            SubjectToken::ExternalAccount { path, origins } => {
-                external_token(client, path, origins, federation.audience()).await
-            }
+    /// What its token is made of.
+    pub(crate) fn voucher(&self) -> Voucher {
+        let shown = self.shown().map(|shown| shown.secret.clone());
+        Voucher { connection: self.connection, is_pod: matches!(self.known, Known::Pod { .. }), shown }
+    }
+}
+
+/// What is exchanged for a caller.
+pub(crate) async fn token<N: Node>(
+    node: Arc<N>,
+    client: Client,
+    voucher: Voucher,
+    federation: impl Federation,
+) -> Result<SecretString, Error> {
+    match federation.subject() {
+        SubjectToken::Issued if !voucher.is_pod => Err(Error::Subject(NOT_ISSUED.to_owned())),
+        SubjectToken::Issued => {
+            let token = node.token(voucher.connection, federation.audience()).await;
+            token.map_err(|error: NodeError| Error::Subject(error.to_string()))
+        }
+        SubjectToken::Caller => voucher.shown.ok_or_else(|| Error::Subject("it shows none".to_owned())),
+        SubjectToken::File(path) => token_file(path).await,
+        SubjectToken::ExternalAccount { path, origins } => {
+            external_token(&client, path, origins, federation.audience()).await
         }
     }
 }

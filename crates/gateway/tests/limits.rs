@@ -114,6 +114,19 @@ async fn a_call_that_breaks_off_or_counts_nothing_stays_charged() {
 }
 
 #[tokio::test]
+async fn a_stream_that_ends_before_its_last_count_stays_charged() {
+    let claude = |model: &str| chat(json!({ "model": model, "max_tokens": 100, "stream": true }));
+    for (model, status, reason) in [("claude-failing", 429, "limit-tokens"), ("claude-x", 200, "")] {
+        let fixture = Fixture::with(&limited("  - {tokensPerMinute: 300, maxOutputTokens: 100}")).await;
+        assert_eq!(fixture.post(SCORER, "/v1/messages", claude(model)).await.0, 200);
+        // what was counted so far is recorded all the same
+        assert!(fixture.record(1).await.usage.is_some(), "{model}");
+        let next = fixture.post(SCORER, "/v1/messages", claude("claude-x")).await;
+        assert_eq!((next.0, next.1.as_str()), (status, reason), "{model}");
+    }
+}
+
+#[tokio::test]
 async fn a_caller_that_hangs_up_has_spent_what_it_could_have() {
     let fixture = Fixture::with(&limited("  - {tokensPerMinute: 300, maxOutputTokens: 100}")).await;
     let slow = chat(json!({ "model": "llama-slow", "stream": true }));

@@ -11,7 +11,7 @@ use std::{
 use signet_model::Charge;
 
 use crate::{
-    Answer, Overrun,
+    Answer, FULL, Overrun,
     journal::{Journal, JournalError},
     ledger::{Changes, Granted, Held, Ledger, NotGranted},
 };
@@ -86,9 +86,7 @@ impl InProcess {
         let Granted { held, would_refuse, changes } = match counting.ledger.reserve(charges, now_ms) {
             Ok(granted) => granted,
             Err(NotGranted::Exceeded(excess)) => return Answer::Exceeded(excess),
-            Err(NotGranted::Full) => {
-                return Answer::Unavailable("there are as many counters as there may be".to_owned());
-            }
+            Err(NotGranted::Full) => return Answer::Full(FULL.to_owned()),
         };
         if let Err(why) = counting.keep(&changes, now_ms) {
             counting.ledger.undo(&held);
@@ -195,7 +193,7 @@ mod tests {
     fn granted(store: &InProcess, amount: u64) -> Option<Hold> {
         match store.reserve(&[charge(amount)], 0) {
             Answer::Granted { hold, .. } => Some(hold),
-            Answer::Unavailable(_) => None,
+            Answer::Unavailable(_) | Answer::Full(_) => None,
             Answer::Exceeded(excess) => panic!("{excess:?}"),
         }
     }

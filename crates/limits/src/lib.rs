@@ -6,7 +6,8 @@
 //!
 //! INVARIANT: what is reserved never exceeds a limit that holds, however many ask at once
 //! (`calls_at_once_never_overshoot`); it is all of a call's charges or none (`it_is_all_or_nothing`); and what was reserved
-//! counts until it is settled, whoever is killed in between (`a_killed_process_forgets_nothing_that_it_let_through`).
+//! counts until it is settled, whoever is killed in between (`a_killed_process_forgets_nothing_that_it_let_through`). A store that is
+//! full lets nothing through uncounted, as callers can fill it (`a_store_that_is_full_refuses_whatever_limits_say`).
 
 mod calendar;
 mod frame;
@@ -84,9 +85,14 @@ pub enum Refused {
 
 /// What a store says.
 enum Answer<H> {
-    Granted { hold: H, would_refuse: Vec<Excess> },
+    Granted {
+        hold: H,
+        would_refuse: Vec<Excess>,
+    },
     Exceeded(Excess),
     Unavailable(String),
+    /// There are as many counters as there may be, which is the callers' own doing.
+    Full(String),
 }
 
 impl Limits {
@@ -105,10 +111,9 @@ impl Limits {
         match answer {
             Answer::Granted { hold, would_refuse } => Ok(Reservation { hold, would_refuse }),
             Answer::Exceeded(excess) => Err(Refused::Exceeded(excess)),
-            Answer::Unavailable(why) if is_let_through(charges) => {
-                Ok(Reservation { hold: Hold::Uncounted(why), would_refuse: vec![] })
-            }
-            Answer::Unavailable(why) => Err(Refused::Unavailable(why)),
+            Answer::Unavailable(why) if is_let_through(charges) => Ok(uncounted(why)),
+            Answer::Full(why) if !charges.iter().any(holds) => Ok(uncounted(why)),
+            Answer::Unavailable(why) | Answer::Full(why) => Err(Refused::Unavailable(why)),
         }
     }
 }
@@ -130,6 +135,7 @@ impl<H> Answer<H> {
             Self::Granted { hold, would_refuse } => Answer::Granted { hold: with(hold), would_refuse },
             Self::Exceeded(excess) => Answer::Exceeded(excess),
             Self::Unavailable(why) => Answer::Unavailable(why),
+            Self::Full(why) => Answer::Full(why),
         }
     }
 }
@@ -200,9 +206,20 @@ impl Refused {
 
 /// Whether every limit that holds says that calls are made which cannot be counted.
 fn is_let_through(charges: &[Charge]) -> bool {
-    let holding = |charge: &&Charge| charge.mode == Mode::Enforce;
-    charges.iter().filter(holding).all(|charge| charge.unavailable == Uncounted::Allowed)
+    charges.iter().filter(|charge| holds(charge)).all(|charge| charge.unavailable == Uncounted::Allowed)
 }
+
+/// Whether a limit can refuse.
+fn holds(charge: &Charge) -> bool {
+    charge.mode == Mode::Enforce
+}
+
+fn uncounted(why: String) -> Reservation {
+    Reservation { hold: Hold::Uncounted(why), would_refuse: vec![] }
+}
+
+/// What a store that is full says.
+const FULL: &str = "there are as many counters as there may be";
 
 /// The one that takes longest, so that whoever waits for it does not come in vain.
 fn worst(excesses: impl Iterator<Item = Excess>) -> Option<Excess> {

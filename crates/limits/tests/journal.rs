@@ -5,7 +5,7 @@ mod support;
 
 use std::{fs, path::Path};
 
-use signet_limits::{InProcess, JournalError, Limits, Refused, Settings};
+use signet_limits::{InProcess, JournalError, Limits, Refused, Settings, Shared, SharedSettings};
 use signet_model::{Charge, Uncounted};
 use support::{CONCURRENT, HOUR, MONTH, NOON, TOKENS, charge, counted, take};
 
@@ -144,23 +144,51 @@ async fn counters_are_bounded_and_room_comes_back() {
     assert_eq!(counted(&limits, "a", TOKENS, NOON + 61_000).await, 1);
 }
 
-#[tokio::test]
-async fn what_cannot_be_counted_is_refused_unless_every_limit_says_otherwise() {
-    let settings = Settings { most_counters: 0, ..Settings::default() };
-    let limits = Limits::InProcess(InProcess::volatile(settings));
+/// What is said of charges: counted or not, or why it is refused.
+async fn said(limits: &Limits, charges: &[Charge]) -> Result<Option<String>, String> {
+    match limits.reserve(charges, NOON).await {
+        Ok(held) => Ok(held.uncounted().map(str::to_owned)),
+        Err(refusal) => {
+            assert_eq!(refusal.reason(charges), signet_model::Reason::LimitsUnavailable);
+            assert_eq!(refusal.retry_after(), Some(1));
+            Err(refusal.detail(charges))
+        }
+    }
+}
+
+/// One that holds, one that lets through what cannot be counted, and one that refuses nothing.
+fn kinds() -> [Charge; 3] {
     let closed = charge("a", TOKENS, 1, 10);
     let open = Charge { unavailable: Uncounted::Allowed, ..charge("b", TOKENS, 1, 10) };
     let audit = Charge { mode: signet_policy::Mode::Audit, ..closed.clone() };
-    let cases =
-        [(vec![closed.clone(), open.clone()], false), (vec![open.clone()], true), (vec![open, audit], true)];
+    [closed, open, audit]
+}
+
+#[tokio::test]
+async fn what_cannot_be_counted_is_refused_unless_every_limit_says_otherwise() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let url = format!("unix://{}", nowhere.path().join("socket").display());
+    let (shared, _keeper) = Shared::open(&url, SharedSettings::default()).unwrap();
+    let (limits, [closed, open, audit]) = (Limits::Shared(shared), kinds());
+    let cases = [(vec![closed, open.clone()], false), (vec![open.clone()], true), (vec![open, audit], true)];
     for (charges, expected) in cases {
-        match limits.reserve(&charges, NOON).await {
-            Ok(held) => assert!(expected && held.uncounted().is_some()),
-            Err(refusal) => {
-                assert!(!expected);
-                assert_eq!(refusal.reason(&charges), signet_model::Reason::LimitsUnavailable);
-                assert_eq!(refusal.retry_after(), Some(1));
-            }
-        }
+        let said = said(&limits, &charges).await;
+        assert_eq!(said.is_ok_and(|uncounted| uncounted.is_some()), expected, "{charges:?}");
     }
+}
+
+#[tokio::test]
+async fn a_store_that_is_full_refuses_whatever_limits_say() {
+    let settings = Settings { most_counters: 1, ..Settings::default() };
+    let limits = Limits::InProcess(InProcess::volatile(settings));
+    let first = [charge("first", TOKENS, 1, 10)];
+    assert_eq!(said(&limits, &first).await, Ok(None));
+    let [closed, open, audit] = kinds();
+    let full = "there are as many counters as there may be".to_owned();
+    for charges in [vec![closed], vec![open.clone()], vec![open.clone(), audit.clone()]] {
+        assert_eq!(said(&limits, &charges).await, Err(full.clone()), "{charges:?}");
+    }
+    // what only watches refuses nothing, and what is counted already is counted on
+    assert_eq!(said(&limits, &[audit]).await, Ok(Some(full)));
+    assert_eq!(said(&limits, &first).await, Ok(None));
 }

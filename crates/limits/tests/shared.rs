@@ -91,6 +91,23 @@ async fn what_a_gateway_that_died_held_is_free_after_its_lease_and_stays_charged
 }
 
 #[tokio::test]
+async fn a_store_without_memory_refuses_whatever_limits_say() {
+    let Some(server) = Server::start().await else { return };
+    let limits = server.limits();
+    server.set("maxmemory", "1").await;
+    for measure in [MONTH, TOKENS] {
+        let open = [Charge { unavailable: Uncounted::Allowed, ..charge("a", measure, 5, 100) }];
+        let refusal = limits.reserve(&open, NOON).await.unwrap_err();
+        let detail = refusal.detail(&open);
+        assert!(detail.starts_with("there are as many counters as there may be: "), "{detail}");
+        assert_eq!(refusal.reason(&open), signet_model::Reason::LimitsUnavailable);
+    }
+    server.set("maxmemory", "0").await;
+    assert_eq!(counted(&limits, "a", MONTH, NOON).await, 0);
+    assert!(take(&limits, &charge("a", MONTH, 5, 100), NOON).await);
+}
+
+#[tokio::test]
 async fn a_store_that_is_gone_lets_nothing_through_and_comes_back() {
     let Some(mut server) = Server::start().await else { return };
     let limits = server.limits();

@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    sync::{Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,7 +27,7 @@ pub(crate) const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchan
 pub(crate) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// A provider's exchange of a caller's token for one of its own.
-pub trait Federation: Sync {
+pub trait Federation: Clone + Send + Sync + 'static {
     /// What stands for the caller.
     fn subject(&self) -> &SubjectToken;
 
@@ -51,7 +51,6 @@ pub struct AccessToken {
     pub(crate) secret: SecretString,
     got: Instant,
     pub(crate) expires: Instant,
-    pub(crate) renewing: AtomicBool,
     /// When a renewal that failed may be tried again.
     pub(crate) retry: Mutex<Option<Instant>>,
 }
@@ -112,13 +111,14 @@ pub enum Error {
 
 pub(crate) fn token(secret: SecretString, life: Duration) -> AccessToken {
     let got = Instant::now();
-    AccessToken {
-        secret,
-        got,
-        expires: got + life.min(MAX_LIFE),
-        renewing: AtomicBool::new(false),
-        retry: Mutex::default(),
-    }
+    AccessToken { secret, got, expires: got + life.min(MAX_LIFE), retry: Mutex::default() }
+}
+
+/// One that was got so long ago.
+#[cfg(test)]
+pub(crate) fn aged(secret: SecretString, age: Duration, life: Duration) -> AccessToken {
+    let new = token(secret, life);
+    AccessToken { got: new.got - age, expires: new.expires - age, ..new }
 }
 
 pub(crate) fn malformed(service: &'static str, cause: &str) -> Error {

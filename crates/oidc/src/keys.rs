@@ -1,7 +1,8 @@
 //! Key sets of issuers (RFC 7517): which keys are usable, and when a set is asked for again.
 //!
 //! INVARIANT: a token with a key that nobody knows makes an issuer be asked once in [`DEBOUNCE`], however many come
-//! (`unknown_keys_ask_an_issuer_once_in_a_while`); a set without a usable key replaces none (`an_empty_set_replaces_none`).
+//! (`unknown_keys_ask_an_issuer_once_in_a_while`); a set without a usable key replaces none (`an_empty_set_replaces_none`); what an
+//! issuer answers counts, whoever still waits for it (`a_caller_that_gives_up_leaves_the_answer_to_the_next`).
 
 use std::{
     collections::HashMap,
@@ -15,6 +16,7 @@ use http_body_util::Full;
 use hyper::{Request, StatusCode};
 use serde_json::Value;
 use signet_model::TokenForm;
+use tokio::sync::watch;
 
 use crate::{
     http::Client,
@@ -58,8 +60,6 @@ pub(crate) struct Keys {
     form: TokenForm,
     source: KeySource,
     state: Mutex<State>,
-    /// Held by who asks for them. Others wait for the same answer, but those who have a key that may still be believed.
-    asking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -67,7 +67,12 @@ struct State {
     keys: Set,
     got: Option<Instant>,
     tried: Option<Instant>,
+    /// While an issuer is asked.
+    asking: Option<Asking>,
 }
+
+/// How asking ends, once it has.
+type Asking = watch::Receiver<Option<Result<(), String>>>;
 
 /// What is known of a key without asking.
 enum Known {
@@ -79,43 +84,48 @@ enum Known {
     Nothing,
 }
 
+/// What there is when a key is looked for.
+enum Looked {
+    /// The key.
+    Known(Arc<Key>),
+    /// What may be believed if there is no answer, and the answer, if one is to come.
+    Asking(Option<Arc<Key>>, Option<Asking>),
+}
+
+impl State {
+    fn known(&self, name: &str, now: Instant) -> Known {
+        match self.keys.get(name).filter(|_| within(self.got, STALE, now)) {
+            Some(key) if within(self.got, REFRESH, now) => Known::Fresh(key.clone()),
+            Some(key) => Known::Before(key.clone()),
+            None => Known::Nothing,
+        }
+    }
+}
+
 impl Keys {
     pub(crate) fn new(rules: &Rules, source: KeySource) -> Self {
         let (issuer, form) = (rules.issuer.clone(), rules.form.clone());
-        Self { issuer, form, source, state: Mutex::default(), asking: tokio::sync::Mutex::default() }
+        Self { issuer, form, source, state: Mutex::default() }
     }
 
     /// The key of this name; none if the issuer has none.
     pub(crate) async fn key(
-        &self,
+        self: &Arc<Self>,
         client: &Client,
         name: &str,
         now: Instant,
     ) -> Result<Option<Arc<Key>>, KeysError> {
-        let turn = match self.known(name, now) {
-            Known::Fresh(key) => return Ok(Some(key)),
-            // an issuer that is slow makes nobody wait who need not
-            Known::Before(key) => match self.asking.try_lock() {
-                Ok(turn) => turn,
-                Err(_) => return Ok(Some(key)),
-            },
-            Known::Nothing => self.asking.lock().await,
+        let (before, asking) = match self.look(client, name, now) {
+            Looked::Known(key) => return Ok(Some(key)),
+            Looked::Asking(before, asking) => (before, asking),
         };
-        // whoever had the turn before may have had the answer
-        let before = match self.known(name, now) {
-            Known::Fresh(key) => return Ok(Some(key)),
-            Known::Before(key) => Some(key),
-            Known::Nothing => None,
+        let outcome = match asking {
+            Some(asking) => answer(asking).await,
+            None => Err("they were not had lately".to_owned()),
         };
-        let was_just_asked = within(self.state().tried, DEBOUNCE, now);
-        let outcome = match was_just_asked {
-            true => Err("they were not had lately".to_owned()),
-            false => self.ask(client, now).await,
-        };
-        drop(turn);
         match outcome {
             Ok(()) => Ok(self.state().keys.get(name).cloned()),
-            Err(_) if self.may_be_believed(now) => Ok(before),
+            Err(_) if within(self.state().got, STALE, now) => Ok(before),
             Err(cause) => Err(KeysError { issuer: self.issuer.clone(), cause }),
         }
     }
@@ -124,29 +134,39 @@ impl Keys {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn may_be_believed(&self, now: Instant) -> bool {
-        within(self.state().got, STALE, now)
-    }
-
-    fn known(&self, name: &str, now: Instant) -> Known {
-        let state = self.state();
-        match state.keys.get(name).filter(|_| within(state.got, STALE, now)) {
-            Some(key) if within(state.got, REFRESH, now) => Known::Fresh(key.clone()),
-            Some(key) => Known::Before(key.clone()),
-            None => Known::Nothing,
+    /// What is known, or who is asked for it: all of it at one time, so that of many who come none asks for what another just had.
+    fn look(self: &Arc<Self>, client: &Client, name: &str, now: Instant) -> Looked {
+        let mut state = self.state();
+        let before = match state.known(name, now) {
+            Known::Fresh(key) => return Looked::Known(key),
+            Known::Before(key) => Some(key),
+            Known::Nothing => None,
+        };
+        // one that ended without a word is none
+        match (state.asking.as_ref().filter(|asking| asking.has_changed().is_ok()), before) {
+            // an issuer that is slow makes nobody wait who need not
+            (Some(_), Some(key)) => Looked::Known(key),
+            (Some(asking), None) => Looked::Asking(None, Some(asking.clone())),
+            (None, before) if within(state.tried, DEBOUNCE, now) => Looked::Asking(before, None),
+            (None, before) => {
+                let (tell, asking) = watch::channel(None);
+                (state.tried, state.asking) = (Some(now), Some(asking.clone()));
+                let (keys, client) = (Arc::clone(self), client.clone());
+                // on its own: who asked first may go away, and others wait for the same answer
+                tokio::spawn(async move { tell.send_replace(Some(keys.ask(&client, now).await)) });
+                Looked::Asking(before, Some(asking))
+            }
         }
     }
 
     /// Asks the issuer for all its keys.
     async fn ask(&self, client: &Client, now: Instant) -> Result<(), String> {
         let started = Instant::now();
-        // also where who asks goes away meanwhile
-        self.state().tried = Some(now);
         let fetched = self.fetch(client).await;
         let mut state = self.state();
         // from its end on: one that answers late is not asked all the time
         let now = now + started.elapsed();
-        state.tried = Some(now);
+        (state.tried, state.asking) = (Some(now), None);
         match fetched {
             Ok(keys) => {
                 (state.keys, state.got) = (keys, Some(now));
@@ -218,6 +238,13 @@ impl Keys {
     }
 }
 
+async fn answer(mut asking: Asking) -> Result<(), String> {
+    match asking.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(outcome)) => outcome.clone(),
+        Ok(None) | Err(_) => Err("they were asked for in vain".to_owned()),
+    }
+}
+
 async fn get(client: &Client, url: &str) -> Result<Bytes, String> {
     let request = Request::get(url).body(Full::default()).map_err(|error| error.to_string())?;
     match client.ask(request).await {
@@ -249,6 +276,8 @@ mod tests {
     struct Server {
         answer: Arc<Mutex<(u16, String)>>,
         asked: Arc<AtomicUsize>,
+        /// How long an answer takes, in milliseconds.
+        takes: Arc<AtomicUsize>,
         url: String,
     }
 
@@ -258,7 +287,8 @@ mod tests {
             let url = format!("http://{}", listener.local_addr().unwrap());
             let answer = Arc::new(Mutex::new((200, body.to_string())));
             let asked = Arc::new(AtomicUsize::new(0));
-            let (shared, count) = (answer.clone(), asked.clone());
+            let takes = Arc::new(AtomicUsize::new(0));
+            let (shared, count, time) = (answer.clone(), asked.clone(), takes.clone());
             std::thread::spawn(move || {
                 for stream in listener.incoming() {
                     let mut stream = stream.unwrap();
@@ -269,6 +299,8 @@ mod tests {
                         head.push(byte[0]);
                     }
                     count.fetch_add(1, Ordering::Relaxed);
+                    let time = time.load(Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(u64::try_from(time).unwrap()));
                     let (status, body) = shared.lock().unwrap().clone();
                     let head = format!(
                         "HTTP/1.1 {status} X\r\nlocation: /elsewhere\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
@@ -279,19 +311,23 @@ mod tests {
                         stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
                 }
             });
-            Self { answer, asked, url }
+            Self { answer, asked, takes, url }
         }
 
         fn answers(&self, status: u16, body: impl ToString) {
             *self.answer.lock().unwrap() = (status, body.to_string());
         }
 
+        fn takes(&self, milliseconds: usize) {
+            self.takes.store(milliseconds, Ordering::Relaxed);
+        }
+
         fn asked(&self) -> usize {
             self.asked.load(Ordering::Relaxed)
         }
 
-        fn keys(&self) -> Keys {
-            Keys::new(&rules(&self.url), KeySource::Url(format!("{}/jwks", self.url)))
+        fn keys(&self) -> Arc<Keys> {
+            Arc::new(Keys::new(&rules(&self.url), KeySource::Url(format!("{}/jwks", self.url))))
         }
     }
 
@@ -313,7 +349,7 @@ mod tests {
         json!({ "keys": ids.iter().map(|id| key(id)).collect::<Vec<_>>() })
     }
 
-    async fn has(keys: &Keys, name: &str, now: Instant) -> Option<bool> {
+    async fn has(keys: &Arc<Keys>, name: &str, now: Instant) -> Option<bool> {
         keys.key(&Client::new(crate::connector()), name, now).await.ok().map(|key| key.is_some())
     }
 
@@ -378,9 +414,33 @@ mod tests {
         let (server, start) = (Server::new(&set(&["a"])), Instant::now());
         let keys = server.keys();
         assert_eq!(has(&keys, "a", start).await, Some(true));
-        let _asking = keys.asking.lock().await;
-        let soon = tokio::time::timeout(Duration::from_secs(5), has(&keys, "a", start + REFRESH * 2));
+        server.takes(60_000);
+        let later = start + REFRESH * 2;
+        let first = tokio::time::timeout(Duration::from_millis(50), has(&keys, "a", later));
+        assert!(first.await.is_err(), "who asks waits");
+        let soon = tokio::time::timeout(Duration::from_secs(5), has(&keys, "a", later));
         assert_eq!(soon.await, Ok(Some(true)));
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_leaves_the_answer_to_the_next() {
+        let (server, start) = (Server::new(&set(&["a"])), Instant::now());
+        let keys = server.keys();
+        server.takes(1500);
+        let first = tokio::time::timeout(Duration::from_millis(200), has(&keys, "a", start));
+        assert!(first.await.is_err());
+        let second = has(&keys, "a", Instant::now()).await;
+        assert_eq!((second, server.asked()), (Some(true), 1));
+        // nor need anybody wait
+        let keys = server.keys();
+        let nobody = tokio::time::timeout(Duration::from_millis(200), has(&keys, "a", start));
+        assert!(nobody.await.is_err());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while keys.state().asking.is_some() {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!((has(&keys, "a", Instant::now()).await, server.asked()), (Some(true), 2));
     }
 
     #[tokio::test]
@@ -411,7 +471,7 @@ mod tests {
         ];
         for (document, expected) in cases {
             server.answers(200, &document);
-            let keys = Keys::new(&rules(&server.url), KeySource::Discovery);
+            let keys = Arc::new(Keys::new(&rules(&server.url), KeySource::Discovery));
             assert_eq!(has(&keys, "a", Instant::now()).await, expected, "{document}");
         }
     }

@@ -34,7 +34,7 @@ pub enum TokenError {
 /// Checks tokens.
 pub struct Verifier {
     client: Client,
-    issuers: HashMap<String, (Rules, Keys)>,
+    issuers: HashMap<String, (Rules, Arc<Keys>)>,
     read: Read,
 }
 
@@ -42,7 +42,7 @@ impl Verifier {
     /// Trusts these issuers; of two with one URL, the last.
     pub fn new(client: Client, trusted: Vec<Trusted>) -> Self {
         let issuer = |Trusted { rules, keys }: Trusted| {
-            let keys = Keys::new(&rules, keys);
+            let keys = Arc::new(Keys::new(&rules, keys));
             (rules.issuer.clone(), (rules, keys))
         };
         Self { client, issuers: trusted.into_iter().map(issuer).collect(), read: Read::default() }
@@ -69,7 +69,7 @@ impl Verifier {
     }
 
     /// A trust domain that is known here decides for all SPIFFE IDs in it: no other issuer can give one out.
-    fn issuer_of(&self, parts: &Parts) -> Result<&(Rules, Keys), Fault> {
+    fn issuer_of(&self, parts: &Parts) -> Result<&(Rules, Arc<Keys>), Fault> {
         let domain = parts.trust_domain().and_then(|name| self.issuers.get(&format!("spiffe://{name}")));
         match domain {
             Some(domain) => Ok(domain),

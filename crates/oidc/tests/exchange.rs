@@ -54,9 +54,21 @@ impl Fixture {
 
     /// What an account shows in the end.
     async fn token(&self, account: &str) -> Result<String, Error> {
-        let subject = async || Ok(self.subject(account, AUDIENCE));
+        let subject = || std::future::ready(Ok(self.subject(account, AUDIENCE)));
         let token = self.exchange.token(&Self::holder(account), &self.federation, subject).await?;
         Ok(token.bearer()?.to_str().unwrap().to_owned())
+    }
+
+    /// The same, once the service is known to answer again.
+    async fn back(&self, account: &str) -> String {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.token(account).await {
+                Ok(token) => return token,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn subject(&self, account: &str, audience: &str) -> SecretString {
@@ -121,7 +133,22 @@ async fn a_token_is_renewed_before_it_ends_and_serves_until_then_where_that_fail
     }
     assert!(fixture.google.exchanges() > 2, "it was tried while it served");
     fixture.google.behave(life(3600));
-    assert_ne!(fixture.token("scorer").await.unwrap(), first);
+    assert_ne!(fixture.back("scorer").await, first);
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_is_not_waited_for_by_everybody() {
+    let fixture = Fixture::new();
+    fixture.google.behave(Behaviour { exchange_fails: Some(503), ..Behaviour::default() });
+    for _ in 0..20 {
+        let error = fixture.token("scorer").await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    }
+    assert_eq!(fixture.google.exchanges(), 1);
+    // it says nothing of others, and not for long
+    fixture.google.behave(Behaviour::default());
+    fixture.token("trainer").await.unwrap();
+    fixture.back("scorer").await;
 }
 
 #[tokio::test]
@@ -137,7 +164,7 @@ async fn a_refusal_is_remembered_for_a_while_and_says_nothing_of_the_token() {
 #[tokio::test]
 async fn a_token_for_another_audience_is_refused() {
     let fixture = Fixture::new();
-    let subject = async || Ok(fixture.subject("scorer", "https://elsewhere.example"));
+    let subject = || std::future::ready(Ok(fixture.subject("scorer", "https://elsewhere.example")));
     let refused = fixture.exchange.token(&Fixture::holder("scorer"), &fixture.federation, subject).await;
     assert!(matches!(refused, Err(Error::Refused { status: 400, .. })));
 }

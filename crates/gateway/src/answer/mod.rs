@@ -5,6 +5,7 @@
 //! (`however_an_answer_is_cut_the_same_is_passed_on`).
 
 mod frame;
+mod last;
 mod split;
 mod usage;
 
@@ -26,6 +27,7 @@ pub(crate) struct Passage {
     format: Format,
     splitter: Splitter,
     counted: Counted,
+    is_stream: bool,
     rewriting: Option<Rewriting>,
 }
 
@@ -59,8 +61,14 @@ impl Passage {
             format,
             splitter: Splitter::default(),
             counted: Counted::default(),
+            is_stream: false,
             rewriting: (!is_same).then_some(rewriting),
         }
+    }
+
+    /// The same, for an answer that counts while it is generated.
+    pub(crate) fn of_stream(self) -> Self {
+        Self { is_stream: true, ..self }
     }
 
     /// What an answer that is here as a whole counts.
@@ -68,6 +76,11 @@ impl Passage {
         let mut counted = Counted::default();
         counted.look(format, answer);
         counted.usage()
+    }
+
+    /// Whether what was counted is all that the answer came to, and not only what it came to so far.
+    pub(crate) fn is_counted(&self) -> bool {
+        !self.is_stream || self.counted.is_last()
     }
 
     /// What was counted, if anything was.
@@ -85,7 +98,7 @@ impl Passage {
     /// # Errors
     /// [`Blocked`]: the answer ends here; what is passed on then says [`Passage::blocked`].
     pub(crate) fn pass(&mut self, chunk: Bytes) -> Result<Bytes, Blocked> {
-        let Self { format, splitter, counted, rewriting } = self;
+        let Self { format, splitter, counted, rewriting, .. } = self;
         let Some(rewriting) = rewriting else {
             splitter.read(&chunk, |piece| {
                 if let Piece::Object(object) = piece {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::last::Last;
 use crate::wire::Format;
 
 /// Tokens, as the provider counted them.
@@ -27,12 +28,18 @@ pub(crate) struct Counted {
     output: Option<u64>,
     cached: Option<u64>,
     cache_writes: Option<u64>,
+    last: Last,
 }
 
 impl Counted {
+    /// Whether that is all that a stream came to, as far as it says.
+    pub(crate) fn is_last(self) -> bool {
+        self.last.is_counted()
+    }
+
     /// What was counted, if anything was.
     pub(crate) fn usage(self) -> Option<Usage> {
-        let Self { input, output, cached, cache_writes } = self;
+        let Self { input, output, cached, cache_writes, .. } = self;
         input.or(output)?;
         Some(Usage {
             input_tokens: input.unwrap_or_default(),
@@ -46,11 +53,12 @@ impl Counted {
     pub(crate) fn look(&mut self, format: Format, object: &[u8]) {
         // most parts of a stream say nothing of it, and need not be read
         let words: &[u8] = if format == Format::Predict { b"token_count" } else { b"sage" };
-        if memchr::memmem::find(object, words).is_none() {
+        if memchr::memmem::find(object, words).is_none() && !self.last.concerns(format, object) {
             return;
         }
         let Ok(said) = serde_json::from_slice::<Said>(object) else { return };
         let found = said.counted(format);
+        self.last.look(format, &said, found.input.or(found.output).is_some());
         self.input = found.input.or(self.input);
         self.output = found.output.or(self.output);
         self.cached = found.cached.or(self.cached);
@@ -58,9 +66,16 @@ impl Counted {
     }
 }
 
-/// The fields in which something may be said of usage; all else is passed over.
+/// The fields in which something may be said of usage, and of whether it is the last; all else is passed over.
 #[derive(Deserialize)]
-struct Said {
+pub(super) struct Said {
+    #[serde(rename = "type")]
+    pub(super) kind: Option<Value>,
+    pub(super) status: Option<Value>,
+    pub(super) delta: Option<Value>,
+    pub(super) stop_reason: Option<Value>,
+    pub(super) choices: Option<Value>,
+    pub(super) candidates: Option<Value>,
     #[serde(rename = "usageMetadata")]
     usage_metadata: Option<Value>,
     usage: Option<Value>,
@@ -98,7 +113,7 @@ fn gemini(counted: &Value) -> Counted {
         input: sum(counted, &["promptTokenCount", "toolUsePromptTokenCount"]),
         output: sum(counted, &["candidatesTokenCount", "thoughtsTokenCount"]),
         cached: at(counted, "/cachedContentTokenCount"),
-        cache_writes: None,
+        ..Counted::default()
     }
 }
 
@@ -108,6 +123,7 @@ fn openai(counted: &Value) -> Counted {
         output: sum(counted, &["completion_tokens"]),
         cached: at(counted, "/prompt_tokens_details/cached_tokens"),
         cache_writes: at(counted, "/prompt_tokens_details/cache_write_tokens"),
+        ..Counted::default()
     }
 }
 
@@ -117,6 +133,7 @@ fn responses(counted: &Value) -> Counted {
         output: sum(counted, &["output_tokens"]),
         cached: at(counted, "/input_tokens_details/cached_tokens"),
         cache_writes: at(counted, "/input_tokens_details/cache_write_tokens"),
+        ..Counted::default()
     }
 }
 
@@ -130,6 +147,7 @@ fn anthropic(counted: &Value) -> Counted {
         output: sum(counted, &["output_tokens"]),
         cached: at(counted, "/cache_read_input_tokens"),
         cache_writes: at(counted, "/cache_creation_input_tokens"),
+        ..Counted::default()
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use keeper::Keeper;
 
-use crate::{Answer, Excess, Overrun};
+use crate::{Answer, Excess, FULL, Overrun};
 
 const RESERVE: &str = concat!(include_str!("time.lua"), include_str!("reserve.lua"));
 /// The most that is charged at once: what scripts can count exactly is nine times that.
@@ -214,6 +214,7 @@ impl Shared {
         let answer = tokio::time::timeout(inner.settings.timeout, script.invoke_async(&mut connection)).await;
         let answer: Vec<i64> = match answer {
             Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if is_full(&error) => return Answer::Full(format!("{FULL}: {error}")),
             Ok(Err(error)) => return Answer::Unavailable(format!("the store of limits: {error}")),
             Err(_) => return Answer::Unavailable("the store of limits does not answer".to_owned()),
         };
@@ -365,6 +366,12 @@ fn client(url: &str, settings: &SharedSettings) -> Result<Client, SharedError> {
         true => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?,
         false => Client::open(info)?,
     })
+}
+
+/// Whether it is the store's memory that has no room for another counter.
+fn is_full(error: &RedisError) -> bool {
+    error.code() == Some("OOM")
+        || error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
 }
 
 fn excess(numbers: &[i64]) -> Option<Excess> {

@@ -85,11 +85,15 @@ impl Server {
 
     /// It need not outlive the machine, and is the faster.
     pub(crate) async fn relax(&self) {
+        self.set("appendfsync", "no").await;
+    }
+
+    /// Changes a setting.
+    pub(crate) async fn set(&self, name: &str, value: &str) {
         let mut connection =
             redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        let relaxed =
-            redis::cmd("CONFIG").arg(&["SET", "appendfsync", "no"]).query_async(&mut connection).await;
-        relaxed.unwrap()
+        let set = redis::cmd("CONFIG").arg(&["SET", name, value]).query_async(&mut connection).await;
+        set.unwrap()
     }
 
     /// Kills it.
