@@ -22,6 +22,7 @@ mod published;
 mod refusal;
 mod request;
 mod serve;
+mod share;
 mod stranger;
 mod subject;
 mod telemetry;

@@ -22,7 +22,7 @@ use crate::{
     note::Note,
     published,
     refusal::Refusal,
-    request,
+    request::{self, Bodies, BodyShare},
     stranger::Allowance,
     subject,
     telemetry::Telemetry,
@@ -45,6 +45,7 @@ pub struct Gateway<N> {
     guard: Option<Arc<dyn Guard>>,
     limits: Limits,
     telemetry: Arc<Telemetry>,
+    bodies: Bodies,
     /// Records of callers whom nobody knows.
     unknown: Allowance,
     upstream: Upstream,
@@ -71,6 +72,7 @@ impl<N: Node> Gateway<N> {
             guard: None,
             limits,
             telemetry: Arc::new(Telemetry::global()),
+            bodies: Bodies::default(),
             unknown: Allowance::default(),
             upstream: Upstream::new(connector),
         }
@@ -163,7 +165,9 @@ impl<N: Node> Gateway<N> {
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
-        let mut asked = route.read(request::read(body, peer.patience).await?)?;
+        let read = request::read(body, peer.patience, self.bodies.share(known.whose())).await?;
+        let (body, value, share) = request::parse(read).await?;
+        let mut asked = route.read(body, value)?;
         note.call(&asked, &models.prices);
         let decision = decide(&models.policies, asked.provider, caller, &asked.call);
         note.decision(&decision);
@@ -173,7 +177,7 @@ impl<N: Node> Gateway<N> {
         let charged = self.charge(models, caller, &mut asked).await?;
         note.tell(charged.notes());
         let known = subject::Caller { connection: peer.connection, known: &known };
-        match self.make(known, &mut asked).await {
+        match self.make(known, &mut asked, share).await {
             Ok(answer) => Ok((answer, charged)),
             Err(failed) => {
                 let (ending, refusal) = match failed {
@@ -215,12 +219,17 @@ impl<N: Node> Gateway<N> {
     }
 
     /// A call that is allowed and charged.
-    async fn make(&self, caller: subject::Caller<'_>, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
+    async fn make(
+        &self,
+        caller: subject::Caller<'_>,
+        asked: &mut Asked<'_>,
+        share: BodyShare,
+    ) -> Result<Answer, Failed> {
         self.guard_request(asked).map_err(Failed::NotSent)?;
         // only for what is going to be sent: whoever may not call makes no work for others
         let credentials = Credentials { node: &*self.node, exchange: &self.exchange };
         let credential = credentials.of(caller, asked.provider).await.map_err(Failed::NotSent)?;
-        let answer = self.upstream.call(asked, credential).await?;
+        let answer = self.upstream.call(asked, credential, share).await?;
         self.guard_answer(asked, answer).await.map_err(Failed::Sent)
     }
 

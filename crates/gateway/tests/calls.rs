@@ -57,6 +57,7 @@ async fn what_may_not_be_called_is_refused_with_its_reason_and_nobody_is_asked()
     let grounded = json!({ "contents": [], "tools": [{ "googleSearch": {} }] }).to_string();
     let other = "/v1/projects/p/locations/global/publishers/google/models/gemini-2.5-pro";
     let elsewhere = "/v1/projects/q/locations/global/publishers/google/models/gemini-2.5-flash";
+    let many = format!(r#"{{"contents":[0{}]}}"#, ",0".repeat(1 << 20));
     let cases = [
         (NOBODY, format!("{FLASH}:generateContent"), prompt(), 403, "unknown-caller"),
         (DISTANT, format!("{FLASH}:generateContent"), prompt(), 403, "unknown-caller"),
@@ -70,6 +71,7 @@ async fn what_may_not_be_called_is_refused_with_its_reason_and_nobody_is_asked()
         (SCORER, format!("{FLASH}:generateContent?key=x"), prompt(), 400, "invalid-request"),
         (SCORER, format!("{FLASH}%2F..:generateContent"), prompt(), 400, "invalid-request"),
         (SCORER, format!("{FLASH}:generateContent"), " ".repeat((32 << 20) + 1), 413, "request-too-large"),
+        (SCORER, format!("{FLASH}:generateContent"), many, 413, "request-too-large"),
     ];
     for (count, (from, path, body, status, reason)) in (1..).zip(cases) {
         let (answered, said, body) = fixture.post(from, &path, body).await;
