@@ -18,9 +18,9 @@ use crate::{
     credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
     limit::{self, Charged},
-    node::{self, Connection, Node, Opener, Peer},
+    node::{self, Connection, Node, NodeError, Opener, Peer},
     note::Note,
-    published,
+    published::Published,
     refusal::Refusal,
     request::{self, Bodies, BodyShare},
     stranger::Allowance,
@@ -46,8 +46,11 @@ pub struct Gateway<N> {
     limits: Limits,
     telemetry: Arc<Telemetry>,
     bodies: Bodies,
+    published: Published,
     /// Records of callers whom nobody knows.
     unknown: Allowance,
+    /// What is said of connections that are nobody's.
+    unidentified: Allowance,
     upstream: Upstream,
 }
 
@@ -73,7 +76,9 @@ impl<N: Node> Gateway<N> {
             limits,
             telemetry: Arc::new(Telemetry::global()),
             bodies: Bodies::default(),
+            published: Published::default(),
             unknown: Allowance::default(),
+            unidentified: Allowance::default(),
             upstream: Upstream::new(connector),
         }
     }
@@ -90,12 +95,16 @@ impl<N: Node> Gateway<N> {
         Self { guard: Some(guard), ..self }
     }
 
-    /// Who opened a connection; asked once, when it comes.
-    pub(crate) async fn identify(&self, connection: Connection) -> node::Caller {
-        self.node.who(connection).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "who opened a connection is not known");
-            node::Caller::Unknown
-        })
+    /// Who opened a connection; asked once, when it comes. None where the node cannot be asked: that is not to be taken for
+    /// somebody whom it does not know.
+    pub(crate) async fn identify(&self, connection: Connection) -> Option<node::Caller> {
+        let asked = self.node.who(connection).await;
+        let said = |error: &NodeError| {
+            if self.unidentified.take() {
+                tracing::warn!(%error, "who opened a connection cannot be asked: it is closed");
+            }
+        };
+        asked.inspect_err(said).ok()
     }
 
     /// Notes that somebody wants TLS where it is not served, which nothing that is said in the clear can answer.
@@ -114,7 +123,7 @@ impl<N: Node> Gateway<N> {
     /// Answers one request.
     pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         // public, and no call
-        if let Some(answer) = published::answer(&*self.node, &request).await {
+        if let Some(answer) = self.published.answer(&*self.node, &request).await {
             return answer;
         }
         let mut note = Note::new(&self.node, &self.telemetry, peer.connection, &request);

@@ -255,8 +255,8 @@ async fn serve<N: Node>(
     if prepare(&stream, door.patience).is_err() {
         return;
     }
-    // fixed here, for all requests that come on it
-    let caller = door.gateway.identify(connection).await;
+    // fixed here, for all requests that come on it; where that cannot be, whoever it is may try again
+    let Some(caller) = door.gateway.identify(connection).await else { return };
     // those whom packets do not tell take no room from those whom they do
     let strange = |of: fn(Standing) -> Opener| {
         let place = door.room.clone().try_acquire_owned().ok()?;

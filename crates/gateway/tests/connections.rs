@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     net::Ipv4Addr,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -45,4 +46,14 @@ async fn one_pod_has_its_part_of_the_connections_and_others_have_theirs() {
     while !is_answered(&mut connect(&fixture, SCORER).await).await {
         assert!(Instant::now() < deadline, "its place is not free again");
     }
+}
+
+#[tokio::test]
+async fn whose_connection_cannot_be_told_is_not_unknown_for_its_life() {
+    let fixture = Fixture::new().await;
+    fixture.node.is_away.store(true, Ordering::SeqCst);
+    let mut early = connect(&fixture, SCORER).await;
+    assert!(!is_answered(&mut early).await);
+    fixture.node.is_away.store(false, Ordering::SeqCst);
+    assert!(is_answered(&mut connect(&fixture, SCORER).await).await);
 }
