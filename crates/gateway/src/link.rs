@@ -29,7 +29,8 @@ const ASKING_WHO: usize = 32;
 const OTHERS: usize = 16;
 /// Streams that are kept for the next question.
 const IDLE: usize = 8;
-/// Records that wait for the node; more are lost, and counted. As many as there may be connections, which may all break off at once.
+/// Records that wait for the node, none of which keeps much of what its caller says; more are lost, and counted. As many as there
+/// may be connections, which may all break off at once.
 const RECORDS: usize = 16_384;
 /// Records that are told at once, where so many wait.
 const TOLD_AT_ONCE: usize = 64;

@@ -22,6 +22,10 @@ use crate::{
 /// The status of a call whose caller went away before there was one, as proxies have come to call it.
 const GONE: u16 = 499;
 
+/// Bytes that are kept of a request's path, and of its method. Many records may wait, and both are what a caller says.
+const MAX_PATH: usize = 512;
+const MAX_METHOD: usize = 16;
+
 /// The notes on one call. Dropped, they are a record; if the call was not over, whoever asked is gone.
 pub(crate) struct Note<N: Node> {
     node: Arc<N>,
@@ -45,8 +49,8 @@ impl<N: Node> Note<N> {
         request: &Request<Incoming>,
     ) -> Self {
         let mut note = Self::unread(node, telemetry, connection);
-        note.record.method = request.method().to_string();
-        request.uri().path().clone_into(&mut note.record.path);
+        note.record.method = cut(request.method().as_str(), MAX_METHOD);
+        note.record.path = cut(request.uri().path(), MAX_PATH);
         note.seen.parent = telemetry::parent(request.headers());
         note
     }
@@ -188,6 +192,15 @@ impl<N: Node> Note<N> {
     }
 }
 
+/// Text, or its beginning where it has more bytes than these.
+fn cut(text: &str, most: usize) -> String {
+    const REST: &str = "…";
+    match text.len() <= most {
+        true => text.to_owned(),
+        false => text[..text.floor_char_boundary(most - REST.len())].to_owned() + REST,
+    }
+}
+
 impl<N: Node> Drop for Note<N> {
     fn drop(&mut self) {
         if !self.is_over {
@@ -203,6 +216,20 @@ impl<N: Node> Drop for Note<N> {
         self.telemetry.observe(&self.record, &self.seen);
         if self.is_told {
             self.node.record(std::mem::take(&mut self.record));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_cut_between_characters() {
+        for (text, kept) in
+            [("", ""), ("12345678", "12345678"), ("123456789", "12345…"), ("1234ä6789", "1234…")]
+        {
+            assert_eq!(cut(text, 8), kept);
         }
     }
 }

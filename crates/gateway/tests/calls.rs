@@ -150,3 +150,12 @@ async fn a_token_counts_for_the_workload_that_it_was_given_to_and_for_no_other()
         assert_eq!((answered, said.as_str()), (status, reason), "{body:?}");
     }
 }
+
+#[tokio::test]
+async fn a_record_keeps_the_beginning_of_what_is_long() {
+    let fixture = Fixture::new().await;
+    let (status, ..) = fixture.post(SCORER, &format!("/{}", "x".repeat(40_000)), "").await;
+    let record = fixture.record(1).await;
+    assert_eq!((status, record.path.len(), record.method.as_str()), (404, 512, "POST"));
+    assert!(record.path.starts_with("/xxx") && record.path.ends_with("x…"));
+}
