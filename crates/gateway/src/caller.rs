@@ -80,7 +80,7 @@ pub(crate) fn opened(peer: &Peer) -> Result<Opened<'_>, Refusal> {
     let unknown = |detail| Err(Refusal::new(Reason::UnknownCaller, detail));
     match (&peer.opener, peer.mode, peer.transport) {
         (Opener::Pod(known), ..) => Ok(Opened::Pod(&known.0, &known.1)),
-        (Opener::Elsewhere(_), ..) => {
+        (Opener::Elsewhere(..), ..) => {
             unknown("the pod with this address is on another node, which does not prove it")
         }
         (Opener::Unknown(_), Mode::Ingress, Transport::Tls) => Ok(Opened::Stranger),

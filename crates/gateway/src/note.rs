@@ -13,7 +13,9 @@ use tokio::runtime::Handle;
 use crate::{
     body::{End, Ending},
     limit::tokens,
-    node::{Connection, Node, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Workload},
+    node::{
+        Connection, Node, Opener, Peer, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Workload,
+    },
     refusal::Refusal,
     telemetry::{self, Seen, SeenCaller, Telemetry},
     wire::Asked,
@@ -45,10 +47,10 @@ impl<N: Node> Note<N> {
     pub(crate) fn new(
         node: &Arc<N>,
         telemetry: &Arc<Telemetry>,
-        connection: Connection,
+        peer: &Peer,
         request: &Request<Incoming>,
     ) -> Self {
-        let mut note = Self::unread(node, telemetry, connection);
+        let mut note = Self::unread(node, telemetry, (peer.connection, &peer.opener));
         note.record.method = cut(request.method().as_str(), MAX_METHOD);
         note.record.path = cut(request.uri().path(), MAX_PATH);
         note.seen.parent = telemetry::parent(request.headers());
@@ -56,9 +58,14 @@ impl<N: Node> Note<N> {
     }
 
     /// On one of which nothing can be read.
-    pub(crate) fn unread(node: &Arc<N>, telemetry: &Arc<Telemetry>, connection: Connection) -> Self {
+    pub(crate) fn unread(
+        node: &Arc<N>,
+        telemetry: &Arc<Telemetry>,
+        (connection, opener): (Connection, &Opener),
+    ) -> Self {
         let record = Record {
             connection,
+            caller: opener.pod(),
             verdict: "DROPPED".to_owned(),
             reason: Reason::InvalidRequest.name().to_owned(),
             status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),

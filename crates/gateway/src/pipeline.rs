@@ -109,7 +109,7 @@ impl<N: Node> Gateway<N> {
 
     /// Notes that somebody wants TLS where it is not served, which nothing that is said in the clear can answer.
     pub(crate) fn no_tls(&self, connection: Connection, opener: &Opener) {
-        let mut note = Note::unread(&self.node, &self.telemetry, connection);
+        let mut note = Note::unread(&self.node, &self.telemetry, (connection, opener));
         if opener.is_unknown() && !self.unknown.take() {
             note.untold();
         }
@@ -126,7 +126,7 @@ impl<N: Node> Gateway<N> {
         if let Some(answer) = self.published.answer(&*self.node, &request).await {
             return answer;
         }
-        let mut note = Note::new(&self.node, &self.telemetry, peer.connection, &request);
+        let mut note = Note::new(&self.node, &self.telemetry, peer, &request);
         // of those whom nobody knows, as many as leave room for what is told of others
         if peer.opener.is_unknown() && !self.unknown.take() {
             note.untold();

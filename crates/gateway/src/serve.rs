@@ -258,10 +258,11 @@ async fn serve<N: Node>(
     // fixed here, for all requests that come on it; where that cannot be, whoever it is may try again
     let Some(caller) = door.gateway.identify(connection).await else { return };
     // those whom packets do not tell take no room from those whom they do
-    let strange = |of: fn(Standing) -> Opener| {
+    let strange = || {
         let place = door.room.clone().try_acquire_owned().ok()?;
-        Some((Place::Strangers(place), of(Standing::new(door.strangers)), HANDSHAKE_PATIENCE))
+        Some((Place::Strangers(place), Standing::new(door.strangers)))
     };
+    let stranger = |(place, opener)| (place, opener, HANDSHAKE_PATIENCE);
     let known = match caller {
         Caller::Workload(workload, Evidence::Veth) => {
             let mut place = door.pods.share((&workload).into());
@@ -273,8 +274,12 @@ async fn serve<N: Node>(
             let pod = workload.as_pod();
             Some((Place::Pods(place), Opener::Pod(Box::new((workload, pod))), door.patience.head))
         }
-        Caller::Workload(_, Evidence::Address) => strange(Opener::Elsewhere),
-        Caller::Unknown => strange(Opener::Unknown),
+        Caller::Workload(workload, Evidence::Address) => strange()
+            .map(|(place, standing)| (place, Opener::Elsewhere(Box::new(workload), standing)))
+            .map(stranger),
+        Caller::Unknown => {
+            strange().map(|(place, standing)| (place, Opener::Unknown(standing))).map(stranger)
+        }
     };
     let Some((place, opener, first)) = known else { return };
     let opened = {

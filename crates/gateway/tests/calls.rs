@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use signet_ca::Workload as Subject;
-use signet_gateway::Usage;
+use signet_gateway::{Evidence, RecordCaller, Usage};
 use signet_testkit::google::Behaviour;
 use support::{DISTANT, FLASH, Fixture, NOBODY, SCORER, TRAINER, now, prompt};
 
@@ -158,4 +158,25 @@ async fn a_record_keeps_the_beginning_of_what_is_long() {
     let record = fixture.record(1).await;
     assert_eq!((status, record.path.len(), record.method.as_str()), (404, 512, "POST"));
     assert!(record.path.starts_with("/xxx") && record.path.ends_with("x…"));
+}
+
+#[tokio::test]
+async fn a_record_says_whose_connection_it_was_when_it_came_and_how_that_is_known() {
+    let fixture = Fixture::new().await;
+    let cases = [
+        (SCORER, Some(("scorer-0", Evidence::Veth))),
+        (DISTANT, Some(("scorer-0", Evidence::Address))),
+        (NOBODY, None),
+    ];
+    for (count, (from, expected)) in (1..).zip(cases) {
+        fixture.post(from, &format!("{FLASH}:generateContent"), prompt()).await;
+        let caller = fixture.record(count).await.caller;
+        let expected = expected.map(|(pod, evidence)| RecordCaller {
+            namespace: "shop".to_owned(),
+            pod: pod.to_owned(),
+            uid: Some("uid".to_owned()),
+            evidence,
+        });
+        assert_eq!(caller, expected, "{from}");
+    }
 }
