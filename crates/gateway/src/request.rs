@@ -142,3 +142,36 @@ pub(crate) async fn parse((body, share): (Bytes, BodyShare)) -> Result<(Bytes, V
 fn late() -> Refusal {
     Refusal::new(Reason::RequestTimeout, "the body takes too long")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_in_nobodys_share() {
+        let bodies = Bodies::default();
+        let pod = || Whose::Pod { namespace: "shop".to_owned(), name: "scorer-0".to_owned(), uid: None };
+        let mut share = bodies.share(pod());
+        share.take(ROOM.each).unwrap();
+        let body = share.until_sent(Bytes::from_static(b"{}"));
+        let part = body.slice(1..);
+        drop(body);
+        let refusal = bodies.share(pod()).take(1).unwrap_err();
+        assert_eq!((refusal.reason, refusal.retry_after), (Reason::GatewayBusy, Some(AGAIN)));
+        drop(part);
+        bodies.share(pod()).take(ROOM.each).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_made_of_a_body_is_in_its_share_before_it_is_made() {
+        let bodies = Bodies::default();
+        let pod = || Whose::Pod { namespace: "shop".to_owned(), name: "scorer-0".to_owned(), uid: None };
+        let mut other = bodies.share(pod());
+        other.take(ROOM.each - (8 << 20)).unwrap();
+        let zeros = |count: usize| Bytes::from(format!("{{\"a\":[0{}]}}", ",0".repeat(count)));
+        let few = parse((zeros(100), bodies.share(pod()))).await;
+        assert!(few.is_ok());
+        let Err(refusal) = parse((zeros(200_000), bodies.share(pod()))).await else { panic!("it is made") };
+        assert_eq!(refusal.reason, Reason::GatewayBusy);
+    }
+}
