@@ -8,7 +8,7 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 use signet_ca::{Issuer, Lifetimes, Workload};
 use signet_model::TokenForm;
-use signet_oidc::{Client, KeySource, Rules, Trusted, Verifier};
+use signet_oidc::{Client, KeySource, Rules, Trusted, Verifier, connector};
 
 use crate::{Held, ensure};
 
@@ -44,7 +44,7 @@ fn known() -> Option<Known> {
         keys: KeySource::File(keys.path().join("jwks.json")),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let verifier = Verifier::new(Client::new().ok()?, vec![trusted]);
+    let verifier = Verifier::new(Client::new(connector()), vec![trusted]);
     Some(Known { token: token.expose_secret().to_owned(), verifier, runtime, now, _keys: keys })
 }
 

@@ -7,6 +7,7 @@
 use std::{
     io,
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::SocketAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,8 +26,8 @@ use signet_flow::{
     Call, EndpointInfo, ExtensionRule, ModelCall, Names as _, Ring, flow::Flow, flow::Verdict,
 };
 use signet_gateway::{
-    Caller, Connection, Evidence, Mode as GatewayMode, Question, Record, RecordCall, RecordCost,
-    RecordOutside, RecordRule, Reply, Workload,
+    Caller, Connection, Evidence, Mode as GatewayMode, Question, Record, RecordCall, RecordCaller,
+    RecordCost, RecordOutside, RecordRule, Reply, Workload,
 };
 use signet_identity::{Identity, Pod, PodName, Protocol};
 use signet_policy::Mode;
@@ -154,6 +155,15 @@ fn outsider(outside: RecordOutside) -> EndpointInfo {
         workloads: vec![("OutsideCaller".to_owned(), name)],
         ..EndpointInfo::default()
     }
+}
+
+/// What is known of a pod that called, which may be gone by now, and its name another's; `uid` is whose it is.
+fn shown(caller: RecordCaller, known: Option<Arc<EndpointInfo>>, uid: Option<&str>) -> Arc<EndpointInfo> {
+    let RecordCaller { namespace, pod, uid: own, .. } = caller;
+    let is_same = own.as_deref().zip(uid).is_none_or(|(own, now)| own == now);
+    known
+        .filter(|_| is_same)
+        .unwrap_or_else(|| Arc::new(EndpointInfo { namespace, pod, ..EndpointInfo::default() }))
 }
 
 /// Who answers the gateway.
@@ -293,6 +303,13 @@ impl Desk {
         }
     }
 
+    /// The pod that called, as flows show it.
+    fn caller(&self, caller: RecordCaller, source: SocketAddr) -> Arc<EndpointInfo> {
+        let known = self.directory.pod(&caller.namespace, &caller.pod, source.ip());
+        let name = PodName { namespace: caller.namespace.clone(), name: caller.pod.clone() };
+        shown(caller, known, self.directory.uid(&name).as_deref())
+    }
+
     fn flow(&self, record: Record) -> Flow {
         let Record { connection, verdict, reason, detail, would_allow, rule, method, path, .. } = record;
         let Connection { source, destination } = connection;
@@ -303,10 +320,11 @@ impl Desk {
             time: SystemTime::now(),
             source,
             destination,
-            caller: match (record.outside, self.opener(connection)) {
-                (None, Some((info, _))) => Some(info),
-                (None, None) => self.directory.address(source.ip()),
+            caller: match (record.outside, record.caller) {
                 (Some(outside), _) => Some(Arc::new(outsider(outside))),
+                (None, Some(caller)) => Some(self.caller(caller, source)),
+                // an address alone names nobody: whose it is by now, or behind what it is, is not known
+                (None, None) => None,
             },
             gateway: self.directory.address(destination.ip()),
             node: self.directory.node_name(),
@@ -337,5 +355,35 @@ impl Desk {
             },
         };
         call.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_shows_the_pod_that_called_and_not_who_came_after() {
+        let caller = |uid: Option<&str>| RecordCaller {
+            namespace: "shop".to_owned(),
+            pod: "scorer-0".to_owned(),
+            uid: uid.map(str::to_owned),
+            evidence: Evidence::Veth,
+        };
+        let named = EndpointInfo {
+            namespace: "shop".to_owned(),
+            pod: "scorer-0".to_owned(),
+            ..EndpointInfo::default()
+        };
+        let known = Arc::new(EndpointInfo { id: 7, ..named.clone() });
+        for (own, now, expected) in [
+            (Some("a"), Some("a"), &*known),
+            (None, Some("a"), &known),
+            (Some("a"), None, &known),
+            (Some("a"), Some("b"), &named),
+        ] {
+            assert_eq!(*shown(caller(own), Some(known.clone()), now), *expected, "{own:?} {now:?}");
+        }
+        assert_eq!(*shown(caller(Some("a")), None, None), named);
     }
 }

@@ -119,6 +119,15 @@ impl Directory {
         view.manifests.get(place).cloned()
     }
 
+    /// A pod, by its name; its address is where to look first.
+    pub(crate) fn pod(&self, namespace: &str, name: &str, address: IpAddr) -> Option<Arc<EndpointInfo>> {
+        let view = self.view();
+        let is = |info: &&Arc<EndpointInfo>| info.namespace == namespace && info.pod == name;
+        // the last of the name is the one that runs
+        let found = view.addresses.get(&address).filter(is);
+        found.or_else(|| view.endpoints.values().rev().find(is)).cloned()
+    }
+
     fn view(&self) -> RwLockReadGuard<'_, View> {
         self.view.read().unwrap_or_else(PoisonError::into_inner)
     }

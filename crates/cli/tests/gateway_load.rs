@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use signet_testkit::models::ModelServer;
-use support::gateway::{CROWD, OTHER, Process, Told, policy};
+use support::gateway::{CROWD, CROWDS, OTHER, Process, Told, policy};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -141,11 +141,11 @@ async fn open_http1(at: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut opening = JoinSet::new();
     let each = count.div_ceil(AT_ONCE);
     for begin in (0..count).step_by(each) {
-        let count = each.min(count - begin);
+        let (count, from) = (each.min(count - begin), CROWDS[begin / each % CROWDS.len()]);
         opening.spawn(async move {
             let mut lines = vec![];
             for _ in 0..count {
-                let mut line = call(at, CROWD, &body("llama-held", true)).await;
+                let mut line = call(at, from, &body("llama-held", true)).await;
                 let said = read_until(&mut line, FIRST).await;
                 assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
                 lines.push(line);

@@ -28,7 +28,34 @@ pub(crate) enum Known<'p> {
     Outside { outsider: Outsider, shown: Shown },
 }
 
+/// Somebody whose share of what there is is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Whose {
+    /// A pod.
+    Pod { namespace: String, name: String, uid: Option<String> },
+    /// Somebody outside.
+    Outside { issuer: String, namespace: String, name: String },
+}
+
+impl From<&Workload> for Whose {
+    fn from(workload: &Workload) -> Self {
+        let Workload { namespace, pod, pod_uid, .. } = workload.clone();
+        Self::Pod { namespace, name: pod, uid: pod_uid }
+    }
+}
+
 impl Known<'_> {
+    /// Whose share is taken by what it sends.
+    pub(crate) fn whose(&self) -> Whose {
+        match self {
+            Self::Pod { workload, .. } => (*workload).into(),
+            Self::Outside { outsider, .. } => {
+                let Outsider { issuer, namespace, name } = outsider.clone();
+                Whose::Outside { issuer, namespace, name }
+            }
+        }
+    }
+
     /// As policies know it.
     pub(crate) fn caller(&self) -> Caller<'_> {
         let who = match self {
@@ -53,7 +80,7 @@ pub(crate) fn opened(peer: &Peer) -> Result<Opened<'_>, Refusal> {
     let unknown = |detail| Err(Refusal::new(Reason::UnknownCaller, detail));
     match (&peer.opener, peer.mode, peer.transport) {
         (Opener::Pod(known), ..) => Ok(Opened::Pod(&known.0, &known.1)),
-        (Opener::Elsewhere(_), ..) => {
+        (Opener::Elsewhere(..), ..) => {
             unknown("the pod with this address is on another node, which does not prove it")
         }
         (Opener::Unknown(_), Mode::Ingress, Transport::Tls) => Ok(Opened::Stranger),

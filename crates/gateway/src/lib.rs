@@ -22,6 +22,7 @@ mod published;
 mod refusal;
 mod request;
 mod serve;
+mod share;
 mod stranger;
 mod subject;
 mod telemetry;
@@ -33,8 +34,8 @@ pub use answer::Usage;
 pub use guard::{AnswerGuard, Blocked, Channel, Guard, Kind, Role};
 pub use link::Link;
 pub use node::{
-    Caller, Connection, Documents, Evidence, Mode, Node, NodeError, Question, Record, RecordCall, RecordCost,
-    RecordOutside, RecordRule, Reply, Shown, Workload,
+    Caller, Connection, Documents, Evidence, Mode, Node, NodeError, Question, Record, RecordCall,
+    RecordCaller, RecordCost, RecordOutside, RecordRule, Reply, Shown, Workload,
 };
 pub use patience::Patience;
 pub use pipeline::Gateway;

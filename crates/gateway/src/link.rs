@@ -1,4 +1,6 @@
 //! The node, over its socket: a question a line, an answer a line.
+//!
+//! INVARIANT: whatever else the node is asked, who calls is answered (`who_calls_is_answered_whatever_else_is_asked`).
 
 use std::{
     io,
@@ -20,11 +22,15 @@ use crate::node::{Caller, Connection, Documents, Node, NodeError, Question, Reco
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
 const MAX_REPLY: u64 = 1 << 20;
-/// Streams at a time; more questions wait. The node serves 64, and leaves who comes beyond that without an answer.
-const STREAMS: usize = 32;
+/// Streams at a time on which it is asked who calls; more questions wait. The node serves 64, idle ones among them, and leaves who
+/// comes beyond that without an answer.
+const ASKING_WHO: usize = 32;
+/// Streams at a time for all else.
+const OTHERS: usize = 16;
 /// Streams that are kept for the next question.
 const IDLE: usize = 8;
-/// Records that wait for the node; more are lost, and counted. As many as there may be connections, which may all break off at once.
+/// Records that wait for the node, none of which keeps much of what its caller says; more are lost, and counted. As many as there
+/// may be connections, which may all break off at once.
 const RECORDS: usize = 16_384;
 /// Records that are told at once, where so many wait.
 const TOLD_AT_ONCE: usize = 64;
@@ -38,14 +44,16 @@ pub struct Link {
 struct Streams {
     path: PathBuf,
     idle: Mutex<Vec<BufStream<UnixStream>>>,
-    room: Semaphore,
+    asking_who: Semaphore,
+    others: Semaphore,
 }
 
 impl Link {
     /// A link to the node that listens at `path`, and the work of passing records on, which lasts until the link is gone.
     pub fn new(path: PathBuf) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (records, mut waiting) = mpsc::channel(RECORDS);
-        let streams = Arc::new(Streams { path, idle: Mutex::default(), room: Semaphore::new(STREAMS) });
+        let (asking_who, others) = (Semaphore::new(ASKING_WHO), Semaphore::new(OTHERS));
+        let streams = Arc::new(Streams { path, idle: Mutex::default(), asking_who, others });
         let passing = {
             let streams = streams.clone();
             async move {
@@ -122,7 +130,9 @@ impl Streams {
             lines.push(b'\n');
         }
         let late = |_| NodeError::Unreachable("too many ask it".to_owned());
-        let _place = tokio::time::timeout(PATIENCE, self.room.acquire()).await.map_err(late)?;
+        let is_who = matches!(questions, [Question::Who(_)]);
+        let room = if is_who { &self.asking_who } else { &self.others };
+        let _place = tokio::time::timeout(PATIENCE, room.acquire()).await.map_err(late)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // one that was kept may be of a node that is gone
         if let Some(mut stream) = idle
@@ -164,4 +174,44 @@ async fn exchange(
         Ok(replies)
     };
     tokio::time::timeout(PATIENCE, exchanged).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_calls_is_answered_whatever_else_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        // a node that has no time for its keys
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut stream, mut line) = (BufStream::new(stream), String::new());
+                    while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
+                        match serde_json::from_str(&line).unwrap() {
+                            Question::Who(_) => {
+                                stream.write_all(b"{\"caller\":\"unknown\"}\n").await.unwrap()
+                            }
+                            _ => std::future::pending().await,
+                        }
+                        stream.flush().await.unwrap();
+                        line.clear();
+                    }
+                });
+            }
+        });
+        let link = Arc::new(Link::new(path).0);
+        for _ in 0..2 * (ASKING_WHO + OTHERS) {
+            let link = link.clone();
+            tokio::spawn(async move { link.documents().await });
+        }
+        tokio::task::yield_now().await;
+        let who = tokio::time::timeout(PATIENCE / 2, link.who(Connection::default())).await.unwrap();
+        assert_eq!(who.unwrap(), Caller::Unknown);
+    }
 }

@@ -105,8 +105,8 @@ pub(crate) struct Peer {
 pub(crate) enum Opener {
     /// This pod, also as policies know it.
     Pod(Box<(Workload, Pod)>),
-    /// Whoever has the address of another node's pod: how the connection does.
-    Elsewhere(Standing),
+    /// Whoever has the address of this pod of another node: how the connection does.
+    Elsewhere(Box<Workload>, Standing),
     /// Nobody that packets tell.
     Unknown(Standing),
 }
@@ -116,8 +116,19 @@ impl Opener {
     pub(crate) fn standing(&self) -> Option<&Standing> {
         match self {
             Self::Pod(_) => None,
-            Self::Elsewhere(standing) | Self::Unknown(standing) => Some(standing),
+            Self::Elsewhere(_, standing) | Self::Unknown(standing) => Some(standing),
         }
+    }
+
+    /// The pod that it is, as it was told when the connection came, and how.
+    pub(crate) fn pod(&self) -> Option<RecordCaller> {
+        let (workload, evidence) = match self {
+            Self::Pod(known) => (&known.0, Evidence::Veth),
+            Self::Elsewhere(workload, _) => (&**workload, Evidence::Address),
+            Self::Unknown(_) => return None,
+        };
+        let Workload { namespace, pod, pod_uid: uid, .. } = workload.clone();
+        Some(RecordCaller { namespace, pod, uid, evidence })
     }
 
     /// Whether neither its packets nor a token has said who it is.
@@ -139,6 +150,9 @@ impl Default for Connection {
 pub struct Record {
     /// The connection that it came on.
     pub connection: Connection,
+    /// The pod that called, as it was told when the connection came: by its end, the address may be another's.
+    #[serde(default)]
+    pub caller: Option<RecordCaller>,
     /// Who called from outside the cluster, where a token said so.
     #[serde(default)]
     pub outside: Option<RecordOutside>,
@@ -166,6 +180,20 @@ pub struct Record {
     pub usage: Option<crate::answer::Usage>,
     /// What those cost, where prices are known.
     pub cost: Option<RecordCost>,
+}
+
+/// The caller of a [`Record`], where it is a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordCaller {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+    /// Its UID, where the node has given it one.
+    #[serde(default)]
+    pub uid: Option<String>,
+    /// How that is known.
+    pub evidence: Evidence,
 }
 
 /// The caller of a [`Record`], where it is no pod.

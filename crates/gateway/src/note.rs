@@ -13,7 +13,9 @@ use tokio::runtime::Handle;
 use crate::{
     body::{End, Ending},
     limit::tokens,
-    node::{Connection, Node, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Workload},
+    node::{
+        Connection, Node, Opener, Peer, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Workload,
+    },
     refusal::Refusal,
     telemetry::{self, Seen, SeenCaller, Telemetry},
     wire::Asked,
@@ -21,6 +23,10 @@ use crate::{
 
 /// The status of a call whose caller went away before there was one, as proxies have come to call it.
 const GONE: u16 = 499;
+
+/// Bytes that are kept of a request's path, and of its method. Many records may wait, and both are what a caller says.
+const MAX_PATH: usize = 512;
+const MAX_METHOD: usize = 16;
 
 /// The notes on one call. Dropped, they are a record; if the call was not over, whoever asked is gone.
 pub(crate) struct Note<N: Node> {
@@ -41,20 +47,25 @@ impl<N: Node> Note<N> {
     pub(crate) fn new(
         node: &Arc<N>,
         telemetry: &Arc<Telemetry>,
-        connection: Connection,
+        peer: &Peer,
         request: &Request<Incoming>,
     ) -> Self {
-        let mut note = Self::unread(node, telemetry, connection);
-        note.record.method = request.method().to_string();
-        request.uri().path().clone_into(&mut note.record.path);
+        let mut note = Self::unread(node, telemetry, (peer.connection, &peer.opener));
+        note.record.method = cut(request.method().as_str(), MAX_METHOD);
+        note.record.path = cut(request.uri().path(), MAX_PATH);
         note.seen.parent = telemetry::parent(request.headers());
         note
     }
 
     /// On one of which nothing can be read.
-    pub(crate) fn unread(node: &Arc<N>, telemetry: &Arc<Telemetry>, connection: Connection) -> Self {
+    pub(crate) fn unread(
+        node: &Arc<N>,
+        telemetry: &Arc<Telemetry>,
+        (connection, opener): (Connection, &Opener),
+    ) -> Self {
         let record = Record {
             connection,
+            caller: opener.pod(),
             verdict: "DROPPED".to_owned(),
             reason: Reason::InvalidRequest.name().to_owned(),
             status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
@@ -188,6 +199,15 @@ impl<N: Node> Note<N> {
     }
 }
 
+/// Text, or its beginning where it has more bytes than these.
+fn cut(text: &str, most: usize) -> String {
+    const REST: &str = "…";
+    match text.len() <= most {
+        true => text.to_owned(),
+        false => text[..text.floor_char_boundary(most - REST.len())].to_owned() + REST,
+    }
+}
+
 impl<N: Node> Drop for Note<N> {
     fn drop(&mut self) {
         if !self.is_over {
@@ -203,6 +223,20 @@ impl<N: Node> Drop for Note<N> {
         self.telemetry.observe(&self.record, &self.seen);
         if self.is_told {
             self.node.record(std::mem::take(&mut self.record));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_cut_between_characters() {
+        for (text, kept) in
+            [("", ""), ("12345678", "12345678"), ("123456789", "12345…"), ("1234ä6789", "1234…")]
+        {
+            assert_eq!(cut(text, 8), kept);
         }
     }
 }

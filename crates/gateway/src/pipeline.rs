@@ -18,11 +18,11 @@ use crate::{
     credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
     limit::{self, Charged},
-    node::{self, Connection, Node, Opener, Peer},
+    node::{self, Connection, Node, NodeError, Opener, Peer},
     note::Note,
-    published,
+    published::Published,
     refusal::Refusal,
-    request,
+    request::{self, Bodies, BodyShare},
     stranger::Allowance,
     subject,
     telemetry::Telemetry,
@@ -45,8 +45,12 @@ pub struct Gateway<N> {
     guard: Option<Arc<dyn Guard>>,
     limits: Limits,
     telemetry: Arc<Telemetry>,
+    bodies: Bodies,
+    published: Published,
     /// Records of callers whom nobody knows.
     unknown: Allowance,
+    /// What is said of connections that are nobody's.
+    unidentified: Allowance,
     upstream: Upstream,
 }
 
@@ -71,7 +75,10 @@ impl<N: Node> Gateway<N> {
             guard: None,
             limits,
             telemetry: Arc::new(Telemetry::global()),
+            bodies: Bodies::default(),
+            published: Published::default(),
             unknown: Allowance::default(),
+            unidentified: Allowance::default(),
             upstream: Upstream::new(connector),
         }
     }
@@ -88,17 +95,21 @@ impl<N: Node> Gateway<N> {
         Self { guard: Some(guard), ..self }
     }
 
-    /// Who opened a connection; asked once, when it comes.
-    pub(crate) async fn identify(&self, connection: Connection) -> node::Caller {
-        self.node.who(connection).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "who opened a connection is not known");
-            node::Caller::Unknown
-        })
+    /// Who opened a connection; asked once, when it comes. None where the node cannot be asked: that is not to be taken for
+    /// somebody whom it does not know.
+    pub(crate) async fn identify(&self, connection: Connection) -> Option<node::Caller> {
+        let asked = self.node.who(connection).await;
+        let said = |error: &NodeError| {
+            if self.unidentified.take() {
+                tracing::warn!(%error, "who opened a connection cannot be asked: it is closed");
+            }
+        };
+        asked.inspect_err(said).ok()
     }
 
     /// Notes that somebody wants TLS where it is not served, which nothing that is said in the clear can answer.
     pub(crate) fn no_tls(&self, connection: Connection, opener: &Opener) {
-        let mut note = Note::unread(&self.node, &self.telemetry, connection);
+        let mut note = Note::unread(&self.node, &self.telemetry, (connection, opener));
         if opener.is_unknown() && !self.unknown.take() {
             note.untold();
         }
@@ -112,10 +123,10 @@ impl<N: Node> Gateway<N> {
     /// Answers one request.
     pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         // public, and no call
-        if let Some(answer) = published::answer(&*self.node, &request).await {
+        if let Some(answer) = self.published.answer(&*self.node, &request).await {
             return answer;
         }
-        let mut note = Note::new(&self.node, &self.telemetry, peer.connection, &request);
+        let mut note = Note::new(&self.node, &self.telemetry, peer, &request);
         // of those whom nobody knows, as many as leave room for what is told of others
         if peer.opener.is_unknown() && !self.unknown.take() {
             note.untold();
@@ -163,7 +174,9 @@ impl<N: Node> Gateway<N> {
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
-        let mut asked = route.read(request::read(body, peer.patience).await?)?;
+        let read = request::read(body, peer.patience, self.bodies.share(known.whose())).await?;
+        let (body, value, share) = request::parse(read).await?;
+        let mut asked = route.read(body, value)?;
         note.call(&asked, &models.prices);
         let decision = decide(&models.policies, asked.provider, caller, &asked.call);
         note.decision(&decision);
@@ -173,7 +186,7 @@ impl<N: Node> Gateway<N> {
         let charged = self.charge(models, caller, &mut asked).await?;
         note.tell(charged.notes());
         let known = subject::Caller { connection: peer.connection, known: &known };
-        match self.make(known, &mut asked).await {
+        match self.make(known, &mut asked, share).await {
             Ok(answer) => Ok((answer, charged)),
             Err(failed) => {
                 let (ending, refusal) = match failed {
@@ -215,12 +228,17 @@ impl<N: Node> Gateway<N> {
     }
 
     /// A call that is allowed and charged.
-    async fn make(&self, caller: subject::Caller<'_>, asked: &mut Asked<'_>) -> Result<Answer, Failed> {
+    async fn make(
+        &self,
+        caller: subject::Caller<'_>,
+        asked: &mut Asked<'_>,
+        share: BodyShare,
+    ) -> Result<Answer, Failed> {
         self.guard_request(asked).map_err(Failed::NotSent)?;
         // only for what is going to be sent: whoever may not call makes no work for others
         let credentials = Credentials { node: &self.node, exchange: &self.exchange };
         let credential = credentials.of(caller, asked.provider).await.map_err(Failed::NotSent)?;
-        let answer = self.upstream.call(asked, credential).await?;
+        let answer = self.upstream.call(asked, credential, share).await?;
         self.guard_answer(asked, answer).await.map_err(Failed::Sent)
     }
 

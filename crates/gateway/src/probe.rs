@@ -9,7 +9,7 @@ use signet_model::{Call, Models};
 use crate::{
     answer::Passage,
     guard::{AnswerGuard, Blocked, Channel, Texts},
-    wire::{Fault, Format, Route},
+    wire::{self, Fault, Format, Route},
 };
 
 /// What would be sent of a request.
@@ -30,11 +30,12 @@ pub struct Sent {
 pub fn sent(models: &Models, target: &str, body: &[u8]) -> Result<Sent, String> {
     let uri: Uri = target.parse().map_err(|_| "no such path can be asked for".to_owned())?;
     let said = |fault| match fault {
-        Fault::Unknown(detail) | Fault::Invalid(detail) => detail,
+        Fault::Unknown(detail) | Fault::Invalid(detail) | Fault::TooLarge(detail) => detail,
     };
     let route = Route::of(models, &hyper::Method::POST, &uri, &HeaderMap::new()).map_err(said)?;
-    let asked = route.read(Bytes::copy_from_slice(body)).map_err(said)?;
-    Ok(Sent { body: asked.body(), uri: asked.uri, call: asked.call })
+    let value = wire::value(body).map_err(said)?;
+    let mut asked = route.read(Bytes::copy_from_slice(body), value).map_err(said)?;
+    Ok(Sent { body: asked.take_body(), uri: asked.uri, call: asked.call })
 }
 
 /// Formats of answers.

@@ -129,6 +129,7 @@ impl From<Fault> for Refusal {
         match fault {
             Fault::Unknown(detail) => Self::new(Reason::UnknownCall, detail),
             Fault::Invalid(detail) => Self::new(Reason::InvalidRequest, detail),
+            Fault::TooLarge(detail) => Self::new(Reason::RequestTooLarge, detail),
         }
     }
 }

@@ -1,4 +1,6 @@
 //! The listener: one connection after the other, each of somebody.
+//!
+//! INVARIANT: no pod has all the connections that there may be (`one_pod_has_its_part_of_the_connections_and_others_have_theirs`).
 
 use std::{
     convert::Infallible,
@@ -23,21 +25,24 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    node::{Caller, Connection, Evidence, Mode, Node, Opener, Peer, Transport},
+    node::{Caller, Connection, Evidence, Mode, Node, Opener, Peer, Transport, Workload},
     patience::{Paced, Patience, Streams},
     pipeline::Gateway,
+    share::{Room, Share, Shared},
     stranger::{Standing, Strangers},
     tls::Certificates,
 };
 
 /// Connections at a time, where there are files enough for them; more wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 16_384;
+/// One pod has no more than this part of them; more are closed as they come.
+const OF_ONE: usize = 4;
 /// How often a caller on HTTP/2 is asked whether it is there.
 const PING: Duration = Duration::from_secs(30);
 /// Bytes of a head.
@@ -89,6 +94,13 @@ struct Door<N> {
     patience: Patience,
     /// For strangers.
     room: Arc<Semaphore>,
+    /// For pods.
+    pods: Shared,
+}
+
+/// Connections, as pods share them: how many there may be of all is said elsewhere.
+fn of_pods(each: usize) -> Shared {
+    Shared::new(Room { all: usize::MAX, each: each.max(1), little: usize::MAX })
 }
 
 /// How a gateway ends: nothing that has begun is lost.
@@ -123,7 +135,8 @@ impl<N: Node> Server<N> {
         let room = Arc::new(Semaphore::new(strangers.most));
         let patience = Patience::default();
         let (gateway, tls, mode) = (Arc::new(gateway), None, Mode::Egress);
-        let door = Door { gateway, tls, mode, strangers, patience, room };
+        let pods = of_pods(MAX_CONNECTIONS / OF_ONE);
+        let door = Door { gateway, tls, mode, strangers, patience, room, pods };
         Ok(Self { listener, most: MAX_CONNECTIONS, door, certificates: None })
     }
 
@@ -147,10 +160,11 @@ impl<N: Node> Server<N> {
         self
     }
 
-    /// The same, with so many connections at a time; never more than [`MAX_CONNECTIONS`].
+    /// The same, with so many connections at a time, a quarter of them for each pod; never more than [`MAX_CONNECTIONS`].
     #[must_use]
     pub fn with_connections(mut self, most: usize) -> Self {
         self.most = most.clamp(1, MAX_CONNECTIONS);
+        self.door.pods = of_pods(self.most / OF_ONE);
         self
     }
 
@@ -241,20 +255,31 @@ async fn serve<N: Node>(
     if prepare(&stream, door.patience).is_err() {
         return;
     }
-    // fixed here, for all requests that come on it
-    let caller = door.gateway.identify(connection).await;
+    // fixed here, for all requests that come on it; where that cannot be, whoever it is may try again
+    let Some(caller) = door.gateway.identify(connection).await else { return };
     // those whom packets do not tell take no room from those whom they do
-    let strange = |of: fn(Standing) -> Opener| {
+    let strange = || {
         let place = door.room.clone().try_acquire_owned().ok()?;
-        Some((Some(place), of(Standing::new(door.strangers)), HANDSHAKE_PATIENCE))
+        Some((Place::Strangers(place), Standing::new(door.strangers)))
     };
+    let stranger = |(place, opener)| (place, opener, HANDSHAKE_PATIENCE);
     let known = match caller {
         Caller::Workload(workload, Evidence::Veth) => {
+            let mut place = door.pods.share((&workload).into());
+            if !place.take(1) {
+                let Workload { namespace, pod, .. } = workload;
+                tracing::debug!(namespace, pod, "a pod has as many connections as it may");
+                return;
+            }
             let pod = workload.as_pod();
-            Some((None, Opener::Pod(Box::new((workload, pod))), door.patience.head))
+            Some((Place::Pods(place), Opener::Pod(Box::new((workload, pod))), door.patience.head))
         }
-        Caller::Workload(_, Evidence::Address) => strange(Opener::Elsewhere),
-        Caller::Unknown => strange(Opener::Unknown),
+        Caller::Workload(workload, Evidence::Address) => strange()
+            .map(|(place, standing)| (place, Opener::Elsewhere(Box::new(workload), standing)))
+            .map(stranger),
+        Caller::Unknown => {
+            strange().map(|(place, standing)| (place, Opener::Unknown(standing))).map(stranger)
+        }
     };
     let Some((place, opener, first)) = known else { return };
     let opened = {
@@ -280,6 +305,13 @@ async fn serve<N: Node>(
         Err(_) => tracing::debug!("a connection says nothing"),
     }
     drop(place);
+}
+
+/// What a connection takes, for as long as it is held.
+#[expect(dead_code, reason = "given back where it is dropped")]
+enum Place {
+    Pods(Share),
+    Strangers(OwnedSemaphorePermit),
 }
 
 /// What carries requests.

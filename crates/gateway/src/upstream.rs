@@ -16,7 +16,7 @@ use hyper_util::{
 use signet_model::Reason;
 use signet_oidc::Https;
 
-use crate::{credential::Headers, refusal::Refusal, wire::Asked};
+use crate::{credential::Headers, refusal::Refusal, request::BodyShare, wire::Asked};
 
 /// Headers of an answer that are passed on; all others are between the provider and the gateway.
 const PASSED_ON: [HeaderName; 4] = [
@@ -51,14 +51,15 @@ impl Upstream {
         Self { pool: pool.build(connector) }
     }
 
-    /// Makes the call.
+    /// Makes the call; its body takes part of its caller's share until it is sent.
     ///
     /// # Errors
     /// [`Failed`]: there is no answer that can be passed on.
     pub(crate) async fn call(
         &self,
-        asked: &Asked<'_>,
+        asked: &mut Asked<'_>,
         credential: Headers,
+        share: BodyShare,
     ) -> Result<Response<Incoming>, Failed> {
         let not_sent = |cause: String| Failed::NotSent(Refusal::new(Reason::UpstreamUnavailable, cause));
         let failed = |cause: String| Failed::Sent(Refusal::new(Reason::UpstreamUnavailable, cause));
@@ -69,7 +70,9 @@ impl Upstream {
         for (name, value) in asked.headers.iter().cloned().chain(credential) {
             request = request.header(name, value);
         }
-        let request = request.body(Full::from(asked.body())).map_err(|error| not_sent(error.to_string()))?;
+        let request = request
+            .body(Full::from(share.until_sent(asked.take_body())))
+            .map_err(|error| not_sent(error.to_string()))?;
         let first = asked.provider.patience.first;
         let answer = tokio::time::timeout(first, self.pool.request(request)).await;
         let answer = answer.map_err(|_| {

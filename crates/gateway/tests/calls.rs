@@ -16,7 +16,7 @@ use std::{
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use signet_ca::Workload as Subject;
-use signet_gateway::Usage;
+use signet_gateway::{Evidence, RecordCaller, Usage};
 use signet_testkit::google::Behaviour;
 use support::{DISTANT, FLASH, Fixture, NOBODY, SCORER, TRAINER, now, prompt};
 
@@ -65,6 +65,7 @@ async fn what_may_not_be_called_is_refused_with_its_reason_and_nobody_is_asked()
     let grounded = json!({ "contents": [], "tools": [{ "googleSearch": {} }] }).to_string();
     let other = "/v1/projects/p/locations/global/publishers/google/models/gemini-2.5-pro";
     let elsewhere = "/v1/projects/q/locations/global/publishers/google/models/gemini-2.5-flash";
+    let many = format!(r#"{{"contents":[0{}]}}"#, ",0".repeat(1 << 20));
     let cases = [
         (NOBODY, format!("{FLASH}:generateContent"), prompt(), 403, "unknown-caller"),
         (DISTANT, format!("{FLASH}:generateContent"), prompt(), 403, "unknown-caller"),
@@ -78,6 +79,7 @@ async fn what_may_not_be_called_is_refused_with_its_reason_and_nobody_is_asked()
         (SCORER, format!("{FLASH}:generateContent?key=x"), prompt(), 400, "invalid-request"),
         (SCORER, format!("{FLASH}%2F..:generateContent"), prompt(), 400, "invalid-request"),
         (SCORER, format!("{FLASH}:generateContent"), " ".repeat((32 << 20) + 1), 413, "request-too-large"),
+        (SCORER, format!("{FLASH}:generateContent"), many, 413, "request-too-large"),
     ];
     for (count, (from, path, body, status, reason)) in (1..).zip(cases) {
         let (answered, said, body) = fixture.post(from, &path, body).await;
@@ -230,4 +232,34 @@ spec:
     assert_eq!(heard.load(Ordering::SeqCst), 2, "once each");
     let (status, reason, _) = fixture.post(SCORER, "/going/v1/chat/completions", body()).await;
     assert_eq!((status, reason.as_str()), (429, "limit-requests"));
+}
+
+#[tokio::test]
+async fn a_record_keeps_the_beginning_of_what_is_long() {
+    let fixture = Fixture::new().await;
+    let (status, ..) = fixture.post(SCORER, &format!("/{}", "x".repeat(40_000)), "").await;
+    let record = fixture.record(1).await;
+    assert_eq!((status, record.path.len(), record.method.as_str()), (404, 512, "POST"));
+    assert!(record.path.starts_with("/xxx") && record.path.ends_with("x…"));
+}
+
+#[tokio::test]
+async fn a_record_says_whose_connection_it_was_when_it_came_and_how_that_is_known() {
+    let fixture = Fixture::new().await;
+    let cases = [
+        (SCORER, Some(("scorer-0", Evidence::Veth))),
+        (DISTANT, Some(("scorer-0", Evidence::Address))),
+        (NOBODY, None),
+    ];
+    for (count, (from, expected)) in (1..).zip(cases) {
+        fixture.post(from, &format!("{FLASH}:generateContent"), prompt()).await;
+        let caller = fixture.record(count).await.caller;
+        let expected = expected.map(|(pod, evidence)| RecordCaller {
+            namespace: "shop".to_owned(),
+            pod: pod.to_owned(),
+            uid: Some("uid".to_owned()),
+            evidence,
+        });
+        assert_eq!(caller, expected, "{from}");
+    }
 }

@@ -107,7 +107,7 @@ async fn whoever_connects_is_told_by_which_keys_the_nodes_tokens_are_checked() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (url, keys) = (format!("http://{address}"), tempfile::tempdir().unwrap());
     let issuer = Arc::new(Issuer::open(&url, keys.path(), Lifetimes::default(), now()).unwrap());
-    let node = Known { issuer: issuer.clone(), records: Arc::default() };
+    let node = Known::new(issuer.clone());
     let limits = Limits::InProcess(InProcess::volatile(LimitSettings::default()));
     let models = tokio::sync::watch::channel(Arc::new(Models::default())).1;
     let server = Server::bind(&[address], Gateway::new(node.clone(), models, limits)).await.unwrap();
@@ -132,6 +132,15 @@ async fn whoever_connects_is_told_by_which_keys_the_nodes_tokens_are_checked() {
     let token = issuer.issue(&subject, &audience, Duration::from_secs(600), now()).unwrap();
     let verified = verifier.verify(&token, now()).await.unwrap();
     assert_eq!(verified.subject, "system:serviceaccount:shop:scorer");
+}
+
+#[tokio::test]
+async fn the_node_is_asked_once_however_many_ask_for_its_keys() {
+    let fixture = Fixture::new().await;
+    let url = format!("http://{}/openid/v1/jwks", fixture.address);
+    let answers = futures_util::future::join_all((0..100).map(|_| get(&url))).await;
+    assert!(answers.iter().all(|(status, ..)| *status == 200));
+    assert_eq!(fixture.node.documents.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
 const CALLERS: &str = "https://callers.example";

@@ -2,11 +2,53 @@
 //!
 //! Two parsers may take different values of a key that is there twice, and Google's take `cached_content` for `cachedContent`.
 //! What is authorised must be what the provider reads, so such objects are refused.
+//!
+//! INVARIANT: what is read takes no more room than its bytes and [`MAX_VALUES`] values do
+//! (`what_would_take_far_more_room_than_its_bytes_is_refused`).
 
-use std::{borrow::Cow, collections::BTreeSet, fmt};
+use std::{borrow::Cow, cell::Cell, collections::BTreeSet, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+
+/// Values of what is read. A key counts as one, and an object as [`OBJECT`] more: they take as much room.
+pub const MAX_VALUES: usize = 1 << 19;
+/// What an object counts beside its keys and values.
+const OBJECT: usize = 8;
+
+/// Why something is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unread {
+    /// It has more than [`MAX_VALUES`] values.
+    TooMuch,
+    /// It can be read in more than one way, or in none; a sentence that quotes no value.
+    Unclear(String),
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMuch => {
+                write!(
+                    f,
+                    "it has more than {MAX_VALUES} keys and values, where an object counts as {OBJECT} more"
+                )
+            }
+            Self::Unclear(detail) => f.write_str(detail),
+        }
+    }
+}
+
+/// How many values there are at most in what is not read yet.
+pub fn values_at_most(bytes: &[u8]) -> usize {
+    let count = |byte: u8| match byte {
+        b',' => 2,
+        b'[' => 1,
+        b'{' => 2 + OBJECT,
+        _ => 0,
+    };
+    bytes.iter().map(|byte| count(*byte)).sum::<usize>().saturating_add(1).min(MAX_VALUES)
+}
 
 /// A key without what some parsers overlook: `cached_content` and `cachedContent` are one.
 pub fn plain(key: &str) -> Cow<'_, str> {
@@ -19,12 +61,16 @@ pub fn plain(key: &str) -> Cow<'_, str> {
 /// Reads one value, and nothing behind it.
 ///
 /// # Errors
-/// A sentence that says what is wrong; it quotes no value.
-pub fn read(bytes: &[u8]) -> Result<Value, String> {
+/// [`Unread`].
+pub fn read(bytes: &[u8]) -> Result<Value, Unread> {
+    let left = Cell::new(Some(MAX_VALUES));
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict.deserialize(&mut deserializer).map_err(|error| said(&error))?;
-    deserializer.end().map_err(|error| said(&error))?;
-    Ok(value)
+    let value = Strict(&left).deserialize(&mut deserializer);
+    let value = value.and_then(|value| deserializer.end().map(|()| value));
+    value.map_err(|error| match left.get() {
+        None => Unread::TooMuch,
+        Some(_) => Unread::Unclear(said(&error)),
+    })
 }
 
 /// What is wrong and where; values are left out by the library's own messages but for keys of ours.
@@ -37,17 +83,28 @@ fn said(error: &serde_json::Error) -> String {
     format!("{kind} at line {} column {}", error.line(), error.column())
 }
 
-struct Strict;
+/// With how many values it may still have; none once it had too many.
+#[derive(Clone, Copy)]
+struct Strict<'c>(&'c Cell<Option<usize>>);
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl Strict<'_> {
+    fn take<E: serde::de::Error>(self, count: usize) -> Result<(), E> {
+        let left = self.0.get().and_then(|left| left.checked_sub(count));
+        self.0.set(left);
+        left.map(drop).ok_or_else(|| E::custom("there are too many values"))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.take(1)?;
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,22 +137,24 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let mut values = vec![];
-        while let Some(value) = list.next_element_seed(Self)? {
+        while let Some(value) = list.next_element_seed(self)? {
             values.push(value);
         }
         Ok(Value::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        self.take(OBJECT)?;
         // the plain keys are those of `values` that are plain themselves, and those in `others`
         let (mut values, mut others) = (Map::new(), BTreeSet::new());
         while let Some(key) = object.next_key::<String>()? {
+            self.take(1)?;
             let plain = plain(&key);
             let is_new = !values.contains_key(&*plain) && !others.contains(&*plain);
             if !is_new || (*plain != *key && !others.insert(plain.into_owned())) {
                 return Err(A::Error::custom("a key is there twice, or in two spellings"));
             }
-            values.insert(key, object.next_value_seed(Self)?);
+            values.insert(key, object.next_value_seed(self)?);
         }
         Ok(Value::Object(values))
     }
@@ -133,8 +192,20 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_without_what_was_written() {
-        let said =
-            read(br#"{"secret": "canary" "#).unwrap_err() + &read(br#"{"a":"canary","a":1}"#).unwrap_err();
-        assert!(!said.contains("canary"), "{said}");
+        let said = [r#"{"secret": "canary" "#, r#"{"a":"canary","a":1}"#]
+            .map(|text| read(text.as_bytes()).unwrap_err());
+        assert!(!format!("{said:?}").contains("canary"), "{said:?}");
+    }
+
+    #[test]
+    fn what_would_take_far_more_room_than_its_bytes_is_refused() {
+        let list = |value: &str, count: usize| format!("[{}{value}]", format!("{value},").repeat(count - 1));
+        let object = 1 + OBJECT + 2;
+        for (value, most) in [("0", MAX_VALUES - 1), (r#"{"a":0}"#, (MAX_VALUES - 1) / object)] {
+            assert!(read(list(value, most).as_bytes()).is_ok(), "{value}");
+            assert_eq!(read(list(value, most + 1).as_bytes()), Err(Unread::TooMuch), "{value}");
+            assert_eq!(values_at_most(list(value, most + 1).as_bytes()), MAX_VALUES);
+        }
+        assert_eq!(values_at_most(br#"{"a":[0,{}],"b":"x"}"#), 26);
     }
 }

@@ -33,6 +33,8 @@ pub enum Reason {
     RequestTooLarge,
     /// The request took too long to come.
     RequestTimeout,
+    /// Requests of its caller, or of all, take as much room as they may.
+    GatewayBusy,
     /// A guardrail lets the request not pass.
     GuardrailRequest,
     /// A guardrail lets the answer not pass.
@@ -61,7 +63,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::ModelPolicyAllow,
         Self::NoModelPolicy,
         Self::ModelPolicyDeny,
@@ -76,6 +78,7 @@ impl Reason {
         Self::InvalidRequest,
         Self::RequestTooLarge,
         Self::RequestTimeout,
+        Self::GatewayBusy,
         Self::GuardrailRequest,
         Self::GuardrailAnswer,
         Self::LimitRequests,
@@ -107,6 +110,7 @@ impl Reason {
             Self::InvalidRequest => "invalid-request",
             Self::RequestTooLarge => "request-too-large",
             Self::RequestTimeout => "request-timeout",
+            Self::GatewayBusy => "gateway-busy",
             Self::GuardrailRequest => "guardrail-request",
             Self::GuardrailAnswer => "guardrail-answer",
             Self::LimitRequests => "limit-requests",
@@ -140,7 +144,10 @@ impl Reason {
             Self::RequestTooLarge => 413,
             Self::RequestTimeout => 408,
             Self::LimitRequests | Self::LimitTokens | Self::LimitConcurrency | Self::LimitSpend => 429,
-            Self::CredentialUnavailable | Self::TokenKeysUnavailable | Self::LimitsUnavailable => 503,
+            Self::GatewayBusy
+            | Self::CredentialUnavailable
+            | Self::TokenKeysUnavailable
+            | Self::LimitsUnavailable => 503,
             Self::UpstreamUnavailable => 502,
             Self::UpstreamTimeout => 504,
         }

@@ -20,6 +20,9 @@ use signet_gateway::{Caller, Connection, Evidence, Question, Record, Reply, Work
 /// Whose connections are of pods; the pod is called by it.
 pub(crate) const CROWD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+/// More pods like the first, as one has a part of the connections alone.
+pub(crate) const CROWDS: [Ipv4Addr; 4] =
+    [CROWD, Ipv4Addr::new(127, 0, 1, 2), Ipv4Addr::new(127, 0, 1, 3), Ipv4Addr::new(127, 0, 1, 4)];
 /// Streams at a time, as of the node's (`crates/agent/src/gateway.rs`).
 const MAX_STREAMS: usize = 64;
 
@@ -91,14 +94,16 @@ impl Told {
 }
 
 fn who(connection: Connection) -> Caller {
-    let name = match connection.source.ip() {
-        IpAddr::V4(CROWD) => "crowd",
-        IpAddr::V4(OTHER) => "other",
-        _ => return Caller::Unknown,
+    let IpAddr::V4(source) = connection.source.ip() else { return Caller::Unknown };
+    let crowd = CROWDS.iter().position(|pod| *pod == source);
+    let (name, number) = match crowd {
+        Some(number) => ("crowd", number),
+        None if source == OTHER => ("other", 0),
+        None => return Caller::Unknown,
     };
     let workload = Workload {
         namespace: "shop".to_owned(),
-        pod: format!("{name}-0"),
+        pod: format!("{name}-{number}"),
         pod_uid: None,
         service_account: name.to_owned(),
         labels: [("app".to_owned(), name.to_owned())].into(),

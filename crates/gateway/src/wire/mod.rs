@@ -18,7 +18,10 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 use serde_json::Value;
-use signet_model::{Api, Call, Method, Models, Provider, json};
+use signet_model::{
+    Api, Call, Method, Models, Provider,
+    json::{self, Unread},
+};
 
 /// Whose errors a caller's library understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub(crate) enum Fault {
     Unknown(String),
     /// It can be read in more than one way, or in none.
     Invalid(String),
+    /// It has too many parts.
+    TooLarge(String),
 }
 
 /// A request whose head was read: for whom, and what its body is going to be.
@@ -154,14 +159,13 @@ impl<'m> Route<'m> {
         Ok(Self { provider, path, passed_on })
     }
 
-    /// Reads the body.
+    /// Understands the body, by its value.
     ///
     /// # Errors
-    /// [`Fault`]: it does not fit the path, or can be read in more than one way.
-    pub(crate) fn read(self, body: Bytes) -> Result<Asked<'m>, Fault> {
+    /// [`Fault`]: it does not fit the path.
+    pub(crate) fn read(self, body: Bytes, mut value: Value) -> Result<Asked<'m>, Fault> {
         let Self { provider, path, passed_on } = self;
         let invalid = |detail: String| Fault::Invalid(detail);
-        let mut value = json::read(&body).map_err(|error| invalid(format!("the body: {error}")))?;
         if !value.is_object() {
             return Err(invalid("the body is no JSON object".to_owned()));
         }
@@ -209,13 +213,28 @@ impl Asked<'_> {
         self.body.len()
     }
 
-    /// The body that is sent.
-    pub(crate) fn body(&self) -> Bytes {
+    /// The body that is sent. It is not kept: an answer may take long.
+    pub(crate) fn take_body(&mut self) -> Bytes {
+        let (body, value) = (std::mem::take(&mut self.body), std::mem::take(&mut self.value));
         match self.is_changed {
-            true => self.value.to_string().into(),
-            false => self.body.clone(),
+            true => value.to_string().into(),
+            false => body,
         }
     }
+}
+
+/// The value of a body.
+///
+/// # Errors
+/// [`Fault`]: it can be read in more than one way, or in none, or has too many parts.
+pub(crate) fn value(body: &[u8]) -> Result<Value, Fault> {
+    json::read(body).map_err(|unread| {
+        let detail = format!("the body: {unread}");
+        match unread {
+            Unread::TooMuch => Fault::TooLarge(detail),
+            Unread::Unclear(_) => Fault::Invalid(detail),
+        }
+    })
 }
 
 /// The provider that a path begins with, if it does, and the rest.

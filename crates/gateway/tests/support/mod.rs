@@ -10,7 +10,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -44,6 +47,16 @@ pub(crate) const FLASH: &str =
 pub(crate) struct Known {
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) records: Arc<Mutex<Vec<Record>>>,
+    /// Whether nobody answers there.
+    pub(crate) is_away: Arc<AtomicBool>,
+    /// How often it was asked for its keys.
+    pub(crate) documents: Arc<AtomicUsize>,
+}
+
+impl Known {
+    pub(crate) fn new(issuer: Arc<Issuer>) -> Self {
+        Self { issuer, records: Arc::default(), is_away: Arc::default(), documents: Arc::default() }
+    }
 }
 
 fn workload(connection: Connection) -> Option<Workload> {
@@ -68,6 +81,9 @@ pub(crate) fn now() -> u64 {
 
 impl Node for Known {
     async fn who(&self, connection: Connection) -> Result<Caller, NodeError> {
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(NodeError::Unreachable("it is away".to_owned()));
+        }
         let evidence = if connection.source.ip() == DISTANT { Evidence::Address } else { Evidence::Veth };
         Ok(workload(connection).map_or(Caller::Unknown, |workload| Caller::Workload(workload, evidence)))
     }
@@ -79,6 +95,9 @@ impl Node for Known {
     }
 
     async fn documents(&self) -> Result<Documents, NodeError> {
+        self.documents.fetch_add(1, Ordering::SeqCst);
+        // others ask meanwhile
+        tokio::time::sleep(Duration::from_millis(10)).await;
         Ok(Documents { discovery: self.issuer.discovery(), key_set: self.issuer.key_set() })
     }
 
@@ -222,7 +241,7 @@ impl Fixture {
             + &more(&format!("http://{}", google.address()));
         let read = Snapshot::from_texts(&[("models.yaml", &text)], &Settings::default()).unwrap().models;
         let limits = Limits::InProcess(InProcess::volatile(LimitSettings::default()));
-        let node = Known { issuer, records: Arc::default() };
+        let node = Known::new(issuer);
         let gateway = Gateway::new(node.clone(), tokio::sync::watch::channel(read).1, limits);
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], make(gateway)).await.unwrap();
         let server = serve(server);

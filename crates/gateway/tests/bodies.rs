@@ -1,0 +1,72 @@
+//! Bodies of requests that are held: each caller has its part of the room for them, and gives it back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::{Fixture, SCORER, TRAINER};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+/// Bytes of the largest body.
+const LARGEST: usize = 32 << 20;
+/// What is not sent of it.
+const OWED: usize = 1 << 10;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn chat() -> String {
+    let message = json!({ "role": "user", "content": "x".repeat(4 * OWED) });
+    json!({ "model": "llama", "messages": [message] }).to_string()
+}
+
+/// Nearly all of a body, with the rest to come.
+async fn begin(fixture: &Fixture) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((SCORER, 0).into()).unwrap();
+    let mut stream = socket.connect(fixture.address).await.unwrap();
+    let head = format!("POST {CHAT} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {LARGEST}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // one that is refused is not read to its end
+    let _ = stream.write_all(&vec![b' '; LARGEST - OWED]).await;
+    stream
+}
+
+/// Until so many calls are recorded with this reason.
+async fn wait_for(fixture: &Fixture, (reason, count): (&str, usize)) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let records = fixture.node.records.lock().unwrap().clone();
+        let found = records.iter().filter(|record| record.reason == reason).count();
+        if found == count {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found} of {count} are {reason}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_wait_have_a_part_of_the_room_for_each_caller_and_others_are_served() {
+    let fixture = Fixture::new().await;
+    // three fit, and the fourth does not
+    let waiting = tokio::join!(begin(&fixture), begin(&fixture), begin(&fixture), begin(&fixture));
+    wait_for(&fixture, ("gateway-busy", 1)).await;
+    // what takes none of it is answered, and others have their own
+    assert_eq!(fixture.post(SCORER, "/no/such/path", chat()).await.0, 404);
+    let (status, reason, _) = fixture.post_with(TRAINER, &fixture.token("trainer"), CHAT, chat()).await;
+    assert_eq!((status, reason.as_str()), (200, ""));
+    drop(waiting);
+    wait_for(&fixture, ("invalid-request", 3)).await;
+    // and of what was sent, nothing is kept: far more goes through than fits at once
+    let message = json!({ "role": "user", "content": "x".repeat(LARGEST / 2) });
+    let large = json!({ "model": "llama", "messages": [message] }).to_string();
+    for _ in 0..8 {
+        let (status, reason, _) = fixture.post(SCORER, CHAT, large.clone()).await;
+        assert_eq!((status, reason.as_str()), (200, ""));
+    }
+}
