@@ -11,7 +11,7 @@ use std::{borrow::Cow, cell::Cell, collections::BTreeSet, fmt};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Values of what is read. A key counts as one, and an object as [`OBJECT`] more: they take as much room.
+/// Values of what is read. A key counts as one, and an object as eight more: they take as much room.
 pub const MAX_VALUES: usize = 1 << 19;
 /// What an object counts beside its keys and values.
 const OBJECT: usize = 8;
