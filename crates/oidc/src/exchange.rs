@@ -14,10 +14,10 @@ use std::{
 
 use moka::{Expiry, future::Cache};
 use secrecy::SecretString;
-use tokio::sync::watch;
 
 use crate::{
     federation::{AccessToken, Error, Federation, malformed},
+    flight::Flight,
     http::Client,
 };
 
@@ -66,8 +66,8 @@ struct Shared {
     most: u64,
 }
 
-/// What comes of an exchange, once it is over.
-type Asking = watch::Receiver<Option<Result<Arc<AccessToken>, Error>>>;
+/// What comes of an exchange.
+type Asking = Flight<Result<Arc<AccessToken>, Error>>;
 
 /// Tokens go when they end.
 struct ByLife;
@@ -180,19 +180,17 @@ impl Shared {
             return None;
         }
         let subject = subject.take()?();
-        let (tell, asking) = watch::channel(None);
-        all.insert(holder.clone(), asking.clone());
-        drop(all);
         let (federation, under_way) = (federation.clone(), UnderWay(self.clone(), holder.clone()));
-        // on its own: who asked first may go away, and others wait for the same answer
-        tokio::spawn(async move {
+        let asking = Flight::begin(async move {
             let UnderWay(shared, holder) = &under_way;
             let outcome = shared.exchange(holder, federation, subject).await;
             shared.keep(holder, &outcome, before.as_deref()).await;
-            // first: who hears of it may ask anew
+            // before anybody hears of it: who does may ask anew
             drop(under_way);
-            tell.send_replace(Some(outcome));
+            outcome
         });
+        // it cannot be over yet: its end waits for this lock
+        all.insert(holder.clone(), asking.clone());
         Some(asking)
     }
 
@@ -249,13 +247,10 @@ impl Drop for UnderWay {
 }
 
 async fn answer(asking: Option<Asking>) -> Result<Arc<AccessToken>, Error> {
-    let Some(mut asking) = asking else {
+    let Some(asking) = asking else {
         return Err(malformed(SERVICE, "as many tokens are asked for as may be"));
     };
-    match asking.wait_for(Option::is_some).await.as_deref() {
-        Ok(Some(outcome)) => outcome.clone(),
-        Ok(None) | Err(_) => Err(malformed(SERVICE, "it was asked in vain")),
-    }
+    asking.outcome().await.unwrap_or_else(|| Err(malformed(SERVICE, "it was asked in vain")))
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ use http_body_util::Full;
 use hyper::{Request, StatusCode};
 use serde_json::Value;
 use signet_model::TokenForm;
-use tokio::sync::watch;
 
 use crate::{
+    flight::Flight,
     http::Client,
     jwk::{self, Key},
     token::Rules,
@@ -71,8 +71,8 @@ struct State {
     asking: Option<Asking>,
 }
 
-/// How asking ends, once it has.
-type Asking = watch::Receiver<Option<Result<(), String>>>;
+/// How asking ends.
+type Asking = Flight<Result<(), String>>;
 
 /// What is known of a key without asking.
 enum Known {
@@ -120,7 +120,9 @@ impl Keys {
             Looked::Asking(before, asking) => (before, asking),
         };
         let outcome = match asking {
-            Some(asking) => answer(asking).await,
+            Some(asking) => {
+                asking.outcome().await.unwrap_or_else(|| Err("they were asked for in vain".to_owned()))
+            }
             None => Err("they were not had lately".to_owned()),
         };
         match outcome {
@@ -142,18 +144,15 @@ impl Keys {
             Known::Before(key) => Some(key),
             Known::Nothing => None,
         };
-        // one that ended without a word is none
-        match (state.asking.as_ref().filter(|asking| asking.has_changed().is_ok()), before) {
+        match (state.asking.as_ref().filter(|asking| asking.is_under_way()), before) {
             // an issuer that is slow makes nobody wait who need not
             (Some(_), Some(key)) => Looked::Known(key),
             (Some(asking), None) => Looked::Asking(None, Some(asking.clone())),
             (None, before) if within(state.tried, DEBOUNCE, now) => Looked::Asking(before, None),
             (None, before) => {
-                let (tell, asking) = watch::channel(None);
-                (state.tried, state.asking) = (Some(now), Some(asking.clone()));
                 let (keys, client) = (Arc::clone(self), client.clone());
-                // on its own: who asked first may go away, and others wait for the same answer
-                tokio::spawn(async move { tell.send_replace(Some(keys.ask(&client, now).await)) });
+                let asking = Flight::begin(async move { keys.ask(&client, now).await });
+                (state.tried, state.asking) = (Some(now), Some(asking.clone()));
                 Looked::Asking(before, Some(asking))
             }
         }
@@ -235,13 +234,6 @@ impl Keys {
             }
             TokenForm::OpenId => true,
         }
-    }
-}
-
-async fn answer(mut asking: Asking) -> Result<(), String> {
-    match asking.wait_for(Option::is_some).await.as_deref() {
-        Ok(Some(outcome)) => outcome.clone(),
-        Ok(None) | Err(_) => Err("they were asked for in vain".to_owned()),
     }
 }
 

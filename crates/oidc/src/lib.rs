@@ -7,6 +7,7 @@ mod anthropic;
 mod exchange;
 mod external;
 mod federation;
+mod flight;
 mod google;
 mod held;
 mod http;
