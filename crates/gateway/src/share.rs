@@ -73,7 +73,10 @@ impl Share {
             return false;
         }
         taken.all = of_all;
-        taken.of.insert(self.whose.clone(), of_one);
+        match taken.of.get_mut(&self.whose) {
+            Some(has) => *has = of_one,
+            None => drop(taken.of.insert(self.whose.clone(), of_one)),
+        }
         self.has += more;
         true
     }

@@ -5,7 +5,7 @@
 //! there are models (`names_that_callers_make_up_make_no_labels`).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -78,8 +78,8 @@ pub struct Telemetry {
     duration: Histogram<f64>,
     first_chunk: Histogram<f64>,
     tokens: Histogram<u64>,
-    /// Models that a provider has answered for, by the provider's name and theirs.
-    models: Mutex<BTreeSet<(String, String)>>,
+    /// Models that a provider has answered for, by the provider's name.
+    models: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl Telemetry {
@@ -160,9 +160,12 @@ impl Telemetry {
     /// Whether a provider has answered for a model, now or before. A pattern of a policy allows names that nobody has.
     fn is_known(&self, call: &RecordCall, status: u16) -> bool {
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let model = (call.provider.clone(), call.model.clone());
-        let is_answered = (200..300).contains(&status) && models.len() < MOST_MODELS;
-        models.contains(&model) || (is_answered && models.insert(model))
+        if models.get(&call.provider).is_some_and(|known| known.contains(&call.model)) {
+            return true;
+        }
+        let count: usize = models.values().map(BTreeSet::len).sum();
+        let is_answered = (200..300).contains(&status) && count < MOST_MODELS;
+        is_answered && models.entry(call.provider.clone()).or_default().insert(call.model.clone())
     }
 
     fn trace(&self, record: &Record, seen: &Seen, mut attributes: Vec<KeyValue>) {
