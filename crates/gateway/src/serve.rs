@@ -103,6 +103,29 @@ fn of_pods(each: usize) -> Shared {
     Shared::new(Room { all: usize::MAX, each: each.max(1), little: usize::MAX })
 }
 
+impl<N> Door<N> {
+    /// A place for who opened a connection, if there is one: those whom packets do not tell take no room from those whom they do.
+    fn admit(&self, caller: Caller) -> Option<(Place, Opener)> {
+        if let Caller::Workload(workload, Evidence::Veth) = caller {
+            let mut place = self.pods.share((&workload).into());
+            if !place.take(1) {
+                let Workload { namespace, pod, .. } = workload;
+                tracing::debug!(namespace, pod, "a pod has as many connections as it may");
+                return None;
+            }
+            let pod = workload.as_pod();
+            return Some((Place::Pods(place), Opener::Pod(Box::new((workload, pod)))));
+        }
+        let place = Place::Strangers(self.room.clone().try_acquire_owned().ok()?);
+        let standing = Standing::new(self.strangers);
+        let opener = match caller {
+            Caller::Workload(workload, _) => Opener::Elsewhere(Box::new(workload), standing),
+            Caller::Unknown => Opener::Unknown(standing),
+        };
+        Some((place, opener))
+    }
+}
+
 /// How a gateway ends: nothing that has begun is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
@@ -257,31 +280,8 @@ async fn serve<N: Node>(
     }
     // fixed here, for all requests that come on it; where that cannot be, whoever it is may try again
     let Some(caller) = door.gateway.identify(connection).await else { return };
-    // those whom packets do not tell take no room from those whom they do
-    let strange = || {
-        let place = door.room.clone().try_acquire_owned().ok()?;
-        Some((Place::Strangers(place), Standing::new(door.strangers)))
-    };
-    let stranger = |(place, opener)| (place, opener, HANDSHAKE_PATIENCE);
-    let known = match caller {
-        Caller::Workload(workload, Evidence::Veth) => {
-            let mut place = door.pods.share((&workload).into());
-            if !place.take(1) {
-                let Workload { namespace, pod, .. } = workload;
-                tracing::debug!(namespace, pod, "a pod has as many connections as it may");
-                return;
-            }
-            let pod = workload.as_pod();
-            Some((Place::Pods(place), Opener::Pod(Box::new((workload, pod))), door.patience.head))
-        }
-        Caller::Workload(workload, Evidence::Address) => strange()
-            .map(|(place, standing)| (place, Opener::Elsewhere(Box::new(workload), standing)))
-            .map(stranger),
-        Caller::Unknown => {
-            strange().map(|(place, standing)| (place, Opener::Unknown(standing))).map(stranger)
-        }
-    };
-    let Some((place, opener, first)) = known else { return };
+    let Some((place, opener)) = door.admit(caller) else { return };
+    let first = if opener.standing().is_some() { HANDSHAKE_PATIENCE } else { door.patience.head };
     let opened = {
         let mut phases = phases.clone();
         let ending = async move { drop(phases.wait_for(|phase| *phase == Phase::Ending).await) };
