@@ -32,6 +32,12 @@ pub(crate) struct End {
     pub(crate) first: Option<std::time::Instant>,
 }
 
+impl End {
+    /// Of one that never was.
+    pub(crate) const UNANSWERED: Self =
+        Self { usage: None, is_counted: false, ending: Ending::Whole, first: None };
+}
+
 /// How an answer ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {

@@ -13,9 +13,7 @@ use tokio::runtime::Handle;
 use crate::{
     body::{End, Ending},
     limit::tokens,
-    node::{
-        Connection, Node, Opener, Peer, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Workload,
-    },
+    node::{Connection, Node, Opener, Record, RecordCall, RecordCost, RecordOutside, RecordRule, Workload},
     refusal::Refusal,
     telemetry::{self, Seen, SeenCaller, Telemetry},
     wire::Asked,
@@ -43,25 +41,12 @@ pub(crate) struct Note<N: Node> {
 }
 
 impl<N: Node> Note<N> {
-    /// On one that can be read.
+    /// On one that comes on this connection.
     pub(crate) fn new(
         node: &Arc<N>,
         telemetry: &Arc<Telemetry>,
-        peer: &Peer,
-        request: &Request<Incoming>,
-    ) -> Self {
-        let mut note = Self::unread(node, telemetry, (peer.connection, &peer.opener));
-        note.record.method = cut(request.method().as_str(), MAX_METHOD);
-        note.record.path = cut(request.uri().path(), MAX_PATH);
-        note.seen.parent = telemetry::parent(request.headers());
-        note
-    }
-
-    /// On one of which nothing can be read.
-    pub(crate) fn unread(
-        node: &Arc<N>,
-        telemetry: &Arc<Telemetry>,
-        (connection, opener): (Connection, &Opener),
+        connection: Connection,
+        opener: &Opener,
     ) -> Self {
         let record = Record {
             connection,
@@ -71,10 +56,18 @@ impl<N: Node> Note<N> {
             status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
             ..Record::default()
         };
+        let caller = match opener {
+            Opener::Pod(known) => {
+                let Workload { namespace, service_account, .. } = &known.0;
+                let (namespace, service_account) = (namespace.clone(), service_account.clone());
+                Some(SeenCaller::Pod { namespace, service_account })
+            }
+            Opener::Elsewhere(..) | Opener::Unknown(_) => None,
+        };
         let seen = Seen {
             started: SystemTime::now(),
             parent: Context::new(),
-            caller: None,
+            caller,
             format: None,
             is_allowed: false,
             first: None,
@@ -92,10 +85,11 @@ impl<N: Node> Note<N> {
         }
     }
 
-    pub(crate) fn caller(&mut self, workload: &Workload) {
-        let Workload { namespace, service_account, .. } = workload;
-        self.seen.caller =
-            Some(SeenCaller::Pod { namespace: namespace.clone(), service_account: service_account.clone() });
+    /// Its head.
+    pub(crate) fn request(&mut self, request: &Request<Incoming>) {
+        self.record.method = cut(request.method().as_str(), MAX_METHOD);
+        self.record.path = cut(request.uri().path(), MAX_PATH);
+        self.seen.parent = telemetry::parent(request.headers());
     }
 
     /// Somebody who is no pod.
@@ -160,12 +154,14 @@ impl<N: Node> Note<N> {
         self.record.status = status.as_u16();
     }
 
-    pub(crate) fn refuse(&mut self, refusal: &Refusal) {
+    /// It is refused, and over with that.
+    pub(crate) fn refuse(mut self, refusal: &Refusal) {
         self.record.verdict = "DROPPED".to_owned();
         self.record.reason = refusal.reason.name().to_owned();
         let noted = std::mem::replace(&mut self.record.detail, refusal.detail.clone());
         self.tell(Some(noted).filter(|noted| !noted.is_empty()).into_iter().collect());
         self.record.status = refusal.reason.status();
+        self.end(End::UNANSWERED);
     }
 
     /// The call is over, as far as the caller can see.
@@ -213,7 +209,7 @@ impl<N: Node> Drop for Note<N> {
         if !self.is_over {
             self.record.status = GONE;
             self.tell(vec!["the caller went away".to_owned()]);
-            self.stop(End { usage: None, is_counted: false, ending: Ending::Whole, first: None });
+            self.stop(End::UNANSWERED);
         }
         let priced = self.price.as_ref().zip(self.record.usage);
         self.record.cost = priced.map(|((price, currency), usage)| RecordCost {

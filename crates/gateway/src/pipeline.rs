@@ -109,15 +109,16 @@ impl<N: Node> Gateway<N> {
 
     /// Notes that somebody wants TLS where it is not served, which nothing that is said in the clear can answer.
     pub(crate) fn no_tls(&self, connection: Connection, opener: &Opener) {
-        let mut note = Note::unread(&self.node, &self.telemetry, (connection, opener));
+        self.note(connection, opener).refuse(&Refusal::new(Reason::InvalidRequest, NO_TLS));
+    }
+
+    /// The note on one that comes now. Of those whom nobody knows, as many are told as leave room for what is told of others.
+    fn note(&self, connection: Connection, opener: &Opener) -> Note<N> {
+        let mut note = Note::new(&self.node, &self.telemetry, connection, opener);
         if opener.is_unknown() && !self.unknown.take() {
             note.untold();
         }
-        if let Opener::Pod(known) = opener {
-            note.caller(&known.0);
-        }
-        note.refuse(&Refusal::new(Reason::InvalidRequest, NO_TLS));
-        note.end(End { usage: None, is_counted: false, ending: Ending::Whole, first: None });
+        note
     }
 
     /// Answers one request.
@@ -126,11 +127,8 @@ impl<N: Node> Gateway<N> {
         if let Some(answer) = self.published.answer(&*self.node, &request).await {
             return answer;
         }
-        let mut note = Note::new(&self.node, &self.telemetry, peer, &request);
-        // of those whom nobody knows, as many as leave room for what is told of others
-        if peer.opener.is_unknown() && !self.unknown.take() {
-            note.untold();
-        }
+        let mut note = self.note(peer.connection, &peer.opener);
+        note.request(&request);
         let dialect = Dialect::of(request.uri(), request.headers());
         // what was in force when it came, to its end
         let models = self.models.borrow().clone();
@@ -155,7 +153,6 @@ impl<N: Node> Gateway<N> {
             }
             Err(refusal) => {
                 note.refuse(&refusal);
-                note.end(End { usage: None, is_counted: false, ending: Ending::Whole, first: None });
                 refusal.answer(dialect)
             }
         }
@@ -213,7 +210,6 @@ impl<N: Node> Gateway<N> {
         };
         match opened(peer).map_err(refused)? {
             Opened::Pod(workload, pod) => {
-                note.caller(workload);
                 let shown = self.authenticator.token(models, workload, pod, headers).await?;
                 Ok(Known::Pod { workload, pod, shown })
             }
