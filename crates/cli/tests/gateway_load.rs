@@ -3,10 +3,7 @@
 
 mod support;
 
-use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    time::{Duration, Instant},
-};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -15,10 +12,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use signet_testkit::models::ModelServer;
-use support::gateway::{CROWD, CROWDS, OTHER, Process, Told, policy};
+use support::gateway::{CROWD, CROWDS, DEADLINE, OTHER, Process, Told, connect, policy, wait_until};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     task::JoinSet,
 };
 
@@ -35,7 +32,6 @@ const FILES: u64 = (OF_HTTP1 + STREAMS + 1_000) as u64;
 /// A stream takes two connections with their buffers (8 KiB each, at first), two tasks and the call: 50 KiB in a release build (`bench`), more in a
 /// debug one. What is held for each beyond that, be it an answer or a buffer at its largest, would be more than this.
 const MEMORY_OF_EACH: u64 = 128 << 10;
-const DEADLINE: Duration = Duration::from_secs(120);
 const CHAT: &str = "/v1/chat/completions";
 /// The first event of a stream that is held, and its end.
 const FIRST: &str = "Well, ";
@@ -106,14 +102,8 @@ fn body(model: &str, is_stream: bool) -> String {
     json!({ "model": model, "stream": is_stream, "messages": [message] }).to_string()
 }
 
-async fn connect(at: SocketAddr, from: Ipv4Addr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((from, 0).into()).unwrap();
-    socket.connect(at).await.unwrap()
-}
-
 async fn call(at: SocketAddr, from: Ipv4Addr, body: &str) -> TcpStream {
-    let mut line = connect(at, from).await;
+    let mut line = connect(from, at).await.unwrap();
     let head = format!("POST {CHAT} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {}\r\n\r\n", body.len());
     line.write_all((head + body).as_bytes()).await.unwrap();
     line
@@ -164,7 +154,7 @@ async fn open_http2(at: SocketAddr, count: usize) -> Vec<Streams> {
     let mut opening = JoinSet::new();
     for _ in 0..count / ON_EACH {
         opening.spawn(async move {
-            let stream = TokioIo::new(connect(at, CROWD).await);
+            let stream = TokioIo::new(connect(CROWD, at).await.unwrap());
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
             tokio::spawn(connection);
             let mut streams = vec![];
@@ -182,12 +172,4 @@ async fn open_http2(at: SocketAddr, count: usize) -> Vec<Streams> {
         });
     }
     opening.join_all().await
-}
-
-async fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

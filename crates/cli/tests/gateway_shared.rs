@@ -5,8 +5,8 @@ mod support;
 
 use std::{
     net::{SocketAddr, TcpListener},
+    os::unix::net::UnixStream,
     process::Child,
-    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -15,8 +15,7 @@ use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use signet_testkit::{models::ModelServer, store};
-use support::gateway::{CROWD, Process, Told, policy};
-use tokio::net::TcpSocket;
+use support::gateway::{CROWD, Process, Told, connect, policy, wait_until};
 
 /// Ends with the test.
 struct Store(Child);
@@ -30,10 +29,8 @@ impl Drop for Store {
 
 /// Status and reason of a call.
 async fn call(gateway: SocketAddr) -> (u16, String) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((CROWD, 0).into()).unwrap();
-    let stream = socket.connect(gateway).await.unwrap();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let stream = TokioIo::new(connect(CROWD, gateway).await.unwrap());
+    let (mut sender, connection) = http1::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let body = json!({ "model": "llama", "messages": [] }).to_string();
     let request = Request::post("/v1/chat/completions").header("host", "gateway");
@@ -54,11 +51,7 @@ async fn two_gateways_with_one_store_let_through_no_more_than_one_would() {
     };
     let server = Store(server);
     let socket = folder.path().join("socket");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-        assert!(Instant::now() < deadline, "the store does not answer");
-        tokio::task::yield_now().await;
-    }
+    wait_until("the store answers", || UnixStream::connect(&socket).is_ok()).await;
     let url = format!("unix://{}", socket.display());
     let gateways = [(); 2].map(|()| Process::counting(folder.path(), Some(&url)));
     let calls = (0..40).map(|number| tokio::spawn(call(gateways[number % 2].address)));

@@ -13,9 +13,11 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use signet_gateway::{Caller, Connection, Evidence, Question, Record, Reply, Workload};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Whose connections are of pods; the pod is called by it.
 pub(crate) const CROWD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -25,6 +27,24 @@ pub(crate) const CROWDS: [Ipv4Addr; 4] =
     [CROWD, Ipv4Addr::new(127, 0, 1, 2), Ipv4Addr::new(127, 0, 1, 3), Ipv4Addr::new(127, 0, 1, 4)];
 /// Streams at a time, as of the node's (`crates/agent/src/gateway.rs`).
 const MAX_STREAMS: usize = 64;
+/// How long anything may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A connection to `to` from an address, by which it is somebody's.
+pub(crate) async fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(to).await
+}
+
+/// As of a node ([`super::node::wait_until`]), while callers go on.
+pub(crate) async fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {} s: {what}", DEADLINE.as_secs());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
 
 /// Lets these pods call any model, with limits.
 pub(crate) fn policy(app: &str, limits: &str) -> String {
