@@ -10,19 +10,13 @@ use http_body_util::Full;
 use hyper::{Request, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use support::{FLASH, Fixture, SCORER, prompt};
+use support::{FLASH, Fixture, SCORER, prompt, tcp};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
 const CHAT: &str = r#"{"model":"llama","messages":[{"role":"user","content":"What is the answer?"}]}"#;
-
-async fn connect(fixture: &Fixture) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((SCORER, 0).into()).unwrap();
-    socket.connect(fixture.address).await.unwrap()
-}
 
 /// All that is answered until the gateway closes, or has nothing more to say for a while.
 async fn said(stream: &mut TcpStream) -> String {
@@ -37,7 +31,7 @@ async fn said(stream: &mut TcpStream) -> String {
 }
 
 async fn exchange(fixture: &Fixture, request: &str) -> Vec<u16> {
-    let mut stream = connect(fixture).await;
+    let mut stream = fixture.connect(SCORER).await;
     stream.write_all(request.as_bytes()).await.unwrap();
     let said = said(&mut stream).await;
     let statuses = said.split("HTTP/1.").skip(1).filter_map(|answer| answer.get(2..5)?.parse().ok());
@@ -317,7 +311,7 @@ spec:
         "POST /silent/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{begins}",
         begins.len()
     );
-    let mut stream = connect(&fixture).await;
+    let mut stream = fixture.connect(SCORER).await;
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = vec![];
     // it breaks off: the caller is not told that this was all
@@ -335,7 +329,7 @@ async fn what_has_begun_comes_to_its_end_when_a_gateway_ends() {
     let fixture = Fixture::new().await;
     let slow = CHAT.replace("llama", "llama-slow").replacen('{', "{\"stream\":true,", 1);
     let request = |body: &str| chat(&format!("Content-Length: {}\r\n", body.len()), body);
-    let (mut streaming, mut idle) = (connect(&fixture).await, connect(&fixture).await);
+    let (mut streaming, mut idle) = (fixture.connect(SCORER).await, fixture.connect(SCORER).await);
     idle.write_all(request(CHAT).as_bytes()).await.unwrap();
     assert!(said(&mut idle).await.contains("forty-two."));
     streaming.write_all(request(&slow).as_bytes()).await.unwrap();
@@ -344,9 +338,7 @@ async fn what_has_begun_comes_to_its_end_when_a_gateway_ends() {
     let Fixture { stop, running, address, .. } = fixture;
     stop.send(()).unwrap();
     // until everybody knows: who comes is answered, and told to go elsewhere with what comes next
-    let late = TcpSocket::new_v4().unwrap();
-    late.bind((SCORER, 0).into()).unwrap();
-    let mut late = late.connect(address).await.unwrap();
+    let mut late = tcp(SCORER, address).await;
     for stream in [&mut idle, &mut late] {
         stream.write_all(request(CHAT).as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -363,7 +355,7 @@ async fn what_has_begun_comes_to_its_end_when_a_gateway_ends() {
 #[tokio::test]
 async fn whoever_wants_tls_where_there_is_none_is_told_in_its_words_and_in_the_log() {
     let fixture = Fixture::new().await;
-    let mut stream = connect(&fixture).await;
+    let mut stream = fixture.connect(SCORER).await;
     // the head of a ClientHello, as every version begins it
     stream.write_all(&[0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3]).await.unwrap();
     let mut answer = vec![];
@@ -377,7 +369,7 @@ async fn whoever_wants_tls_where_there_is_none_is_told_in_its_words_and_in_the_l
 #[tokio::test]
 async fn over_http2_whom_a_request_says_it_is_for_decides_nothing_and_goes_nowhere() {
     let fixture = Fixture::new().await;
-    let stream = connect(&fixture).await;
+    let stream = fixture.connect(SCORER).await;
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);

@@ -17,8 +17,8 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use signet_ca::Workload as Subject;
 use signet_gateway::{Evidence, RecordCaller, Usage};
-use signet_testkit::google::Behaviour;
-use support::{DISTANT, FLASH, Fixture, NOBODY, SCORER, TRAINER, now, prompt};
+use signet_testkit::{google::Behaviour, models::open_ai_at};
+use support::{DISTANT, FLASH, Fixture, NOBODY, SCORER, TRAINER, now, prompt, wait_until};
 
 #[tokio::test]
 async fn a_call_that_is_allowed_is_made_as_the_caller_and_recorded() {
@@ -105,11 +105,8 @@ async fn where_no_credential_can_be_had_nothing_is_called() {
     assert!(fixture.google.called().is_empty());
     fixture.google.behave(Behaviour::default());
     // it is remembered for a moment
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while fixture.post(SCORER, &format!("{FLASH}:generateContent"), prompt()).await.0 != 200 {
-        assert!(std::time::Instant::now() < deadline);
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let path = format!("{FLASH}:generateContent");
+    wait_until("it is asked for anew", async || fixture.post(SCORER, &path, prompt()).await.0 == 200).await;
 }
 
 #[tokio::test]
@@ -205,24 +202,15 @@ fn provider_that_goes(heard: Arc<AtomicUsize>) -> SocketAddr {
 async fn a_call_that_may_have_been_made_is_not_made_again_and_stays_charged() {
     let heard = Arc::new(AtomicUsize::new(0));
     let address = provider_that_goes(heard.clone());
-    let more = format!(
-        "---
-apiVersion: signet.dev/v1alpha1
-kind: ModelProvider
-metadata: {{name: going}}
-spec:
-  openAI: {{endpoint: \"http://{address}\", publisher: meta}}
-  allowPlaintext: true
-  credential: {{none: {{}}}}
----
+    let limits = "---
 apiVersion: signet.dev/v1alpha1
 kind: ModelPolicy
-metadata: {{name: two, namespace: shop}}
+metadata: {name: two, namespace: shop}
 spec:
-  podSelector: {{matchLabels: {{app: scorer}}}}
-  limits: [{{requestsPerMinute: 2}}]
-"
-    );
+  podSelector: {matchLabels: {app: scorer}}
+  limits: [{requestsPerMinute: 2}]
+";
+    let more = open_ai_at("going", address) + limits;
     let fixture = Fixture::with(&more).await;
     let body = || json!({ "model": "llama", "messages": [] }).to_string();
     assert_eq!(fixture.post(SCORER, "/going/v1/chat/completions", body()).await.0, 200);

@@ -8,14 +8,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use opentelemetry::{metrics::MeterProvider as _, trace::TracerProvider as _};
-use opentelemetry_sdk::{
-    metrics::{InMemoryMetricExporter, SdkMeterProvider},
-    trace::{InMemorySpanExporter, SdkTracerProvider},
-};
 use serde_json::json;
-use signet_gateway::Telemetry;
-use support::{FLASH, Fixture, SCORER, TRAINER};
+use support::{FLASH, Measured, SCORER, TRAINER};
 
 const CHAT: &str = "/v1/chat/completions";
 /// In every prompt, in what is broken, and in a token.
@@ -52,11 +46,7 @@ async fn neither_prompts_nor_answers_nor_tokens_are_in_logs_spans_metrics_record
         .finish();
     // of this thread, on which all of it runs
     let _logging = tracing::subscriber::set_default(subscriber);
-    let (metrics, spans) = (InMemoryMetricExporter::default(), InMemorySpanExporter::default());
-    let meters = SdkMeterProvider::builder().with_periodic_exporter(metrics.clone()).build();
-    let tracers = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
-    let tracer = opentelemetry::global::BoxedTracer::new(Box::new(tracers.tracer("test")));
-    let fixture = Fixture::measured(Telemetry::new(&meters.meter("test"), tracer)).await;
+    let Measured { fixture, meters, metrics, spans } = Measured::new().await;
 
     let prompt = json!({ "contents": [{ "role": "user", "parts": [{ "text": CANARY }] }] }).to_string();
     let mut answered = 0;

@@ -3,25 +3,15 @@
 
 mod support;
 
-use std::{
-    net::Ipv4Addr,
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
-use support::{Fixture, SCORER, TRAINER};
+use support::{Fixture, SCORER, TRAINER, wait_until};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
-
-async fn connect(fixture: &Fixture, from: Ipv4Addr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((from, 0).into()).unwrap();
-    socket.connect(fixture.address).await.unwrap()
-}
 
 /// Whether anything is answered on a connection.
 async fn is_answered(stream: &mut TcpStream) -> bool {
@@ -34,26 +24,24 @@ async fn is_answered(stream: &mut TcpStream) -> bool {
 #[tokio::test]
 async fn one_pod_has_its_part_of_the_connections_and_others_have_theirs() {
     let fixture = Fixture::served(|_| String::new(), |server| server.with_connections(8)).await;
-    let (mut first, mut second) = (connect(&fixture, SCORER).await, connect(&fixture, SCORER).await);
+    let (mut first, mut second) = (fixture.connect(SCORER).await, fixture.connect(SCORER).await);
     assert!(is_answered(&mut first).await && is_answered(&mut second).await);
     for _ in 0..8 {
-        assert!(!is_answered(&mut connect(&fixture, SCORER).await).await);
+        assert!(!is_answered(&mut fixture.connect(SCORER).await).await);
     }
-    assert!(is_answered(&mut connect(&fixture, TRAINER).await).await);
+    assert!(is_answered(&mut fixture.connect(TRAINER).await).await);
     assert!(is_answered(&mut first).await && is_answered(&mut second).await);
     drop(first);
-    let deadline = Instant::now() + DEADLINE;
-    while !is_answered(&mut connect(&fixture, SCORER).await).await {
-        assert!(Instant::now() < deadline, "its place is not free again");
-    }
+    wait_until("its place is free again", async || is_answered(&mut fixture.connect(SCORER).await).await)
+        .await;
 }
 
 #[tokio::test]
 async fn whose_connection_cannot_be_told_is_not_unknown_for_its_life() {
     let fixture = Fixture::new().await;
     fixture.node.is_away.store(true, Ordering::SeqCst);
-    let mut early = connect(&fixture, SCORER).await;
+    let mut early = fixture.connect(SCORER).await;
     assert!(!is_answered(&mut early).await);
     fixture.node.is_away.store(false, Ordering::SeqCst);
-    assert!(is_answered(&mut connect(&fixture, SCORER).await).await);
+    assert!(is_answered(&mut fixture.connect(SCORER).await).await);
 }

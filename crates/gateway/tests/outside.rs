@@ -3,12 +3,7 @@
 
 mod support;
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -24,10 +19,10 @@ use signet_testkit::{
     certificates::{Authority, Pair},
     google::{ACCOUNTS, AUDIENCE as FEDERATED, IdTokens},
 };
-use support::{DISTANT, FLASH, Fixture, NOBODY, SCORER, now, prompt};
+use support::{DISTANT, FLASH, Fixture, NOBODY, SCORER, now, prompt, tcp};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 use tokio_rustls::{
     TlsConnector,
@@ -130,7 +125,7 @@ impl Outside {
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let stream = tcp(from, self.fixture.address).await;
+        let stream = self.fixture.connect(from).await;
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
@@ -142,12 +137,6 @@ impl Outside {
         tokio::spawn(connection);
         said(sender.send_request(request(token, path, body)).await.unwrap()).await
     }
-}
-
-async fn tcp(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((from, 0).into()).unwrap();
-    socket.connect(to).await.unwrap()
 }
 
 fn request(token: &str, path: &str, body: String) -> Request<Full<Bytes>> {

@@ -18,10 +18,10 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use signet_gateway::Patience;
-use support::{Fixture, SCORER, TRAINER};
+use support::{Fixture, SCORER, TRAINER, wait_until};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -36,15 +36,9 @@ fn chat(model: &str) -> String {
     json!({ "model": model, "stream": true, "messages": [message] }).to_string()
 }
 
-async fn connect(fixture: &Fixture) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((SCORER, 0).into()).unwrap();
-    socket.connect(fixture.address).await.unwrap()
-}
-
 /// A call over HTTP/1.1, of which nothing is read yet.
 async fn call(fixture: &Fixture, model: &str) -> TcpStream {
-    let mut stream = connect(fixture).await;
+    let mut stream = fixture.connect(SCORER).await;
     let body = chat(model);
     let head = format!("POST {CHAT} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all((head + &body).as_bytes()).await.unwrap();
@@ -53,7 +47,7 @@ async fn call(fixture: &Fixture, model: &str) -> TcpStream {
 
 /// A connection of HTTP/2 with room for a few parts of each stream, and for all of its streams at once.
 async fn connect_http2(fixture: &Fixture) -> SendRequest<Full<Bytes>> {
-    let stream = TokioIo::new(connect(fixture).await);
+    let stream = TokioIo::new(fixture.connect(SCORER).await);
     let mut client = Builder::new(TokioExecutor::new());
     client.initial_stream_window_size(65_535).initial_connection_window_size(64 << 20);
     let (sender, connection) = client.handshake(stream).await.unwrap();
@@ -79,14 +73,6 @@ async fn said(answer: Response<Incoming>) -> Result<String, String> {
     Ok(all)
 }
 
-async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 fn bytes_of(line: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let rest = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
@@ -94,7 +80,7 @@ fn bytes_of(line: &str) -> u64 {
 }
 
 fn broken_off(fixture: &Fixture) -> usize {
-    fixture.node.records.lock().unwrap().iter().filter(|r| r.detail == "the answer broke off").count()
+    fixture.records(|record| record.detail == "the answer broke off")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,7 +94,7 @@ async fn what_callers_do_not_read_stays_with_the_provider_and_others_are_served(
         calls.push(call(&fixture, "llama-endless").await);
         streams.push(call_http2(&mut sender, "llama-endless").await);
     }
-    wait_until("all are open", || fixture.models.open() == 64).await;
+    wait_until("all are open", async || fixture.models.open() == 64).await;
     // what has no end is taken until buffers are full, and then no more, while others are served
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -126,7 +112,7 @@ async fn what_callers_do_not_read_stays_with_the_provider_and_others_are_served(
     assert!(memory < 64 * MEMORY_OF_EACH, "{memory} bytes");
     let others = fixture.node.records.lock().unwrap().len();
     drop((calls, streams, sender));
-    wait_until("all are ended", || fixture.models.open() == 0 && broken_off(&fixture) == 64).await;
+    wait_until("all are ended", async || fixture.models.open() == 0 && broken_off(&fixture) == 64).await;
     assert_eq!(fixture.node.records.lock().unwrap().len(), others + 64);
 }
 
@@ -135,8 +121,8 @@ async fn a_connection_that_takes_nothing_is_given_up() {
     let patience = Patience { peer: Duration::from_secs(1), ..Patience::default() };
     let fixture = Fixture::served(|_| String::new(), |server| server.with_patience(patience)).await;
     let mut stream = call(&fixture, "llama-endless").await;
-    wait_until("it is given up", || broken_off(&fixture) == 1).await;
-    wait_until("the provider is told", || fixture.models.open() == 0).await;
+    wait_until("it is given up", async || broken_off(&fixture) == 1).await;
+    wait_until("the provider is told", async || fixture.models.open() == 0).await;
     // what came before, and no end
     let mut all = vec![];
     let _ = stream.read_to_end(&mut all).await;
@@ -151,8 +137,8 @@ async fn a_stream_that_nobody_takes_is_given_up_and_others_on_its_connection_are
     // of this one, it is the provider that takes its time
     let held = call_http2(&mut sender, "llama-held").await;
     let left_alone = call_http2(&mut sender, "llama-endless").await;
-    wait_until("it is given up", || broken_off(&fixture) == 1).await;
-    wait_until("the provider is told", || fixture.models.open() == 1).await;
+    wait_until("it is given up", async || broken_off(&fixture) == 1).await;
+    wait_until("the provider is told", async || fixture.models.open() == 1).await;
     let rest = said(left_alone).await.unwrap_err();
     assert!(!rest.is_empty());
     let whole = call_http2(&mut sender, "llama").await;
@@ -163,7 +149,7 @@ async fn a_stream_that_nobody_takes_is_given_up_and_others_on_its_connection_are
 
 /// What is answered to one who says this, and then nothing, or a byte now and then.
 async fn answer(fixture: &Fixture, text: &str, trickle: Option<u8>) -> String {
-    let (mut reading, mut writing) = connect(fixture).await.into_split();
+    let (mut reading, mut writing) = fixture.connect(SCORER).await.into_split();
     writing.write_all(text.as_bytes()).await.unwrap();
     let trickling = async {
         while let Some(byte) = trickle {

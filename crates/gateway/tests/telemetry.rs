@@ -5,17 +5,13 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use opentelemetry::{KeyValue, metrics::MeterProvider as _, trace::TracerProvider as _};
-use opentelemetry_sdk::{
-    metrics::{
-        InMemoryMetricExporter, SdkMeterProvider,
-        data::{AggregatedMetrics, MetricData},
-    },
-    trace::{InMemorySpanExporter, SdkTracerProvider},
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::metrics::{
+    InMemoryMetricExporter,
+    data::{AggregatedMetrics, MetricData},
 };
 use serde_json::json;
-use signet_gateway::Telemetry;
-use support::{Fixture, SCORER, TRAINER};
+use support::{Measured, SCORER, TRAINER};
 
 fn value(attributes: &[KeyValue], key: &str) -> String {
     attributes.iter().find(|a| a.key.as_str() == key).map(|a| a.value.to_string()).unwrap_or_default()
@@ -23,22 +19,6 @@ fn value(attributes: &[KeyValue], key: &str) -> String {
 
 fn chat(model: &str) -> String {
     json!({ "model": model, "messages": [{ "role": "user", "content": "What is the answer?" }] }).to_string()
-}
-
-struct Measured {
-    fixture: Fixture,
-    meters: SdkMeterProvider,
-    metrics: InMemoryMetricExporter,
-    spans: InMemorySpanExporter,
-}
-
-async fn measured() -> Measured {
-    let (metrics, spans) = (InMemoryMetricExporter::default(), InMemorySpanExporter::default());
-    let meters = SdkMeterProvider::builder().with_periodic_exporter(metrics.clone()).build();
-    let tracers = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
-    let tracer = opentelemetry::global::BoxedTracer::new(Box::new(tracers.tracer("test")));
-    let telemetry = Telemetry::new(&meters.meter("test"), tracer);
-    Measured { fixture: Fixture::measured(telemetry).await, meters, metrics, spans }
 }
 
 /// All sets of labels of a metric.
@@ -66,7 +46,7 @@ fn series(metrics: &InMemoryMetricExporter, name: &str) -> Vec<Vec<KeyValue>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_measured_by_its_model_and_by_who_called() {
-    let Measured { fixture, meters, metrics, spans } = measured().await;
+    let Measured { fixture, meters, metrics, spans } = Measured::new().await;
     assert_eq!(fixture.post(SCORER, "/v1/chat/completions", chat("llama")).await.0, 200);
     fixture.record(1).await;
     meters.force_flush().unwrap();
@@ -93,7 +73,7 @@ async fn a_call_is_measured_by_its_model_and_by_who_called() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_makes_no_labels_of_its_own() {
-    let Measured { fixture, meters, metrics, spans } = measured().await;
+    let Measured { fixture, meters, metrics, spans } = Measured::new().await;
     for i in 0..20 {
         assert_eq!(fixture.post(SCORER, "/v1/chat/completions", chat(&format!("gpt-{i}"))).await.0, 403);
         assert_eq!(fixture.post(TRAINER, "/v1/chat/completions", chat("llama")).await.0, 401);
@@ -109,7 +89,7 @@ async fn what_is_refused_makes_no_labels_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_callers_make_up_make_no_labels() {
-    let Measured { fixture, meters, metrics, .. } = measured().await;
+    let Measured { fixture, meters, metrics, .. } = Measured::new().await;
     // a policy's pattern allows them, and no provider has them
     for i in 0..20 {
         let (status, ..) =

@@ -21,6 +21,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use opentelemetry::{metrics::MeterProvider as _, trace::TracerProvider as _};
+use opentelemetry_sdk::{
+    metrics::{InMemoryMetricExporter, SdkMeterProvider},
+    trace::{InMemorySpanExporter, SdkTracerProvider},
+};
 use secrecy::SecretString;
 use serde_json::json;
 use signet_ca::{Issuer, Lifetimes, Workload as Subject};
@@ -31,7 +36,11 @@ use signet_gateway::{
 };
 use signet_limits::{InProcess, Limits, Settings as LimitSettings};
 use signet_testkit::{google::Google, models::ModelServer};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
 
 pub(crate) const ISSUER: &str = "https://issuer.example";
 pub(crate) const SCORER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -158,6 +167,45 @@ spec:
     )
 }
 
+/// How long anything may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A connection to `to` from an address, by which it is somebody's.
+pub(crate) async fn tcp(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+pub(crate) async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within {} s: {what}", DEADLINE.as_secs());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// With measurements of its own.
+pub(crate) struct Measured {
+    pub(crate) fixture: Fixture,
+    pub(crate) meters: SdkMeterProvider,
+    pub(crate) metrics: InMemoryMetricExporter,
+    pub(crate) spans: InMemorySpanExporter,
+}
+
+impl Measured {
+    pub(crate) async fn new() -> Self {
+        let (metrics, spans) = (InMemoryMetricExporter::default(), InMemorySpanExporter::default());
+        let meters = SdkMeterProvider::builder().with_periodic_exporter(metrics.clone()).build();
+        let tracers = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+        let tracer = opentelemetry::global::BoxedTracer::new(Box::new(tracers.tracer("test")));
+        let telemetry = Telemetry::new(&meters.meter("test"), tracer);
+        let make = |gateway: Gateway<_>| gateway.measured(telemetry);
+        let fixture = Fixture::made(str::to_owned, |_| String::new(), make).await;
+        Self { fixture, meters, metrics, spans }
+    }
+}
+
 impl Fixture {
     pub(crate) async fn new() -> Self {
         Self::with("").await
@@ -194,11 +242,6 @@ impl Fixture {
         let token =
             self.node.issuer.issue(&subject, "signet-gateway", Duration::from_secs(600), now()).unwrap();
         format!("Bearer {}", secrecy::ExposeSecret::expose_secret(&token))
-    }
-
-    /// With measurements of its own.
-    pub(crate) async fn measured(telemetry: Telemetry) -> Self {
-        Self::made(str::to_owned, |_| String::new(), |gateway| gateway.measured(telemetry)).await
     }
 
     /// With somebody who looks at requests and answers.
@@ -323,6 +366,16 @@ impl Fixture {
     pub(crate) async fn head(&self, from: Ipv4Addr, path: &str, body: String) -> (u16, hyper::HeaderMap) {
         let answer = self.send(from, "Bearer of-the-caller", path, body).await;
         (answer.status().as_u16(), answer.headers().clone())
+    }
+
+    /// A connection from an address, by which it is somebody's.
+    pub(crate) async fn connect(&self, from: Ipv4Addr) -> TcpStream {
+        tcp(from, self.address).await
+    }
+
+    /// How many records are so.
+    pub(crate) fn records(&self, are: impl Fn(&Record) -> bool) -> usize {
+        self.node.records.lock().unwrap().iter().filter(|record| are(record)).count()
     }
 
     /// The record of the last call, once there are so many.

@@ -1,12 +1,12 @@
 //! A server of its own for a test: Redis or Valkey, whichever is there.
 
 use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
+    process::Child,
     time::{Duration, Instant},
 };
 
 use signet_limits::{Clock, Limits, Shared, SharedSettings};
+use signet_testkit::{certificates::Authority, store};
 use tempfile::TempDir;
 
 /// A server on a socket in a folder of its own; ends with the test.
@@ -26,10 +26,12 @@ impl Server {
     /// The same, with TLS at a port of the host; with that, and with what its certificate is signed by.
     pub(crate) async fn start_tls() -> Option<(Self, u16, Vec<u8>)> {
         let folder = tempfile::tempdir().unwrap();
-        let Some(authority) = certificates(folder.path()) else {
+        let Some(authority) = Authority::new(folder.path()).unwrap() else {
             eprintln!("SKIPPED: no openssl is installed: TLS to a store is not tested");
             return None;
         };
+        authority.pair("leaf", "DNS:localhost").unwrap();
+        let authority = std::fs::read(authority.certificate()).unwrap();
         let files =
             ["--tls-cert-file", "leaf.pem", "--tls-key-file", "leaf.key", "--tls-ca-cert-file", "ca.pem"];
         let mut server = Self { folder, process: None, options: vec![] };
@@ -66,7 +68,7 @@ impl Server {
     pub(crate) async fn run(&mut self) -> bool {
         let client = redis::Client::open(self.url()).unwrap();
         let folder = self.folder.path();
-        self.process = signet_testkit::store::start(folder, &self.options).unwrap();
+        self.process = store::start(folder, &self.options).unwrap();
         let Some(process) = &mut self.process else { return false };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -123,23 +125,6 @@ impl Server {
 /// Patient: tests share their machine.
 pub(crate) fn settings() -> SharedSettings {
     SharedSettings { timeout: Duration::from_secs(10), ..SharedSettings::default() }
-}
-
-/// An authority, and what it signed for this host; the authority's certificate.
-fn certificates(folder: &Path) -> Option<Vec<u8>> {
-    let openssl = |args: &str| {
-        let mut command = Command::new("openssl");
-        command.args(args.split(' ')).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().ok().map(|status| assert!(status.success(), "openssl {args}"))
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    openssl(&format!("req -x509 {key} -subj /CN=ca -keyout ca.key -out ca.pem -days 2"))?;
-    openssl(&format!("req {key} -subj /CN=localhost -keyout leaf.key -out leaf.csr"))?;
-    std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost").unwrap();
-    openssl(
-        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 2 -extfile names",
-    )?;
-    Some(std::fs::read(folder.join("ca.pem")).unwrap())
 }
 
 impl Drop for Server {

@@ -158,8 +158,7 @@ impl ModelServer {
 
     /// A `ModelProvider` of this name that speaks as OpenAI does.
     pub fn open_ai(&self, name: &str) -> String {
-        let address = self.address();
-        provider(name, &format!("openAI: {{endpoint: 'http://{address}/v1'}}"))
+        open_ai_at(name, self.address())
     }
 
     /// A `ModelProvider` of this name that speaks as Anthropic does.
@@ -187,6 +186,11 @@ impl ModelServer {
     pub fn go_on(&self) {
         self.long.goes_on.send_replace(true);
     }
+}
+
+/// A `ModelProvider` of this name, for whatever speaks as OpenAI does there.
+pub fn open_ai_at(name: &str, address: SocketAddr) -> String {
+    provider(name, &format!("openAI: {{endpoint: 'http://{address}/v1'}}"))
 }
 
 fn provider(name: &str, api: &str) -> String {
