@@ -30,6 +30,8 @@ fn make_it() -> PathBuf {
         let mut cargo = Command::new(env!("CARGO"));
         // in a folder of its own: cargo takes packages of both for the same
         cargo.args(args).current_dir(&sources).env("CARGO_TARGET_DIR", sources.join("target"));
+        // and it is only run
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "false");
         assert!(cargo.status().unwrap().success(), "cargo {args:?} in {}", sources.display());
     };
     cargo(&["run", "--quiet", "-p", "xtask", "--", "codegen"]);
