@@ -316,16 +316,20 @@ impl Desk {
         let RecordCall { provider, publisher, model, method: asked } = record.call.unwrap_or_default();
         let usage = record.usage.unwrap_or_default();
         let RecordCost { amount: cost, currency } = record.cost.unwrap_or_default();
+        let (caller, evidence) = match (record.outside, record.caller) {
+            (Some(outside), _) => (Some(Arc::new(outsider(outside))), "token"),
+            (None, Some(caller)) => {
+                let evidence = caller.evidence.name();
+                (Some(self.caller(caller, source)), evidence)
+            }
+            // an address alone names nobody: whose it is by now, or behind what it is, is not known
+            (None, None) => (None, "none"),
+        };
         let call = Call {
             time: SystemTime::now(),
             source,
             destination,
-            caller: match (record.outside, record.caller) {
-                (Some(outside), _) => Some(Arc::new(outsider(outside))),
-                (None, Some(caller)) => Some(self.caller(caller, source)),
-                // an address alone names nobody: whose it is by now, or behind what it is, is not known
-                (None, None) => None,
-            },
+            caller,
             gateway: self.directory.address(destination.ip()),
             node: self.directory.node_name(),
             verdict: Verdict::from_str_name(&verdict).unwrap_or(Verdict::Error),
@@ -352,6 +356,7 @@ impl Desk {
                 detail,
                 cost,
                 currency,
+                evidence: evidence.to_owned(),
             },
         };
         call.into()

@@ -163,5 +163,8 @@ fn a_model_server_is_reached_by_the_gateway_alone_from_inside_and_outside() {
         (&agent["signet"]["reason"], &agent["signet"]["rule"]["name"]),
         (&"model-policy-allow".into(), &"agent".into())
     );
+    assert_eq!(agent["signet"]["model"]["evidence"], "token");
+    let unknown = of(&|flow| flow["signet"]["reason"] == "unknown-caller").unwrap();
+    assert_eq!(unknown["signet"]["model"]["evidence"], "none");
     assert!(!node.log("signet-system_gateway-0").contains(token) && !node.said().contains(token));
 }

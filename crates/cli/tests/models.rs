@@ -98,6 +98,7 @@ fn a_pod_calls_a_model_without_a_key_and_another_one_cannot() {
     assert_eq!(allowed["signet"]["rule"]["name"], "scorer");
     assert_eq!(allowed["signet"]["model"]["model"], "gemini-2.5-flash");
     assert_eq!(allowed["signet"]["model"]["input_tokens"], 5);
+    assert_eq!(allowed["signet"]["model"]["evidence"], "veth");
     let denied = of("trainer").pop().unwrap();
     assert_eq!(
         (&denied["flow"]["verdict"], &denied["flow"]["l7"]["http"]["code"]),

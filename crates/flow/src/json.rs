@@ -80,11 +80,11 @@ fn signet(extension: FlowExtension) -> Value {
 }
 
 fn model_json(call: ModelCall) -> Value {
-    let ModelCall { provider, publisher, model, method, input_tokens, output_tokens, detail, cost, currency } =
-        call;
+    let ModelCall { provider, publisher, model, method, input_tokens, output_tokens, .. } = call;
+    let ModelCall { detail, cost, currency, evidence, .. } = call;
     let mut map = Map::new();
     let texts = [("provider", provider), ("publisher", publisher), ("model", model), ("method", method)];
-    let more = [("detail", detail), ("cost", cost), ("currency", currency)];
+    let more = [("detail", detail), ("cost", cost), ("currency", currency), ("evidence", evidence)];
     for (key, text) in texts.into_iter().chain(more).filter(|(_, text)| !text.is_empty()) {
         map.insert(key.to_owned(), json!(text));
     }

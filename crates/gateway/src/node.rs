@@ -27,6 +27,17 @@ pub enum Evidence {
     Address,
 }
 
+impl Evidence {
+    /// As flows have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Veth => "veth",
+            Self::Address => "address",
+        }
+    }
+}
+
 /// A pod that calls.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {

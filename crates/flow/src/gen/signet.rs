@@ -44,6 +44,10 @@ pub struct ModelCall {
     pub cost: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub currency: ::prost::alloc::string::String,
+    /// How it is known who called: `veth` (the connection came out of the pod's own interface), `address` (from the address
+    /// of a pod of another node), `token` (somebody from outside, as a token says), `none` (nobody that is known).
+    #[prost(string, tag = "10")]
+    pub evidence: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Traffic {
