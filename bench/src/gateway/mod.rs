@@ -23,7 +23,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use self::{
     http::Kind,
     subjects::{DIRECT, ENVOY, LITELLM, SIGNET, Stage, Subject},
-    world::{Pace, Told, World},
+    world::{Pace, Target, Told, World},
 };
 use crate::{
     Args, Effort,
@@ -309,7 +309,8 @@ fn idle_streams(stage: &mut Stage, streams: usize) -> anyhow::Result<Vec<Row>> {
     for subject in stage.subjects.iter().filter(|s| s.name == SIGNET || s.name == ENVOY) {
         let Some(process) = &subject.process else { continue };
         let before = resident(process.pid())?;
-        stage.world.open(&subject.target, streams).with_context(|| format!("through {}", subject.name))?;
+        let target = Target { address: subject.target.address, token: stage.unbound.clone() };
+        stage.world.open(&target, streams).with_context(|| format!("through {}", subject.name))?;
         let memory = resident(process.pid())? - before;
         stage.world.close(CONNECTIONS).with_context(|| format!("behind {}", subject.name))?;
         let each = memory / streams as f64 / 1024.0;

@@ -15,7 +15,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    token::{self, AUDIENCE, ISSUER, POD_UID},
+    token::{self, AUDIENCE, ISSUER, Issued, POD_UID},
     world::{Target, World},
 };
 use crate::{load::pin, tools::Running, topology};
@@ -32,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const OTHERS: usize = 20;
 const NAMESPACE: &str = "shop";
 const ACCOUNT: &str = "scorer";
-const POD: &str = "scorer-0";
+/// Pods that call: one for all but the idle streams.
+const PODS: usize = 4;
 
 /// Something that requests go through.
 pub(super) struct Subject {
@@ -45,6 +46,8 @@ pub(super) struct Subject {
 pub(super) struct Stage {
     pub(super) world: World,
     pub(super) subjects: Vec<Subject>,
+    /// A token that all pods may show.
+    pub(super) unbound: String,
     _folder: tempfile::TempDir,
 }
 
@@ -53,8 +56,10 @@ impl Stage {
     pub(super) fn set(cpu: usize, envoy: Option<&Path>, litellm: Option<&Path>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let socket = folder.path().join("node.sock");
-        let world = World::new(&socket, &caller())?;
-        let (token, keys) = token::issue(folder.path(), (NAMESPACE, ACCOUNT, POD))?;
+        let callers: Vec<Value> = (0..PODS).map(caller).collect();
+        let world = World::new(&socket, &callers)?;
+        let Issued { bound: token, unbound, keys } =
+            token::issue(folder.path(), (NAMESPACE, ACCOUNT, &pod(0)))?;
         let model = world.model()?;
         let key = token::master_key()?;
         let subject = |name, address, process| {
@@ -77,14 +82,19 @@ impl Stage {
             })?;
             subjects.push(subject(name, address, Some(process)));
         }
-        Ok(Self { world, subjects, _folder: folder })
+        Ok(Self { world, subjects, unbound, _folder: folder })
     }
 }
 
+fn pod(number: usize) -> String {
+    format!("scorer-{number}")
+}
+
 /// What a node answers of a connection that its hooks saw (`crates/gateway/src/node.rs`).
-fn caller() -> Value {
+fn caller(number: usize) -> Value {
+    let uid = if number == 0 { POD_UID.to_owned() } else { format!("{number}{}", &POD_UID[1..]) };
     let workload = json!({
-        "namespace": NAMESPACE, "pod": POD, "pod_uid": POD_UID, "service_account": ACCOUNT,
+        "namespace": NAMESPACE, "pod": pod(number), "pod_uid": uid, "service_account": ACCOUNT,
         "labels": { "app": "scorer", "tier": "online", "pod-template-hash": "5d9c7b8f6d" },
         "namespace_labels": { "kubernetes.io/metadata.name": NAMESPACE },
     });

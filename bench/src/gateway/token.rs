@@ -18,11 +18,18 @@ const LIFE: u64 = 3600 * 6;
 const KEY_ID: &str = "bench";
 pub(super) const POD_UID: &str = "5f6d3c0a-6a53-4b49-b0a6-6f1f4f0d6f7e";
 
-/// Signs a token of the service account for one pod, and writes `jwks.json` beside the key; token and keys.
-pub(super) fn issue(
-    folder: &Path,
-    (namespace, account, pod): (&str, &str, &str),
-) -> anyhow::Result<(String, Value)> {
+/// Tokens of a service account.
+pub(super) struct Issued {
+    /// One that is for one pod.
+    pub(super) bound: String,
+    /// One that is for all of its pods.
+    pub(super) unbound: String,
+    /// The keys that both are checked by.
+    pub(super) keys: Value,
+}
+
+/// Signs tokens of the service account, and writes `jwks.json` beside the key.
+pub(super) fn issue(folder: &Path, (namespace, account, pod): (&str, &str, &str)) -> anyhow::Result<Issued> {
     let key = folder.join("issuer.pem");
     let file = key.to_string_lossy();
     openssl(
@@ -39,16 +46,21 @@ pub(super) fn issue(
     fs::write(folder.join("jwks.json"), keys.to_string())?;
     let now = UNIX_EPOCH.elapsed()?.as_secs();
     let account = json!({ "name": account, "uid": "b1b4ae50-3f0e-4f6b-8f34-5b7a4a2f5a11" });
-    let pod = json!({ "name": pod, "uid": POD_UID });
-    let claims = json!({
-        "iss": ISSUER, "aud": [AUDIENCE], "iat": now, "nbf": now, "exp": now + LIFE, "jti": "bench",
-        "sub": format!("system:serviceaccount:{namespace}:{}", account["name"].as_str().unwrap_or_default()),
-        "kubernetes.io": { "namespace": namespace, "serviceaccount": account, "pod": pod },
-    });
-    let header = json!({ "alg": "RS256", "kid": KEY_ID });
-    let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
-    let signature = openssl(&["dgst", "-sha256", "-binary", "-sign", &file], signed.as_bytes())?;
-    Ok((format!("{signed}.{}", BASE64.encode(signature)), keys))
+    let of = json!({ "namespace": namespace, "serviceaccount": account });
+    let mut of_pod = of.clone();
+    of_pod["pod"] = json!({ "name": pod, "uid": POD_UID });
+    let sign = |of: &Value| {
+        let claims = json!({
+            "iss": ISSUER, "aud": [AUDIENCE], "iat": now, "nbf": now, "exp": now + LIFE, "jti": "bench",
+            "sub": format!("system:serviceaccount:{namespace}:{}", account["name"].as_str().unwrap_or_default()),
+            "kubernetes.io": of,
+        });
+        let header = json!({ "alg": "RS256", "kid": KEY_ID });
+        let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+        let signature = openssl(&["dgst", "-sha256", "-binary", "-sign", &file], signed.as_bytes())?;
+        anyhow::Ok(format!("{signed}.{}", BASE64.encode(signature)))
+    };
+    Ok(Issued { bound: sign(&of_pod)?, unbound: sign(&of)?, keys })
 }
 
 /// A key that is all LiteLLM asks for.

@@ -20,6 +20,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::http::{Answer, Answers, EVENTS, Head, Kind, request, wants_usage};
 
@@ -75,8 +76,8 @@ pub(crate) struct World {
     epoll: Epoll,
     model: TcpListener,
     node: UnixListener,
-    /// The answer to who calls.
-    caller: Vec<u8>,
+    /// The answers to who calls, by [`from`].
+    callers: Vec<Vec<u8>>,
     answers: Answers,
     ends: Vec<Option<End>>,
     vacant: Vec<usize>,
@@ -117,9 +118,14 @@ struct Answered {
     last: Instant,
 }
 
+/// Where a caller calls from.
+fn from(caller: usize) -> anyhow::Result<Ipv4Addr> {
+    Ok(Ipv4Addr::new(127, 0, 0, u8::try_from(caller + 1)?))
+}
+
 impl World {
-    /// A model, and a node at `socket` that answers `caller` of every connection.
-    pub(crate) fn new(socket: &Path, caller: &Value) -> anyhow::Result<Self> {
+    /// A model, and a node at `socket` that answers one of `callers` of every connection.
+    pub(crate) fn new(socket: &Path, callers: &[Value]) -> anyhow::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let model = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let node = UnixListener::bind(socket).context("listening as the node")?;
@@ -127,10 +133,10 @@ impl World {
         node.set_nonblocking(true)?;
         epoll.add(&model, EpollEvent::new(EpollFlags::EPOLLIN, MODEL))?;
         epoll.add(&node, EpollEvent::new(EpollFlags::EPOLLIN, NODE))?;
-        let caller = format!("{caller}\n").into_bytes();
+        let callers = callers.iter().map(|caller| format!("{caller}\n").into_bytes()).collect();
         let (ends, vacant, later, over, calls) = Default::default();
         let (answers, told) = (Answers::new(), Told::default());
-        Ok(Self { epoll, model, node, caller, answers, ends, vacant, later, over, told, calls })
+        Ok(Self { epoll, model, node, callers, answers, ends, vacant, later, over, told, calls })
     }
 
     /// Where the model is.
@@ -158,7 +164,7 @@ impl World {
         let request = request(kind, &target.token);
         let mut idle: Vec<usize> = vec![];
         for _ in 0..connections {
-            idle.push(self.call(target.address, kind)?);
+            idle.push(self.call(0, target.address, kind)?);
         }
         // a first one on each, which is not counted: who calls is asked for once
         idle.iter().try_for_each(|caller| self.ask(*caller, Instant::now(), &request))?;
@@ -212,7 +218,8 @@ impl World {
         Ok(heard)
     }
 
-    /// Opens so many streams that say one thing and then nothing, and keeps them until [`World::hang_up`].
+    /// Opens so many streams that say one thing and then nothing, and keeps them until [`World::hang_up`]; callers take turns, as
+    /// one has only a part of the connections that there may be.
     pub(crate) fn open(&mut self, target: &Target, streams: usize) -> anyhow::Result<()> {
         let request = request(Kind::Endless, &target.token);
         let (mut opened, mut answered) = (0, 0);
@@ -220,7 +227,7 @@ impl World {
         while answered < streams {
             ensure!(Instant::now() < deadline, "{answered} of {streams} streams were opened");
             if opened < streams && opened - answered < OPENING {
-                let caller = self.call(target.address, Kind::Endless)?;
+                let caller = self.call(opened % self.callers.len(), target.address, Kind::Endless)?;
                 self.ask(caller, Instant::now(), &request)?;
                 opened += 1;
             }
@@ -265,8 +272,11 @@ impl World {
         Ok(())
     }
 
-    fn call(&mut self, address: SocketAddr, of: Kind) -> anyhow::Result<usize> {
-        let stream = TcpStream::connect(address).with_context(|| format!("calling {address}"))?;
+    fn call(&mut self, caller: usize, address: SocketAddr, of: Kind) -> anyhow::Result<usize> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((from(caller)?, 0)).into())?;
+        socket.connect(&address.into()).with_context(|| format!("calling {address}"))?;
+        let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         self.add(Stream::Tcp(stream), Role::Caller { due: Instant::now(), first: None, of })
     }
@@ -419,10 +429,19 @@ impl World {
                 replies.extend_from_slice(b"\"noted\"\n");
                 continue;
             }
-            ensure!(line.starts_with(b"{\"who\""), "the node is asked {}", String::from_utf8_lossy(line));
-            replies.extend_from_slice(&self.caller);
+            replies.extend_from_slice(self.who(line)?);
         }
         self.say(index, &replies)
+    }
+
+    /// The answer to who calls.
+    fn who(&self, question: &[u8]) -> anyhow::Result<&[u8]> {
+        let asked = || format!("the node is asked {}", String::from_utf8_lossy(question));
+        let value: Value = serde_json::from_slice(question).with_context(asked)?;
+        let source: SocketAddr = value["who"]["source"].as_str().with_context(asked)?.parse()?;
+        let mut callers = self.callers.iter().enumerate();
+        let caller = callers.find(|(caller, _)| from(*caller).is_ok_and(|own| source.ip() == own));
+        Ok(caller.with_context(asked)?.1)
     }
 
     /// Writes what can be written, and the rest later.
