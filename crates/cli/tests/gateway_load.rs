@@ -152,9 +152,10 @@ type Streams = (http2::SendRequest<Full<Bytes>>, Vec<Response<Incoming>>);
 /// The same, on as few connections as may be.
 async fn open_http2(at: SocketAddr, count: usize) -> Vec<Streams> {
     let mut opening = JoinSet::new();
-    for _ in 0..count / ON_EACH {
+    for begin in 0..count / ON_EACH {
+        let from = CROWDS[begin % CROWDS.len()];
         opening.spawn(async move {
-            let stream = TokioIo::new(connect(CROWD, at).await.unwrap());
+            let stream = TokioIo::new(connect(from, at).await.unwrap());
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
             tokio::spawn(connection);
             let mut streams = vec![];

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use signet_identity::{Labels, Pod, PodName};
 
-use crate::{patience::Patience, stranger::Standing};
+use crate::{patience::Patience, share::Shared, stranger::Standing};
 
 /// A connection to the gateway, by the addresses that its packets have there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,6 +109,8 @@ pub(crate) struct Peer {
     pub(crate) mode: Mode,
     pub(crate) opener: Opener,
     pub(crate) patience: Patience,
+    /// What the calls under way share.
+    pub(crate) calls: Shared,
 }
 
 /// Who opened a connection, and what is kept of them beside.

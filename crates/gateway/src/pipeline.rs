@@ -14,7 +14,7 @@ use crate::{
     answer::{Passage, Usage},
     authenticate::Authenticator,
     body::{Body, End, Ending},
-    caller::{Known, Opened, opened},
+    caller::{Known, Opened, Whose, opened},
     credential::Credentials,
     guard::{Guard, Role, Texts, request_texts},
     limit::{self, Charged},
@@ -22,7 +22,8 @@ use crate::{
     note::Note,
     published::Published,
     refusal::Refusal,
-    request::{self, Bodies, BodyShare},
+    request::{self, AGAIN, Bodies, BodyShare},
+    share::{Share, Shared},
     stranger::Allowance,
     subject,
     telemetry::Telemetry,
@@ -52,6 +53,14 @@ pub struct Gateway<N> {
     /// What is said of connections that are nobody's.
     unidentified: Allowance,
     upstream: Upstream,
+}
+
+/// A call that was made.
+struct Made {
+    answer: Answer,
+    charged: Charged,
+    /// Among the calls under way, to its end.
+    place: Share,
 }
 
 /// An answer, and what is done to it on its way.
@@ -135,16 +144,17 @@ impl<N: Node> Gateway<N> {
         let passed = self.pass(&models, peer, request, &mut note).await;
         let generates = note.generates();
         match passed {
-            Ok((Answer::Passing(answer, passage, idle), charged)) => {
+            Ok(Made { answer: Answer::Passing(answer, passage, idle), charged, place }) => {
                 let (head, body) = answer.into_parts();
                 note.status(head.status);
                 let over = Box::new(move |end: End| {
                     note.tell(charged.over(settled((head.status, generates), &end)));
                     note.end(end);
+                    drop(place);
                 });
                 Response::from_parts(head, Body::passing(body, passage, idle, over))
             }
-            Ok((Answer::Whole(answer, usage), charged)) => {
+            Ok(Made { answer: Answer::Whole(answer, usage), charged, .. }) => {
                 note.status(answer.status());
                 let end = End { usage, is_counted: true, ending: Ending::Whole, first: None };
                 note.tell(charged.over(settled((answer.status(), generates), &end)));
@@ -164,14 +174,16 @@ impl<N: Node> Gateway<N> {
         peer: &Peer,
         request: Request<Incoming>,
         note: &mut Note<N>,
-    ) -> Result<(Answer, Charged), Refusal> {
+    ) -> Result<Made, Refusal> {
         // before the body: whoever has no token where one is wanted, or asks nobody, makes no work
         let known = self.known(models, peer, request.headers(), note).await?;
         let caller = known.caller();
+        let whose = Arc::new(known.whose());
+        let place = under_way(&peer.calls, whose.clone())?;
         let (head, body) = request.into_parts();
         let route = Route::of(models, &head.method, &head.uri, &head.headers)?;
         // what is authorised is what was understood, so that comes before
-        let read = request::read(body, peer.patience, self.bodies.share(known.whose())).await?;
+        let read = request::read(body, peer.patience, self.bodies.share(whose)).await?;
         let (body, value, share) = request::parse(read).await?;
         let mut asked = route.read(body, value)?;
         note.call(&asked, &models.prices);
@@ -184,7 +196,7 @@ impl<N: Node> Gateway<N> {
         note.tell(charged.notes());
         let known = subject::Caller { connection: peer.connection, known: &known };
         match self.make(known, &mut asked, share).await {
-            Ok(answer) => Ok((answer, charged)),
+            Ok(answer) => Ok(Made { answer, charged, place }),
             Err(failed) => {
                 let (ending, refusal) = match failed {
                     Failed::NotSent(refusal) => (limit::Ending::NotSent, refusal),
@@ -299,6 +311,14 @@ impl<N: Node> Gateway<N> {
             }
         }
     }
+}
+
+/// A place among the calls under way.
+fn under_way(calls: &Shared, whose: Arc<Whose>) -> Result<Share, Refusal> {
+    let mut place = calls.share(whose);
+    let busy =
+        || Refusal::new(Reason::GatewayBusy, "as many calls are under way as may be").after(Some(AGAIN));
+    place.take(1).then_some(place).ok_or_else(busy)
 }
 
 /// What the rule that allows it writes into it.

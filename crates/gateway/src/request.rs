@@ -3,6 +3,8 @@
 //! INVARIANT: what is held of bodies is in its caller's share until it is sent, or refused
 //! (`bodies_that_wait_have_a_part_of_the_room_for_each_caller_and_others_are_served`).
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
@@ -31,7 +33,7 @@ const _: () = assert!(MAX_BODY + MAX_VALUES * VALUE <= ROOM.each && ROOM.each <=
 /// What has more bytes than this is parsed where it holds nobody up.
 const PARSED_ASIDE: usize = 256 << 10;
 /// Seconds after which it is worth to try again where there was no room.
-const AGAIN: u64 = 1;
+pub(crate) const AGAIN: u64 = 1;
 
 /// The bodies of all requests that are held.
 pub(crate) struct Bodies(Shared);
@@ -44,7 +46,7 @@ impl Default for Bodies {
 
 impl Bodies {
     /// For a body of this caller's.
-    pub(crate) fn share(&self, whose: Whose) -> BodyShare {
+    pub(crate) fn share(&self, whose: Arc<Whose>) -> BodyShare {
         BodyShare(self.0.share(whose))
     }
 }
@@ -146,11 +148,12 @@ fn late() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::tests::pod;
 
     #[test]
     fn what_is_sent_is_in_nobodys_share() {
         let bodies = Bodies::default();
-        let pod = || Whose::Pod { namespace: "shop".to_owned(), name: "scorer-0".to_owned(), uid: None };
+        let pod = || pod("scorer-0");
         let mut share = bodies.share(pod());
         share.take(ROOM.each).unwrap();
         let body = share.until_sent(Bytes::from_static(b"{}"));
@@ -165,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_made_of_a_body_is_in_its_share_before_it_is_made() {
         let bodies = Bodies::default();
-        let pod = || Whose::Pod { namespace: "shop".to_owned(), name: "scorer-0".to_owned(), uid: None };
+        let pod = || pod("scorer-0");
         let mut other = bodies.share(pod());
         other.take(ROOM.each - (8 << 20)).unwrap();
         let zeros = |count: usize| Bytes::from(format!("{{\"a\":[0{}]}}", ",0".repeat(count)));

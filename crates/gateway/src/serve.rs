@@ -1,6 +1,7 @@
 //! The listener: one connection after the other, each of somebody.
 //!
-//! INVARIANT: no pod has all the connections that there may be (`one_pod_has_its_part_of_the_connections_and_others_have_theirs`).
+//! INVARIANT: nobody has all the connections or calls that there may be (`one_pod_has_its_part_of_the_connections_and_others_have_theirs`,
+//! `one_pod_has_its_part_of_the_calls_under_way_and_others_have_theirs`).
 
 use std::{
     convert::Infallible,
@@ -41,8 +42,13 @@ use crate::{
 
 /// Connections at a time, where there are files enough for them; more wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 16_384;
-/// One pod has no more than this part of them; more are closed as they come.
+/// One pod has no more than this part of them; more are closed as they come. And one caller has no more calls under way than that:
+/// each may take a connection to a provider.
 const OF_ONE: usize = 4;
+/// Calls under way, however few connections they come on.
+const MAX_CALLS: usize = 16_384;
+/// Whoever has no more of them than this is let in where those who have many are not.
+const FEW_CALLS: usize = 64;
 /// How often a caller on HTTP/2 is asked whether it is there.
 const PING: Duration = Duration::from_secs(30);
 /// Bytes of a head.
@@ -96,18 +102,25 @@ struct Door<N> {
     room: Arc<Semaphore>,
     /// For pods.
     pods: Shared,
+    /// For calls, of whomever.
+    calls: Shared,
 }
 
 /// Connections, as pods share them: how many there may be of all is said elsewhere.
-fn of_pods(each: usize) -> Shared {
-    Shared::new(Room { all: usize::MAX, each: each.max(1), little: usize::MAX })
+fn of_pods(most: usize) -> Shared {
+    Shared::new(Room { all: usize::MAX, each: (most / OF_ONE).max(1), little: usize::MAX })
+}
+
+/// Calls under way, as callers share them.
+fn of_calls(most: usize) -> Shared {
+    Shared::new(Room { all: MAX_CALLS, each: (most / OF_ONE).max(1), little: FEW_CALLS })
 }
 
 impl<N> Door<N> {
     /// A place for who opened a connection, if there is one: those whom packets do not tell take no room from those whom they do.
     fn admit(&self, caller: Caller) -> Option<(Place, Opener)> {
         if let Caller::Workload(workload, Evidence::Veth) = caller {
-            let mut place = self.pods.share((&workload).into());
+            let mut place = self.pods.share(Arc::new((&workload).into()));
             if !place.take(1) {
                 let Workload { namespace, pod, .. } = workload;
                 tracing::debug!(namespace, pod, "a pod has as many connections as it may");
@@ -158,8 +171,8 @@ impl<N: Node> Server<N> {
         let room = Arc::new(Semaphore::new(strangers.most));
         let patience = Patience::default();
         let (gateway, tls, mode) = (Arc::new(gateway), None, Mode::Egress);
-        let pods = of_pods(MAX_CONNECTIONS / OF_ONE);
-        let door = Door { gateway, tls, mode, strangers, patience, room, pods };
+        let (pods, calls) = (of_pods(MAX_CONNECTIONS), of_calls(MAX_CONNECTIONS));
+        let door = Door { gateway, tls, mode, strangers, patience, room, pods, calls };
         Ok(Self { listener, most: MAX_CONNECTIONS, door, certificates: None })
     }
 
@@ -183,11 +196,13 @@ impl<N: Node> Server<N> {
         self
     }
 
-    /// The same, with so many connections at a time, a quarter of them for each pod; never more than [`MAX_CONNECTIONS`].
+    /// The same, with so many connections at a time, a quarter of them for each pod, and as many calls for each caller; never more
+    /// than [`MAX_CONNECTIONS`].
     #[must_use]
     pub fn with_connections(mut self, most: usize) -> Self {
         self.most = most.clamp(1, MAX_CONNECTIONS);
-        self.door.pods = of_pods(self.most / OF_ONE);
+        self.door.pods = of_pods(self.most);
+        self.door.calls = of_calls(self.most);
         self
     }
 
@@ -292,7 +307,8 @@ async fn serve<N: Node>(
         }
     };
     let (mode, patience) = (door.mode, door.patience);
-    let peer = |opener, transport| Peer { connection, transport, mode, opener, patience };
+    let calls = door.calls.clone();
+    let peer = |opener, transport| Peer { connection, transport, mode, opener, patience, calls };
     match opened {
         Ok(Ok(Stream::Plain(stream))) => {
             converse(stream, peer(opener, Transport::Plain), door.gateway.clone(), phases).await;

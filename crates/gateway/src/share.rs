@@ -25,7 +25,7 @@ pub(crate) struct Room {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    of: HashMap<Whose, usize>,
+    of: HashMap<Arc<Whose>, usize>,
 }
 
 /// Something that is shared.
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Share {
     shared: Shared,
-    whose: Whose,
+    whose: Arc<Whose>,
     has: usize,
 }
 
@@ -49,7 +49,7 @@ impl Shared {
     }
 
     /// Nothing of it yet.
-    pub(crate) fn share(&self, whose: Whose) -> Share {
+    pub(crate) fn share(&self, whose: Arc<Whose>) -> Share {
         Share { shared: self.clone(), whose, has: 0 }
     }
 
@@ -96,11 +96,11 @@ impl Drop for Share {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn pod(name: &str) -> Whose {
-        Whose::Pod { namespace: "shop".to_owned(), name: name.to_owned(), uid: None }
+    pub(crate) fn pod(name: &str) -> Arc<Whose> {
+        Arc::new(Whose::Pod { namespace: "shop".to_owned(), name: name.to_owned(), uid: None })
     }
 
     #[test]

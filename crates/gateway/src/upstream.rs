@@ -2,6 +2,8 @@
 //!
 //! Nothing is tried again here but what never left: a call that may have been made is not made twice.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
@@ -30,6 +32,10 @@ const PASSED_ON: [HeaderName; 4] = [
 /// Bytes of an answer that are read ahead, at most: what its caller takes slowly stays with the provider.
 const MAX_AHEAD: usize = 64 << 10;
 
+/// Connections to one host that are kept for the next call, at most; and how long.
+const MAX_IDLE: usize = 1024;
+const IDLE: Duration = Duration::from_secs(90);
+
 /// Connections to providers.
 pub(crate) struct Upstream {
     pool: Pool<Https, Full<Bytes>>,
@@ -47,7 +53,8 @@ pub(crate) enum Failed {
 impl Upstream {
     pub(crate) fn new(connector: Https) -> Self {
         let mut pool = Pool::builder(TokioExecutor::new());
-        pool.pool_timer(TokioTimer::new()).http1_max_buf_size(MAX_AHEAD);
+        pool.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).pool_max_idle_per_host(MAX_IDLE);
+        pool.http1_max_buf_size(MAX_AHEAD);
         Self { pool: pool.build(connector) }
     }
 

@@ -55,10 +55,14 @@ async fn connect_http2(fixture: &Fixture) -> SendRequest<Full<Bytes>> {
     sender
 }
 
-async fn call_http2(sender: &mut SendRequest<Full<Bytes>>, model: &str) -> Response<Incoming> {
+async fn ask_http2(sender: &mut SendRequest<Full<Bytes>>, model: &str) -> Response<Incoming> {
     let request = Request::post(format!("http://gateway{CHAT}")).body(Full::from(chat(model))).unwrap();
     sender.ready().await.unwrap();
-    let answer = sender.send_request(request).await.unwrap();
+    sender.send_request(request).await.unwrap()
+}
+
+async fn call_http2(sender: &mut SendRequest<Full<Bytes>>, model: &str) -> Response<Incoming> {
+    let answer = ask_http2(sender, model).await;
     assert_eq!(answer.status(), 200);
     answer
 }
@@ -114,6 +118,34 @@ async fn what_callers_do_not_read_stays_with_the_provider_and_others_are_served(
     drop((calls, streams, sender));
     wait_until("all are ended", async || fixture.models.open() == 0 && broken_off(&fixture) == 64).await;
     assert_eq!(fixture.node.records.lock().unwrap().len(), others + 64);
+}
+
+#[tokio::test]
+async fn one_pod_has_its_part_of_the_calls_under_way_and_others_have_theirs() {
+    let fixture = Fixture::served(|_| String::new(), |server| server.with_connections(8)).await;
+    let mut sender = connect_http2(&fixture).await;
+    let held = [call_http2(&mut sender, "llama-held").await, call_http2(&mut sender, "llama-held").await];
+    for _ in 0..8 {
+        let refused = ask_http2(&mut sender, "llama").await;
+        let headers = refused.headers();
+        assert_eq!(
+            (refused.status().as_u16(), &headers["x-signet-reason"]),
+            (503, &"gateway-busy".parse().unwrap())
+        );
+        assert_eq!(headers["retry-after"], "1");
+    }
+    let (status, reason, _) =
+        fixture.post_with(TRAINER, &fixture.token("trainer"), CHAT, chat("llama")).await;
+    assert_eq!((status, reason.as_str()), (200, ""));
+    // a caller that goes away in the middle leaves its place, and so does an answer that is over
+    let [gone, held] = held;
+    drop(gone);
+    wait_until("its place is free again", async || ask_http2(&mut sender, "llama").await.status() == 200)
+        .await;
+    fixture.models.go_on();
+    assert!(said(held).await.unwrap().ends_with("data: [DONE]\n\n"));
+    let both = [call_http2(&mut sender, "llama-held").await, call_http2(&mut sender, "llama-held").await];
+    assert_eq!(both.len(), 2);
 }
 
 #[tokio::test]

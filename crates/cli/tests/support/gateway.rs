@@ -22,9 +22,15 @@ use tokio::net::{TcpSocket, TcpStream};
 /// Whose connections are of pods; the pod is called by it.
 pub(crate) const CROWD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
-/// More pods like the first, as one has a part of the connections alone.
-pub(crate) const CROWDS: [Ipv4Addr; 4] =
-    [CROWD, Ipv4Addr::new(127, 0, 1, 2), Ipv4Addr::new(127, 0, 1, 3), Ipv4Addr::new(127, 0, 1, 4)];
+/// More pods like the first, as one has a part of the connections and calls alone.
+pub(crate) const CROWDS: [Ipv4Addr; 6] = [
+    CROWD,
+    Ipv4Addr::new(127, 0, 1, 2),
+    Ipv4Addr::new(127, 0, 1, 3),
+    Ipv4Addr::new(127, 0, 1, 4),
+    Ipv4Addr::new(127, 0, 1, 5),
+    Ipv4Addr::new(127, 0, 1, 6),
+];
 /// Streams at a time, as of the node's (`crates/agent/src/gateway.rs`).
 const MAX_STREAMS: usize = 64;
 /// How long anything may take.
