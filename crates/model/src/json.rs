@@ -8,6 +8,7 @@
 
 use std::{borrow::Cow, cell::Cell, collections::BTreeSet, fmt};
 
+use memchr::memchr_iter;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -41,13 +42,8 @@ impl fmt::Display for Unread {
 
 /// How many values there are at most in what is not read yet.
 pub fn values_at_most(bytes: &[u8]) -> usize {
-    let count = |byte: u8| match byte {
-        b',' => 2,
-        b'[' => 1,
-        b'{' => 2 + OBJECT,
-        _ => 0,
-    };
-    bytes.iter().map(|byte| count(*byte)).sum::<usize>().saturating_add(1).min(MAX_VALUES)
+    let count = |byte| memchr_iter(byte, bytes).count();
+    (1 + 2 * count(b',') + count(b'[') + (2 + OBJECT) * count(b'{')).min(MAX_VALUES)
 }
 
 /// A key without what some parsers overlook: `cached_content` and `cachedContent` are one.
