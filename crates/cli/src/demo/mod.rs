@@ -267,7 +267,7 @@ pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let up = Up::start(config, folder.path(), crate::pod_init())?;
     let result = show(&up, folder.path(), args, &stop);
     if args.keep && result.is_ok() && !stop.load(Ordering::Relaxed) {
-        say("left running; Ctrl-C ends it");
+        say(&format!("left running: signet observe --follow --server {}; Ctrl-C ends it", server()));
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(LOOK);
         }
@@ -296,7 +296,7 @@ fn show(up: &Up, folder: &Path, args: &DemoArgs, stop: &Arc<AtomicBool>) -> anyh
         outcomes.extend(watch(reader, &[expectation], stop)?);
     }
     let audit = signet_agent::ask(&Path::new(RUN_DIR).join("control.sock"), &Request::Audit)?;
-    let calls = model::usage_of(&format!("unix://{RUN_DIR}/agent.sock"))?;
+    let calls = model::usage_of(&server())?;
     print(&outcomes, &audit, &calls, args.output)?;
     Ok(outcomes.iter().all(|o| o.flow.is_some()))
 }
@@ -383,6 +383,11 @@ fn print(outcomes: &[Outcome], audit: &Value, calls: &model::Usage, format: Form
     calls.print(&mut out)?;
     writeln!(out, "\n{held} of {} expectations held", outcomes.len())?;
     Ok(())
+}
+
+/// Where its flows are had.
+fn server() -> String {
+    format!("unix://{RUN_DIR}/agent.sock")
 }
 
 /// Progress, for people who wait.
