@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use serde_json::Value;
 use signet_cluster::{Settings, Snapshot};
 use signet_gateway::probe::{Sent, sent};
 use signet_model::{Api, Models};
@@ -58,9 +59,11 @@ pub fn sends(target: &str, body: &[u8]) -> Held {
         rest.starts_with('/') && rest.bytes().all(plain) && !rest.contains("..") && !rest.contains("//"),
         || format!("the path is not plain: {uri}"),
     )?;
-    ensure(rest.contains(&call.model) || String::from_utf8_lossy(body).contains(&call.model), || {
-        format!("another model is asked: {first:?}")
-    })?;
+    // by a reader of its own: a name in the body may be escaped
+    let value: Value = serde_json::from_slice(body).map_err(|error| format!("{error}: {first:?}"))?;
+    let named = [call.model.clone(), format!("{}/{}", call.publisher, call.model)];
+    let is_named = value["model"].as_str().is_some_and(|model| named.iter().any(|named| named == model));
+    ensure(rest.contains(&call.model) || is_named, || format!("another model is asked: {first:?}"))?;
     // what is sent is read as what was authorised
     let again = format!(
         "/{}{}{rest}",
