@@ -22,7 +22,7 @@ use crate::{
     note::Note,
     published::Published,
     refusal::Refusal,
-    request::{self, AGAIN, Bodies, BodyShare},
+    request::{self, Bodies, BodyShare},
     share::{Share, Shared},
     stranger::Allowance,
     subject,
@@ -316,9 +316,7 @@ impl<N: Node> Gateway<N> {
 /// A place among the calls under way.
 fn under_way(calls: &Shared, whose: Arc<Whose>) -> Result<Share, Refusal> {
     let mut place = calls.share(whose);
-    let busy =
-        || Refusal::new(Reason::GatewayBusy, "as many calls are under way as may be").after(Some(AGAIN));
-    place.take(1).then_some(place).ok_or_else(busy)
+    place.take(1).then_some(place).ok_or_else(|| Refusal::busy("as many calls are under way as may be"))
 }
 
 /// What the rule that allows it writes into it.

@@ -16,6 +16,9 @@ use crate::{
 /// Where the reason stands beside the body.
 pub(crate) const REASON_HEADER: &str = "x-signet-reason";
 
+/// Seconds after which it is worth to try again where there was no room.
+pub(crate) const AGAIN: u64 = 1;
+
 /// Why, in one name and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -29,6 +32,11 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into(), retry_after: None }
+    }
+
+    /// There is no room just now.
+    pub(crate) fn busy(detail: &str) -> Self {
+        Self::new(Reason::GatewayBusy, detail).after(Some(AGAIN))
     }
 
     /// The same, with when to try again.

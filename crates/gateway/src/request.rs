@@ -32,8 +32,6 @@ const VALUE: usize = size_of::<Value>();
 const _: () = assert!(MAX_BODY + MAX_VALUES * VALUE <= ROOM.each && ROOM.each <= ROOM.all - ROOM.all / 4);
 /// What has more bytes than this is parsed where it holds nobody up.
 const PARSED_ASIDE: usize = 256 << 10;
-/// Seconds after which it is worth to try again where there was no room.
-pub(crate) const AGAIN: u64 = 1;
 
 /// The bodies of all requests that are held.
 pub(crate) struct Bodies(Shared);
@@ -70,9 +68,7 @@ impl BodyShare {
     }
 
     fn take(&mut self, more: usize) -> Result<(), Refusal> {
-        let busy =
-            || Refusal::new(Reason::GatewayBusy, "there is no room for the body just now").after(Some(AGAIN));
-        self.0.take(more).then_some(()).ok_or_else(busy)
+        self.0.take(more).then_some(()).ok_or_else(|| Refusal::busy("there is no room for the body just now"))
     }
 }
 
@@ -148,7 +144,7 @@ fn late() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::share::tests::pod;
+    use crate::{refusal::AGAIN, share::tests::pod};
 
     #[test]
     fn what_is_sent_is_in_nobodys_share() {
